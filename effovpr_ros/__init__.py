@@ -1,0 +1,1 @@
+"""Visual place recognition with EffoVPR for ROS 2."""

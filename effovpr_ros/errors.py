@@ -1,0 +1,49 @@
+"""The one exception family of this package: catch `EffoVPRError` to catch them all."""
+
+
+class EffoVPRError(Exception):
+    """Base class. A message names the bad value, where it was found and the remedy."""
+
+
+class ConfigError(EffoVPRError):
+    """A setting has an impossible value."""
+
+
+class ImageError(EffoVPRError):
+    """An image is unreadable, empty or of an unsupported kind."""
+
+
+class WeightsError(EffoVPRError):
+    """Model weights are missing, damaged or do not fit the architecture."""
+
+
+class ModelMismatchError(EffoVPRError):
+    """Descriptors of two different models were about to be compared."""
+
+
+class DescriptorShapeError(EffoVPRError):
+    """Descriptor arrays do not fit each other."""
+
+
+class GeodesyError(EffoVPRError):
+    """A coordinate is out of range or not finite."""
+
+
+class TrajectoryError(EffoVPRError):
+    """A pose is invalid, or no pose is known for the wanted time."""
+
+
+class SourceError(EffoVPRError):
+    """An image folder, table or bag cannot be read as asked."""
+
+
+class MapError(EffoVPRError):
+    """A map is missing, damaged or cannot be written."""
+
+
+class MapFormatError(MapError):
+    """A map is of a format that this version does not read."""
+
+
+class EvaluationError(EffoVPRError):
+    """An evaluation has no valid ground truth or inconsistent inputs."""

@@ -1,0 +1,1 @@
+"""Image to descriptors: the model of the paper."""

@@ -1,0 +1,267 @@
+"""Images to features: one global descriptor and the local descriptors of the patches that attention selects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from effovpr_ros.errors import ConfigError, MapFormatError
+from effovpr_ros.features.backbone import Backbone, create_backbone
+from effovpr_ros.features.codes import LOCAL_CODES, decode, encode
+from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
+from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
+
+_logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ExtractorConfig:
+    """How features are made. The first six fields belong to a map's fingerprint.
+
+    Attributes:
+        model: offline, small, base, large, giant or a timm ViT name.
+        weights: local weights file; empty for the model's own source.
+        image_size: side of the square input in pixels, a multiple of the patch size.
+        local_block: block whose facet re-ranking reads; negative counts from the last.
+        facet: query, key or value.
+        min_attention: T1, patches at or below this attention to [CLS] are no keypoints.
+        max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
+        device: auto (CUDA where there is one, else CPU) or a torch device.
+        precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
+    """
+
+    model: str = OFFLINE_MODEL
+    weights: str = ""
+    image_size: int = 322
+    local_block: int = -2
+    facet: str = "value"
+    min_attention: float = 0.05
+    max_keypoints: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not 0.0 <= self.min_attention < 1.0:
+            raise ConfigError(f"min_attention (T1) {self.min_attention} is outside [0, 1)")
+        if self.max_keypoints < 0:
+            raise ConfigError(f"max_keypoints {self.max_keypoints} is negative; 0 means no cap")
+        if self.precision != "auto" and self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r} is unknown; use auto, {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Local descriptors of one image (paper section 3.2), quantised as `features.codes` says.
+
+    Attributes:
+        codes: (N, C) int8, codes of the facets of the keypoints; N may be 0.
+        cells_xy: (N, 2) uint8 patch column and row of each keypoint.
+    """
+
+    codes: NDArray[np.int8]
+    cells_xy: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of keypoints."""
+        return len(self.cells_xy)
+
+    @property
+    def descriptors(self) -> NDArray[np.float32]:
+        """(N, C) float32, L2-normalised."""
+        return decode(self.codes)
+
+
+@dataclass(frozen=True)
+class Features:
+    """All features of one image.
+
+    Attributes:
+        global_descriptor: (D,) float32, L2-normalised [CLS].
+        local: local descriptors in raster order.
+        grid_wh: columns and rows of patches.
+    """
+
+    global_descriptor: NDArray[np.float32]
+    local: LocalFeatures
+    grid_wh: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelFingerprint:
+    """Everything that must agree for two descriptors to be comparable."""
+
+    architecture: str
+    weights_sha256: str
+    image_size: int
+    preprocessing: str
+    global_dim: int
+    local_dim: int
+    local_block: int
+    facet: str
+    min_attention: float
+    max_keypoints: int
+    local_codes: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelFingerprint:
+        """Inverse of `to_dict`.
+
+        Raises:
+            MapFormatError: a field is missing.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in values]
+        if missing:
+            raise MapFormatError(f"the model fingerprint lacks {', '.join(missing)}; rebuild the map")
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def differences(self, other: ModelFingerprint) -> list[str]:
+        """One line `field: mine != theirs` for each field that differs."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{name}: {mine[name]} != {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+
+
+class FeatureExtractor:
+    """The model, ready to run on one device."""
+
+    def __init__(self, config: ExtractorConfig) -> None:
+        """Load the weights and place the model.
+
+        Raises:
+            ConfigError: an impossible setting, or a device that is not there.
+            WeightsError: no usable weights.
+        """
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.dtype = resolve_precision(config.precision, self.device)
+        weights = load_weights(config.model, config.weights)
+        self.backbone: Backbone = create_backbone(
+            weights, image_size=config.image_size, local_block=config.local_block, facet=config.facet
+        ).to(self.device, self.dtype)
+        self.fingerprint = ModelFingerprint(
+            architecture=weights.timm_name.split(".")[0],
+            weights_sha256=weights.sha256,
+            image_size=config.image_size,
+            preprocessing=PREPROCESSING,
+            global_dim=self.backbone.width,
+            local_dim=self.backbone.width,
+            local_block=self.backbone.local_block,
+            facet=config.facet,
+            min_attention=config.min_attention,
+            max_keypoints=config.max_keypoints,
+            local_codes=LOCAL_CODES,
+        )
+
+    @torch.inference_mode()
+    def extract(self, images: Sequence[RgbImage]) -> list[Features]:
+        """Compute the features of a batch.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, sizes may differ.
+
+        Returns:
+            One `Features` an image, in order; [] for no images.
+
+        Raises:
+            ImageError: an image of another type or shape.
+        """
+        if not images:
+            return []
+        pixels = preprocess(images, self.config.image_size).to(self.device, self.dtype)
+        output = self.backbone(pixels)
+        global_descriptors = functional.normalize(output.cls.float(), dim=-1).cpu().numpy()
+        facets = output.facet.float().cpu().numpy()
+        attention = output.cls_attention.cpu().numpy()
+        rows, columns = self.backbone.grid_hw
+        return [
+            Features(global_descriptor, self._select(facet, weight, columns), (columns, rows))
+            for global_descriptor, facet, weight in zip(global_descriptors, facets, attention, strict=True)
+        ]
+
+    def _select(
+        self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int
+    ) -> LocalFeatures:
+        kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
+        cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
+        return LocalFeatures(encode(facet[kept]), cells_xy)
+
+
+def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
+    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones.
+
+    Args:
+        attention: (P,) attention to [CLS].
+        min_attention: T1.
+        max_keypoints: cap; 0 for none.
+
+    Returns:
+        (N,) indices in ascending order. Equal attention at the cap keeps the lower index.
+    """
+    kept = np.flatnonzero(attention > min_attention)
+    if max_keypoints and len(kept) > max_keypoints:
+        order = np.argsort(-attention[kept], kind="stable")[:max_keypoints]
+        kept = np.sort(kept[order])
+    return kept.astype(np.int64)
+
+
+def config_for_fingerprint(
+    fingerprint: ModelFingerprint, *, weights: str = "", device: str = "auto", precision: str = "auto"
+) -> ExtractorConfig:
+    """The configuration that makes descriptors comparable with a map's.
+
+    Args:
+        fingerprint: of the map.
+        weights: where the weights lie if not at the model's own source.
+        device: see `ExtractorConfig`.
+        precision: see `ExtractorConfig`.
+    """
+    by_architecture = {name.split(".")[0]: model for model, name in NAMED_MODELS.items()}
+    return ExtractorConfig(
+        model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),
+        weights=weights,
+        image_size=fingerprint.image_size,
+        local_block=fingerprint.local_block,
+        facet=fingerprint.facet,
+        min_attention=fingerprint.min_attention,
+        max_keypoints=fingerprint.max_keypoints,
+        device=device,
+        precision=precision,
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` to CUDA or CPU; anything else is taken as named.
+
+    Raises:
+        ConfigError: unknown device, or CUDA asked for where there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        _logger.info("device auto: %s", device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu")
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """`auto` to fp16 on CUDA and fp32 elsewhere."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return PRECISIONS[precision]

@@ -1,0 +1,60 @@
+"""PCA of global descriptors, for models that have no trained projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import ConfigError, DescriptorShapeError
+
+
+@dataclass(frozen=True)
+class PcaProjection:
+    """A linear projection to d principal components.
+
+    Attributes:
+        mean: (D,) float32.
+        components: (d, D) float32, orthonormal rows, largest variance first.
+    """
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+
+    def project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Project and L2-normalise (N, D) or (D,) float32 descriptors to (N, d) or (d,).
+
+        Raises:
+            DescriptorShapeError: descriptors of another dimension.
+        """
+        if descriptors.shape[-1] != self.mean.shape[0]:
+            raise DescriptorShapeError(
+                f"descriptors have {descriptors.shape[-1]} dimensions, the projection takes {self.mean.shape[0]}"
+            )
+        projected = (descriptors - self.mean) @ self.components.T
+        norm = np.linalg.norm(projected, axis=-1, keepdims=True)
+        return np.asarray(projected / np.maximum(norm, 1e-12), dtype=np.float32)
+
+
+def fit_pca(descriptors: NDArray[np.float32], dimension: int) -> PcaProjection:
+    """Fit a PCA with FAISS.
+
+    Args:
+        descriptors: (N, D) float32.
+        dimension: d, at most min(N, D).
+
+    Raises:
+        ConfigError: d is out of range; says how many descriptors there are.
+    """
+    count, full = descriptors.shape
+    if not 1 <= dimension <= min(count, full):
+        raise ConfigError(
+            f"PCA to {dimension} dimensions needs at least that many places and at most {full} dimensions; "
+            f"there are {count} places"
+        )
+    pca = faiss.PCAMatrix(full, dimension)
+    pca.train(np.ascontiguousarray(descriptors, dtype=np.float32))
+    components = faiss.vector_to_array(pca.A).reshape(-1, full)[:dimension]
+    return PcaProjection(faiss.vector_to_array(pca.mean).astype(np.float32), components.astype(np.float32))
