@@ -1,0 +1,1 @@
+"""Places, their store, their index and the map directory."""

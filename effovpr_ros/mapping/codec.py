@@ -1,0 +1,74 @@
+"""Features of one place to bytes and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import MapError
+from effovpr_ros.features.codes import pack, unpack
+from effovpr_ros.features.extractor import LocalFeatures
+
+
+@dataclass(frozen=True)
+class EncodedLocal:
+    """Local features as stored.
+
+    Attributes:
+        codes: two 4-bit codes a byte, keypoint by keypoint in raster order.
+        cells: one bit a patch of the grid in raster order, set where there is a keypoint.
+    """
+
+    codes: bytes
+    cells: bytes
+
+
+def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLocal:
+    """Encode local features; keypoints must be in raster order, as the extractor gives them.
+
+    Raises:
+        MapError: keypoints out of order or outside the grid.
+    """
+    columns, rows = grid_wh
+    cells = features.cells_xy.astype(np.int64)
+    index = cells[:, 1] * columns + cells[:, 0]
+    if np.any(np.diff(index) <= 0) or np.any(cells >= (columns, rows)):
+        raise MapError(f"keypoints must be in raster order within the {columns}x{rows} grid of patches")
+    occupied = np.zeros(columns * rows, dtype=bool)
+    occupied[index] = True
+    return EncodedLocal(pack(features.codes), np.packbits(occupied).tobytes())
+
+
+def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> LocalFeatures:
+    """Inverse of `encode_local`; `width` is C.
+
+    Raises:
+        MapError: the two parts do not fit each other.
+    """
+    columns, rows = grid_wh
+    occupied = np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=columns * rows)
+    index = np.flatnonzero(occupied)
+    codes = unpack(encoded.codes, width)
+    if len(codes) != len(index):
+        raise MapError(f"{len(codes)} local descriptors but {len(index)} keypoints are stored; the map is damaged")
+    return LocalFeatures(codes, np.stack([index % columns, index // columns], axis=1).astype(np.uint8))
+
+
+def encode_global(descriptor: NDArray[np.float32]) -> bytes:
+    """A global descriptor as little-endian fp16."""
+    return descriptor.astype("<f2").tobytes()
+
+
+def decode_globals(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
+    """Stored global descriptors to (N, D) float32, L2-normalised again after the rounding to fp16.
+
+    Raises:
+        MapError: a blob has another length.
+    """
+    if any(len(blob) != 2 * dimension for blob in blobs):
+        raise MapError(f"a stored global descriptor does not have {dimension} dimensions; the map is damaged")
+    stacked = np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), dimension).astype(np.float32)
+    norms = np.linalg.norm(stacked, axis=1, keepdims=True)
+    return np.asarray(stacked / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,0 +1,149 @@
+"""`map.yaml`: what a map is, for people and for whoever opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from effovpr_ros.errors import GeodesyError, MapError, MapFormatError
+from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.place import GeoPoint
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "map.yaml"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Content of `map.yaml`.
+
+    Attributes:
+        name: of the map.
+        created: ISO 8601, UTC.
+        updated: ISO 8601, UTC.
+        fingerprint: of the model that made the descriptors.
+        frame_id: frame of the poses.
+        datum: origin of the frame, if it is geo-referenced.
+        global_dim: dimension of the indexed descriptors, after PCA.
+        num_places: when the manifest was written.
+        sessions: names in order of appearance.
+        places_sha256: over the checksums of the first `num_places` places.
+        index_sha256: of `index.faiss`.
+    """
+
+    name: str
+    created: str
+    updated: str
+    fingerprint: ModelFingerprint
+    frame_id: str
+    datum: Datum | None
+    global_dim: int
+    num_places: int = 0
+    sessions: tuple[str, ...] = ()
+    places_sha256: str = ""
+    index_sha256: str = ""
+
+    def write(self, folder: Path) -> Manifest:
+        """Write atomically; returns the manifest as written, with the time of update."""
+        manifest = replace(self, updated=now())
+        origin = manifest.datum.origin if manifest.datum else None
+        content = {
+            "format_version": FORMAT_VERSION,
+            "name": manifest.name,
+            "created": manifest.created,
+            "updated": manifest.updated,
+            "frame_id": manifest.frame_id,
+            "datum": None
+            if origin is None
+            else {"latitude": origin.latitude_deg, "longitude": origin.longitude_deg, "altitude": origin.altitude_m},
+            "num_places": manifest.num_places,
+            "sessions": list(manifest.sessions),
+            "global_dim": manifest.global_dim,
+            "model": manifest.fingerprint.to_dict(),
+            "checksums": {"places": manifest.places_sha256, "index.faiss": manifest.index_sha256},
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomically(folder / MANIFEST_NAME, text.encode("utf-8"))
+        return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `map.yaml`.
+
+    Raises:
+        MapError: no map there.
+        MapFormatError: unreadable, incomplete, or of another format version.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise MapError(f"map {folder} does not exist; build one with `effovpr map build {folder} SOURCE`")
+    if not path.is_file():
+        raise MapError(f"{folder} holds no {MANIFEST_NAME}, so it is no map; name the folder that `effovpr map build` made")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MapFormatError(f"{path} cannot be read: {error}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise MapFormatError(f"{path} names no format_version; it is damaged or no map of effovpr_ros")
+    if version != FORMAT_VERSION:
+        remedy = "update effovpr_ros" if version > FORMAT_VERSION else "rebuild the map"
+        raise MapFormatError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; {remedy}")
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError, GeodesyError) as error:
+        raise MapFormatError(f"{path} is incomplete or damaged ({error!r}); restore or rebuild the map") from error
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    datum = content["datum"]
+    return Manifest(
+        name=str(content["name"]),
+        created=str(content["created"]),
+        updated=str(content["updated"]),
+        fingerprint=ModelFingerprint.from_dict(content["model"]),
+        frame_id=str(content["frame_id"]),
+        datum=Datum(GeoPoint(float(datum["latitude"]), float(datum["longitude"]), float(datum["altitude"])))
+        if datum
+        else None,
+        global_dim=int(content["global_dim"]),
+        num_places=int(content["num_places"]),
+        sessions=tuple(str(session) for session in content["sessions"]),
+        places_sha256=str(content["checksums"]["places"]),
+        index_sha256=str(content["checksums"]["index.faiss"]),
+    )
+
+
+def now() -> str:
+    """The current time, ISO 8601, UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file so that a kill leaves either the old or the new content.
+
+    Raises:
+        MapError: the disk is full or not writable; the old file is still there.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MapError(f"{path} cannot be written: {error.strerror}; free some space or choose another folder") from error
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()

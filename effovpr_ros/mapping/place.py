@@ -1,0 +1,133 @@
+"""What a map entry knows: place, pose, geo-tag; and what a search returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from effovpr_ros.errors import GeodesyError, TrajectoryError
+from effovpr_ros.features.extractor import Features
+
+_NORM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Position and orientation in a metric map frame (REP-103: x forward or east, y left or north, z up).
+
+    Attributes:
+        position_xyz: metres.
+        quat_xyzw: unit quaternion; any non-zero one is normalised.
+
+    Raises:
+        TrajectoryError: a value is not finite, or the quaternion is zero.
+    """
+
+    position_xyz: tuple[float, float, float]
+    quat_xyzw: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        """Check and normalise."""
+        values = (*self.position_xyz, *self.quat_xyzw)
+        if len(values) != 7 or not all(math.isfinite(value) for value in values):
+            raise TrajectoryError(f"pose {values} needs seven finite numbers x y z qx qy qz qw")
+        norm = math.hypot(*self.quat_xyzw)
+        if norm < 1e-6:
+            raise TrajectoryError(f"pose {values} has a zero quaternion; use 0 0 0 1 for no rotation")
+        object.__setattr__(self, "position_xyz", tuple(float(value) for value in self.position_xyz))
+        if abs(norm - 1.0) > _NORM_TOLERANCE:
+            object.__setattr__(self, "quat_xyzw", tuple(float(value) / norm for value in self.quat_xyzw))
+
+    @classmethod
+    def from_yaw(cls, x: float, y: float, yaw_rad: float, z: float = 0.0) -> Pose:
+        """A pose that is turned about z only."""
+        return cls((x, y, z), (0.0, 0.0, math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)))
+
+    @property
+    def yaw_rad(self) -> float:
+        """Rotation about z in (-pi, pi], counter-clockwise from x (REP-103)."""
+        x, y, z, w = self.quat_xyzw
+        return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+@dataclass(frozen=True)
+class GeoPoint:
+    """A WGS84 position.
+
+    Attributes:
+        latitude_deg: in [-90, 90].
+        longitude_deg: in [-180, 180].
+        altitude_m: above the ellipsoid; 0 where unknown.
+
+    Raises:
+        GeodesyError: out of range or not finite.
+    """
+
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges; written so that NaN is refused too."""
+        if not -90.0 <= self.latitude_deg <= 90.0:
+            raise GeodesyError(f"latitude {self.latitude_deg} is outside [-90, 90] degrees; are the columns swapped?")
+        if not -180.0 <= self.longitude_deg <= 180.0:
+            raise GeodesyError(f"longitude {self.longitude_deg} is outside [-180, 180] degrees")
+        if not math.isfinite(self.altitude_m):
+            raise GeodesyError(f"altitude {self.altitude_m} is not finite; use 0 where it is unknown")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One entry of a map, without its descriptors.
+
+    Attributes:
+        place_id: number in the map, from 0 without gaps.
+        session: drive or collection that it came from.
+        stamp_ns: time of its image in nanoseconds; 0 if unknown.
+        source: image file name, or topic of a bag.
+        pose: in the map frame, if known.
+        geo: geo-tag, if known.
+        image_size_wh: pixels of the original image.
+    """
+
+    place_id: int
+    session: str
+    stamp_ns: int
+    source: str
+    pose: Pose | None
+    geo: GeoPoint | None
+    image_size_wh: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class NewPlace:
+    """A place about to join a map: `Place` without a number, with thumbnail (JPEG) and features."""
+
+    session: str
+    stamp_ns: int
+    source: str
+    pose: Pose | None
+    geo: GeoPoint | None
+    image_size_wh: tuple[int, int]
+    thumbnail: bytes
+    features: Features
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that a query may show.
+
+    Attributes:
+        place: the map entry.
+        similarity: cosine of the global descriptors.
+        num_matches: mutual matches above T2; 0 before re-ranking.
+        score: of re-ranking; 0 before it.
+        displacement_xy_cells: see `matching.reranking.CandidateScore`.
+    """
+
+    place: Place
+    similarity: float
+    num_matches: int = 0
+    score: float = 0.0
+    displacement_xy_cells: tuple[float, float] = (0.0, 0.0)

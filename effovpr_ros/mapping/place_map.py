@@ -1,0 +1,403 @@
+"""PlaceMap: a directory with manifest, store and index; what a query searches and a build appends to."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
+from effovpr_ros.features.pca import PcaProjection, fit_pca
+from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.index import DescriptorIndex
+from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
+from effovpr_ros.mapping.place import Candidate, NewPlace, Place
+from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
+
+_logger = logging.getLogger(__name__)
+
+INDEX_NAME = "index.faiss"
+_PCA_PROPERTY = "pca"
+_CACHE_BYTES = 256 * 2**20
+
+
+class PlaceMap:
+    """An open map. Use `create` or `open`, and close it or use it as a context."""
+
+    def __init__(self, path: Path, manifest: Manifest, store: PlaceStore, *, writable: bool) -> None:
+        """Not for callers: see `create` and `open`."""
+        self.path = path
+        self._manifest = manifest
+        self._store = store
+        self._writable = writable
+        self._places = store.places()
+        self._pca = _pca_from_bytes(store.get_property(_PCA_PROPERTY))
+        self._cache = _LocalCache(_CACHE_BYTES)
+        self._index = self._load_index()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        fingerprint: ModelFingerprint,
+        name: str = "",
+        frame_id: str = "map",
+        datum: Datum | None = None,
+    ) -> PlaceMap:
+        """Make an empty map.
+
+        Args:
+            path: a folder that does not exist or is empty.
+            fingerprint: of the model whose descriptors will be added.
+            name: of the map; the folder's name if empty.
+            frame_id: frame of the poses.
+            datum: origin of that frame, if it is geo-referenced.
+
+        Raises:
+            MapError: the folder is in use or cannot be made.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
+            occupied = [entry.name for entry in folder.iterdir() if entry.name != STORE_NAME]
+            if not occupied:
+                (folder / STORE_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
+        if occupied:
+            raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
+        store = PlaceStore(folder, create=True)
+        manifest = Manifest(name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim)
+        place_map = cls(folder, manifest, store, writable=True)
+        place_map.flush()
+        return place_map
+
+    @classmethod
+    def open(cls, path: str | Path, *, writable: bool = False) -> PlaceMap:
+        """Open a map and check it against its manifest.
+
+        Places that were committed after the manifest (a killed build) are kept; a missing or stale index is
+        rebuilt. Local descriptors are verified as they are read, everything by `check`.
+
+        Raises:
+            MapError: missing, damaged, or not writable though wanted.
+            MapFormatError: of another format version.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        store = PlaceStore(folder, writable=writable)
+        try:
+            stored = len(store)
+            if stored < manifest.num_places:
+                raise MapError(
+                    f"{folder / STORE_NAME} holds {stored} places, {MANIFEST_NAME} {manifest.num_places}; "
+                    "restore the map from a copy or rebuild it"
+                )
+            if store.checksum(manifest.num_places) != manifest.places_sha256:
+                raise MapError(f"{folder / STORE_NAME} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map")
+            return cls(folder, manifest, store, writable=writable)
+        except BaseException:
+            store.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Name of the map."""
+        return self._manifest.name
+
+    @property
+    def frame_id(self) -> str:
+        """Frame of the poses."""
+        return self._manifest.frame_id
+
+    @property
+    def datum(self) -> Datum | None:
+        """Origin of the frame, if it is geo-referenced."""
+        return self._manifest.datum
+
+    @property
+    def manifest(self) -> Manifest:
+        """As last written."""
+        return self._manifest
+
+    @property
+    def fingerprint(self) -> ModelFingerprint:
+        """Of the model that made the descriptors."""
+        return self._manifest.fingerprint
+
+    @property
+    def global_dim(self) -> int:
+        """Dimension of the indexed descriptors, after PCA."""
+        return self._index.dimension
+
+    @property
+    def sessions(self) -> list[str]:
+        """Names of the sessions in order of appearance."""
+        return list(dict.fromkeys(place.session for place in self._places))
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self._places)
+
+    def require_model(self, fingerprint: ModelFingerprint) -> None:
+        """Refuse a model whose descriptors do not compare with the map's.
+
+        Raises:
+            ModelMismatchError: names every difference.
+        """
+        differences = self.fingerprint.differences(fingerprint)
+        if differences:
+            raise ModelMismatchError(
+                f"map {self.path} was made by another model than the one loaded (map != loaded): "
+                f"{'; '.join(differences)}; load the map's model or rebuild the map"
+            )
+
+    def set_datum(self, datum: Datum) -> None:
+        """Geo-reference an empty map, for sources whose first fix is known only when they are read.
+
+        Raises:
+            MapError: places already refer to another datum.
+        """
+        if self.datum is not None and self.datum != datum:
+            raise MapError(f"map {self.path} has the datum {self.datum.origin}; it cannot become {datum.origin}")
+        self._manifest = replace(self._manifest, datum=datum)
+
+    def add(self, places: Sequence[NewPlace]) -> list[int]:
+        """Append places in one transaction; they are searchable at once, and `flush` saves the index.
+
+        Returns:
+            Their numbers.
+
+        Raises:
+            DescriptorShapeError: features of another model.
+            MapError: opened read-only, a place is there already, or the disk is full.
+        """
+        self._require_writable()
+        if not places:
+            return []
+        wanted = self.fingerprint.global_dim
+        for place in places:
+            if place.features.global_descriptor.shape != (wanted,):
+                raise DescriptorShapeError(
+                    f"{place.source} has a global descriptor of shape {place.features.global_descriptor.shape}, "
+                    f"the map's model gives ({wanted},)"
+                )
+        place_ids = self._store.add(places)
+        self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
+        for place_id, new in zip(place_ids, places, strict=True):
+            self._places.append(
+                Place(place_id, new.session, new.stamp_ns, new.source, new.pose, new.geo, new.image_size_wh)
+            )
+        return place_ids
+
+    def flush(self) -> None:
+        """Write index and manifest, each atomically.
+
+        Raises:
+            MapError: opened read-only, or the disk is full.
+        """
+        self._require_writable()
+        index = self._index.to_bytes()
+        write_atomically(self.path / INDEX_NAME, index)
+        self._manifest = replace(
+            self._manifest,
+            global_dim=self.global_dim,
+            num_places=len(self),
+            sessions=tuple(self.sessions),
+            places_sha256=self._store.checksum(len(self)),
+            index_sha256=sha256(index),
+        ).write(self.path)
+
+    def search(
+        self,
+        global_descriptor: NDArray[np.float32],
+        top_k: int,
+        *,
+        within: Callable[[Place], bool] | None = None,
+    ) -> list[Candidate]:
+        """First stage: the places with the most similar global descriptors.
+
+        Args:
+            global_descriptor: (D,) float32, L2-normalised, of the map's model.
+            top_k: at most so many.
+            within: only places that it admits.
+
+        Returns:
+            Highest similarity first; equal ones by number.
+
+        Raises:
+            DescriptorShapeError: another D.
+        """
+        if global_descriptor.shape != (self.fingerprint.global_dim,):
+            raise DescriptorShapeError(
+                f"the query's global descriptor has shape {global_descriptor.shape}, "
+                f"the map's model gives ({self.fingerprint.global_dim},)"
+            )
+        among = None if within is None else [place.place_id for place in self._places if within(place)]
+        numbers, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
+        return [
+            Candidate(self._places[number], float(similarity))
+            for number, similarity in zip(numbers, similarities, strict=True)
+        ]
+
+    def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
+        """Local features of places, in the order asked for; recently used ones come from memory.
+
+        Raises:
+            MapError: no such place, or damaged.
+        """
+        missing = [place_id for place_id in place_ids if place_id not in self._cache]
+        read = self._store.local_features(missing, self.fingerprint.local_dim) if missing else []
+        fresh = dict(zip(missing, read, strict=True))
+        features = [fresh[place_id] if place_id in fresh else self._cache.get(place_id) for place_id in place_ids]
+        self._cache.put_all(fresh)
+        return features
+
+    def place(self, place_id: int) -> Place:
+        """One place.
+
+        Raises:
+            MapError: no such place.
+        """
+        if not 0 <= place_id < len(self._places):
+            raise MapError(f"map {self.path} has no place {place_id}; it has {len(self._places)} places from 0")
+        return self._places[place_id]
+
+    def places(self) -> list[Place]:
+        """All places by number."""
+        return list(self._places)
+
+    def stored_sources(self, session: str) -> set[tuple[str, int]]:
+        """(source, stamp_ns) of every place of a session."""
+        return self._store.sources(session)
+
+    def thumbnail(self, place_id: int) -> bytes:
+        """JPEG of a place.
+
+        Raises:
+            MapError: no such place.
+        """
+        return self._store.thumbnail(place_id)
+
+    def global_descriptors(self) -> NDArray[np.float32]:
+        """(N, D) float32, L2-normalised, before PCA."""
+        return self._store.global_descriptors(self.fingerprint.global_dim)
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on disk of descriptors, thumbnails and index."""
+        index = self.path / INDEX_NAME
+        return {**self._store.bytes_by_part(), "index": index.stat().st_size if index.is_file() else 0}
+
+    def fit_pca(self, dimension: int) -> None:
+        """Project the indexed descriptors to their principal components and save the projection in the map.
+
+        Raises:
+            ConfigError: fewer places than dimensions.
+            MapError: opened read-only.
+        """
+        self._require_writable()
+        descriptors = self.global_descriptors()
+        self._pca = fit_pca(descriptors, dimension)
+        buffer = io.BytesIO()
+        np.savez(buffer, mean=self._pca.mean, components=self._pca.components)
+        self._store.set_property(_PCA_PROPERTY, buffer.getvalue())
+        self._index = DescriptorIndex(dimension)
+        self._index.add(self._project(descriptors))
+        self.flush()
+
+    def check(self) -> list[str]:
+        """Read everything and compare it with its checksums; returns problems, none if sound."""
+        problems = list(self._store.damaged(self.fingerprint.local_dim))
+        index = self.path / INDEX_NAME
+        if not index.is_file() or sha256(index.read_bytes()) != self._manifest.index_sha256:
+            problems.append(f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened")
+        if len(self) != self._manifest.num_places:
+            problems.append(
+                f"{MANIFEST_NAME} knows {self._manifest.num_places} of {len(self)} places: a build was interrupted; "
+                "repeat its command"
+            )
+        return problems
+
+    def close(self) -> None:
+        """Close the store; unsaved places stay in it and are indexed at the next opening."""
+        self._store.close()
+
+    def __enter__(self) -> PlaceMap:
+        """Enter a context that closes the map."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise MapError(f"map {self.path} is open read-only; open it with writable=True")
+
+    def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._pca.project(descriptors) if self._pca else descriptors
+
+    def _load_index(self) -> DescriptorIndex:
+        """Read the stored index where it fits, else build it again from the store."""
+        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
+        path = self.path / INDEX_NAME
+        data = path.read_bytes() if path.is_file() else b""
+        reason = "is missing"
+        if data:
+            reason = "does not fit its checksum"
+            if sha256(data) == self._manifest.index_sha256:
+                try:
+                    index = DescriptorIndex.from_bytes(data)
+                    if len(index) == len(self._places) and index.dimension == dimension:
+                        return index
+                    reason = f"holds {len(index)} of {len(self._places)} places"
+                except MapFormatError as error:
+                    reason = str(error)
+        index = DescriptorIndex(dimension)
+        if self._places:
+            _logger.warning("%s %s; it is rebuilt from %s", path, reason, STORE_NAME)
+            index.add(self._project(self.global_descriptors()))
+        return index
+
+
+class _LocalCache:
+    """Least recently used local features, bounded in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[int, LocalFeatures] = OrderedDict()
+
+    def __contains__(self, place_id: int) -> bool:
+        return place_id in self._entries
+
+    def get(self, place_id: int) -> LocalFeatures:
+        self._entries.move_to_end(place_id)
+        return self._entries[place_id]
+
+    def put_all(self, features: dict[int, LocalFeatures]) -> None:
+        for place_id, local in features.items():
+            self._entries[place_id] = local
+            self._bytes += local.codes.nbytes + local.cells_xy.nbytes
+        while self._bytes > self._max_bytes and self._entries:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.codes.nbytes + oldest.cells_xy.nbytes
+
+
+def _pca_from_bytes(data: bytes | None) -> PcaProjection | None:
+    if data is None:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        return PcaProjection(stored["mean"], stored["components"])

@@ -1,0 +1,250 @@
+"""PlaceStore: the SQLite file of a map. Appending is one transaction, so a kill leaves whole places only."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import MapError
+from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
+from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
+
+STORE_NAME = "places.sqlite3"
+_BUSY_TIMEOUT_S = 10.0
+# Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
+_SCHEMA = """
+CREATE TABLE properties (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE places (
+    id INTEGER PRIMARY KEY, session TEXT NOT NULL, stamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
+    x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
+    latitude REAL, longitude REAL, altitude REAL,
+    image_width INTEGER NOT NULL, image_height INTEGER NOT NULL,
+    grid_columns INTEGER NOT NULL, grid_rows INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (session, source, stamp_ns)
+);
+CREATE TABLE global_descriptors (place_id INTEGER PRIMARY KEY REFERENCES places, descriptor BLOB NOT NULL);
+CREATE TABLE local_descriptors (
+    place_id INTEGER PRIMARY KEY REFERENCES places, codes BLOB NOT NULL, cells BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE thumbnails (place_id INTEGER PRIMARY KEY REFERENCES places, jpeg BLOB NOT NULL);
+"""
+_PLACE_COLUMNS = (
+    "id, session, stamp_ns, source, x, y, z, qx, qy, qz, qw, latitude, longitude, altitude, image_width, image_height"
+)
+
+
+class PlaceStore:
+    """Places with descriptors and thumbnails. One writer at a time; calls from several threads are serialised."""
+
+    def __init__(self, folder: Path, *, create: bool = False, writable: bool = True) -> None:
+        """Open or create `places.sqlite3` in a map folder.
+
+        Raises:
+            MapError: missing, damaged, or not writable.
+        """
+        self._path = folder / STORE_NAME
+        self._lock = threading.Lock()
+        if not create and not self._path.is_file():
+            raise MapError(f"{self._path} is missing; restore it from a copy or rebuild the map")
+        mode = "rwc" if create else "rw" if writable else "ro"
+        with self._translated():
+            self._connection = sqlite3.connect(
+                f"{self._path.resolve().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_BUSY_TIMEOUT_S,
+                check_same_thread=False,
+                isolation_level=None,
+            )
+            if writable:
+                self._connection.execute("PRAGMA synchronous = FULL")
+            if create:
+                self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            self._connection.execute("SELECT count(*) FROM places").fetchone()
+
+    def add(self, places: Sequence[NewPlace]) -> list[int]:
+        """Append places in one transaction.
+
+        Returns:
+            Their numbers.
+
+        Raises:
+            MapError: a place is there already, or the disk is full; then none of them is stored.
+        """
+        with self._lock, self._translated(), self._transaction():
+            first = self._connection.execute("SELECT coalesce(max(id) + 1, 0) FROM places").fetchone()[0]
+            for place_id, place in enumerate(places, start=first):
+                self._insert(place_id, place)
+            return list(range(first, first + len(places)))
+
+    def _insert(self, place_id: int, place: NewPlace) -> None:
+        local = encode_local(place.features.local, place.features.grid_wh)
+        global_blob = encode_global(place.features.global_descriptor)
+        pose = (*place.pose.position_xyz, *place.pose.quat_xyzw) if place.pose else (None,) * 7
+        geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
+        row = (place_id, place.session, place.stamp_ns, place.source, *pose, *geo, *place.image_size_wh)
+        checksum = _checksum(repr(row).encode(), global_blob, place.thumbnail)
+        execute = self._connection.execute
+        execute(
+            f"INSERT INTO places VALUES ({', '.join('?' * 19)})",
+            (*row, *place.features.grid_wh, checksum),
+        )
+        execute("INSERT INTO global_descriptors VALUES (?, ?)", (place_id, global_blob))
+        execute(
+            "INSERT INTO local_descriptors VALUES (?, ?, ?, ?)",
+            (place_id, local.codes, local.cells, _checksum(local.codes, local.cells)),
+        )
+        execute("INSERT INTO thumbnails VALUES (?, ?)", (place_id, place.thumbnail))
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return int(self._query("SELECT count(*) FROM places")[0][0])
+
+    def places(self) -> list[Place]:
+        """All places by number."""
+        return [_place(row) for row in self._query(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id")]
+
+    def global_descriptors(self, dimension: int) -> NDArray[np.float32]:
+        """(N, D) float32 descriptors of the model, before PCA, L2-normalised."""
+        rows = self._query("SELECT descriptor FROM global_descriptors ORDER BY place_id")
+        return decode_globals([row[0] for row in rows], dimension)
+
+    def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
+        """Local features of places, in the order asked for; `width` is C.
+
+        Raises:
+            MapError: no such place, or a checksum does not fit.
+        """
+        marks = ", ".join("?" * len(place_ids))
+        rows = self._query(
+            "SELECT place_id, codes, cells, l.checksum, grid_columns, grid_rows FROM local_descriptors l "
+            f"JOIN places ON places.id = l.place_id WHERE place_id IN ({marks})",
+            tuple(place_ids),
+        )
+        found: dict[int, LocalFeatures] = {}
+        for place_id, codes, cells, checksum, columns, grid_rows in rows:
+            if _checksum(codes, cells) != checksum:
+                raise MapError(f"local descriptors of place {place_id} in {self._path} are damaged; rebuild the map")
+            found[place_id] = decode_local(EncodedLocal(codes, cells), (columns, grid_rows), width)
+        missing = [place_id for place_id in place_ids if place_id not in found]
+        if missing:
+            raise MapError(f"{self._path} has no place {missing[0]}")
+        return [found[place_id] for place_id in place_ids]
+
+    def thumbnail(self, place_id: int) -> bytes:
+        """JPEG of a place.
+
+        Raises:
+            MapError: no such place.
+        """
+        rows = self._query("SELECT jpeg FROM thumbnails WHERE place_id = ?", (place_id,))
+        if not rows:
+            raise MapError(f"{self._path} has no place {place_id}")
+        return bytes(rows[0][0])
+
+    def sources(self, session: str) -> set[tuple[str, int]]:
+        """(source, stamp_ns) of every place of a session, to resume a build by."""
+        return set(self._query("SELECT source, stamp_ns FROM places WHERE session = ?", (session,)))
+
+    def checksum(self, num_places: int) -> str:
+        """SHA-256 over the checksums of the first places: what a manifest remembers of the store."""
+        rows = self._query("SELECT checksum FROM places WHERE id < ? ORDER BY id", (num_places,))
+        return hashlib.sha256(np.array([row[0] for row in rows], "<u4").tobytes()).hexdigest()
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes of global descriptors, local descriptors (codes and cells) and thumbnails."""
+        queries = {
+            "global_descriptors": "SELECT sum(length(descriptor)) FROM global_descriptors",
+            "local_descriptors": "SELECT sum(length(codes) + length(cells)) FROM local_descriptors",
+            "thumbnails": "SELECT sum(length(jpeg)) FROM thumbnails",
+        }
+        return {name: int(self._query(query)[0][0] or 0) for name, query in queries.items()}
+
+    def get_property(self, key: str) -> bytes | None:
+        """A small binary value stored beside the places."""
+        rows = self._query("SELECT value FROM properties WHERE key = ?", (key,))
+        return bytes(rows[0][0]) if rows else None
+
+    def set_property(self, key: str, value: bytes) -> None:
+        """Store a small binary value."""
+        with self._lock, self._translated(), self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO properties VALUES (?, ?)", (key, value))
+
+    def damaged(self, width: int) -> Iterator[str]:
+        """One line for everything in the file that is not as it was written; reads all of it."""
+        for (line,) in self._query("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"{STORE_NAME}: {line}"
+        for row in self._query(f"SELECT {_PLACE_COLUMNS}, checksum FROM places ORDER BY id"):
+            place_id = row[0]
+            blobs = self._query("SELECT descriptor FROM global_descriptors WHERE place_id = ?", (place_id,))
+            try:
+                parts = (blobs[0][0] if blobs else b"", self.thumbnail(place_id))
+                if _checksum(repr(row[:-1]).encode(), *parts) != row[-1]:
+                    yield f"place {place_id} ({row[3]}) does not fit its checksum"
+                self.local_features([place_id], width)
+            except MapError as error:
+                yield str(error)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, self._translated():
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn SQLite's errors into this package's, with a remedy."""
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise MapError(f"{self._path}: a place is already there ({error}); give the drive another session") from error
+        except sqlite3.DatabaseError as error:
+            text = str(error)
+            remedy = (
+                "free some space; the map keeps what was committed and the build resumes"
+                if "full" in text
+                else "it is in use, not writable or damaged; see `effovpr map check`"
+            )
+            raise MapError(f"{self._path}: {text}; {remedy}") from error
+
+
+def _checksum(*parts: bytes) -> int:
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part, value)
+    return value
+
+
+def _place(row: tuple[Any, ...]) -> Place:
+    x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
+    return Place(
+        *row[:4],
+        pose=None if x is None else Pose((x, y, z), (qx, qy, qz, qw)),
+        geo=None if latitude is None else GeoPoint(latitude, longitude, altitude),
+        image_size_wh=row[14:16],
+    )

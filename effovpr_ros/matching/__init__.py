@@ -1,0 +1,1 @@
+"""Mutual nearest neighbours and the scores made of them."""

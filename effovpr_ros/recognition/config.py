@@ -1,0 +1,92 @@
+"""Settings of place recognition, with the metadata that ROS parameters and options derive from."""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, cast
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.matching.reranking import SCORES
+
+
+def _number(default: float, low: float, high: float, description: str) -> Any:
+    return field(default=default, metadata={"description": description, "min": low, "max": high})
+
+
+@dataclass(frozen=True)
+class RecognizerConfig:
+    """How candidates are found, re-ranked and judged.
+
+    Each field's metadata holds `description` and either `min` and `max`, both allowed, or `choices`.
+    Score thresholds are fractions of the query's keypoints, so that they do not depend on how textured an
+    image is. They belong to one kind of score: spatial and weighted scores are lower than counts.
+    """
+
+    top_k: int = _number(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
+    score: str = field(
+        default="count",
+        metadata={
+            "description": "Re-ranking score: count (the paper), weighted by cosine, or spatial consensus.",
+            "choices": SCORES,
+        },
+    )
+    min_similarity: float = _number(
+        0.65, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count."
+    )
+    rerank: bool = field(
+        default=True,
+        metadata={"description": "Re-rank by local features; off decides on global similarity alone."},
+    )
+    skip_margin: float = _number(
+        0.0,
+        0.0,
+        2.0,
+        "Skip re-ranking if the best similarity leads the best other place by more; 0: never skip.",
+    )
+    min_similarity_global: float = _number(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
+    min_score: float = _number(0.12, 0.0, 1.0, "NO_MATCH if score / query keypoints is below.")
+    match_score: float = _number(0.20, 0.0, 1.0, "AMBIGUOUS if score / query keypoints is below.")
+    min_score_ratio: float = _number(
+        1.15, 1.0, 100.0, "AMBIGUOUS if the best score / best score of another place is below."
+    )
+    match_similarity: float = _number(
+        0.8, -1.0, 1.0, "Without re-ranking: AMBIGUOUS if global similarity is below."
+    )
+    min_similarity_margin: float = _number(
+        0.02,
+        0.0,
+        2.0,
+        "Without re-ranking: AMBIGUOUS if the lead in similarity over the best other place is below.",
+    )
+    same_place_radius_m: float = _number(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")
+    same_place_ids: int = _number(
+        3,
+        0,
+        100000,
+        "Where positions are unknown: places of one session at most this many ids apart are one place.",
+    )
+    min_position_std_m: float = _number(
+        0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z."
+    )
+    min_yaw_std_rad: float = _number(
+        0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""
+        for entry in fields(self):
+            _check(entry, getattr(self, entry.name))
+        if self.min_score > self.match_score:
+            raise ConfigError(
+                f"min_score {self.min_score} (NO_MATCH below) exceeds match_score "
+                f"{self.match_score} (AMBIGUOUS below)"
+            )
+
+
+def _check(entry: Field[Any], value: object) -> None:
+    metadata = entry.metadata
+    if "choices" in metadata and value not in metadata["choices"]:
+        raise ConfigError(f"{entry.name} {value!r} is unknown; use {', '.join(metadata['choices'])}")
+    # Written so that NaN is refused too.
+    if "min" in metadata and not metadata["min"] <= cast(float, value) <= metadata["max"]:
+        raise ConfigError(f"{entry.name} {value!r} is outside [{metadata['min']}, {metadata['max']}]")

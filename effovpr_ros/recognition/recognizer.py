@@ -1,0 +1,210 @@
+"""EffoVPR's pipeline: global retrieval, re-ranking by local features, decision."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.decision import (
+    Decision,
+    Status,
+    bearing_offset,
+    decide_by_score,
+    decide_by_similarity,
+    may_skip_reranking,
+    pose_covariance,
+)
+
+__all__ = ["Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Where the camera is believed to be; candidates elsewhere are not considered.
+
+    Attributes:
+        position_xyz: metres in the map frame. Height is not compared: hints drawn on a 2-D map have none.
+        radius_m: horizontal.
+    """
+
+    position_xyz: tuple[float, float, float]
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no place could be compared with."""
+        if not all(math.isfinite(value) for value in self.position_xyz):
+            raise ConfigError(f"hint position {self.position_xyz} is not finite")
+        if not self.radius_m > 0.0:
+            raise ConfigError(f"hint radius {self.radius_m} m is not positive")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds by stage; extract is 0 where features were given."""
+
+    extract: float
+    search: float
+    rerank: float
+    decide: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Answer to one query image.
+
+    Attributes:
+        status: NO_MATCH, AMBIGUOUS or MATCH.
+        confidence: in [0, 1], an uncalibrated heuristic; see `Decision`.
+        candidates: best first.
+        pose: of the best candidate, in the map frame: a prior, not a measurement. None for NO_MATCH or if
+            unknown.
+        covariance: (6, 6) float64 of `pose`, order x y z roll pitch yaw in m^2 and rad^2; None without a
+            pose.
+        geo: geo-tag of the best candidate; None for NO_MATCH or if unknown.
+        bearing_offset: fraction of the image width, positive if the query sees the scene further right than
+            the best candidate; 0 for NO_MATCH or if not re-ranked.
+        latency_ms: by stage.
+        reason: the figures behind the status.
+    """
+
+    status: Status
+    confidence: float
+    candidates: tuple[Candidate, ...]
+    pose: Pose | None
+    covariance: NDArray[np.float64] | None
+    geo: GeoPoint | None
+    bearing_offset: float
+    latency_ms: Latency
+    reason: str
+
+
+class PlaceRecognizer:
+    """Recognises places of one map."""
+
+    def __init__(self, extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> None:
+        """Join model and map.
+
+        Raises:
+            ModelMismatchError: the map was built with another model.
+        """
+        place_map.require_model(extractor.fingerprint)
+        self.config = config
+        self._extractor = extractor
+        self._map = place_map
+        self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
+
+    def recognize(self, image: RgbImage, *, hint: Hint | None = None) -> Recognition:
+        """Find the place that an image shows.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            hint: optional prior.
+
+        Raises:
+            ImageError: an image of another type or shape.
+        """
+        started = time.perf_counter()
+        features = self._extractor.extract([image])[0]
+        extract_ms = (time.perf_counter() - started) * 1e3
+        recognition = self.recognize_features(features, hint=hint)
+        latency = recognition.latency_ms
+        return replace(
+            recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total)
+        )
+
+    def recognize_features(self, features: Features, *, hint: Hint | None = None) -> Recognition:
+        """Find the place that features of the map's model show; see `recognize`."""
+        started = time.perf_counter()
+        candidates = self._map.search(
+            features.global_descriptor, self.config.top_k, within=self._within(hint)
+        )
+        searched = time.perf_counter()
+        rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
+        if rerank:
+            candidates = self._rerank(features, candidates)
+        reranked = time.perf_counter()
+        if rerank:
+            decision = decide_by_score(candidates, len(features.local), self.config)
+        else:
+            decision = decide_by_similarity(candidates, self.config)
+        recognition = self._recognition(features, candidates, decision)
+        decided = time.perf_counter()
+        latency = Latency(
+            extract=0.0,
+            search=(searched - started) * 1e3,
+            rerank=(reranked - searched) * 1e3,
+            decide=(decided - reranked) * 1e3,
+            total=(decided - started) * 1e3,
+        )
+        return replace(recognition, latency_ms=latency)
+
+    def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Matched patches of a query and a place, for drawing.
+
+        Returns:
+            (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
+        """
+        return self._reranker.matched_cells(features.local, self._map.local_features([place_id])[0])
+
+    def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
+        """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
+        local_features = self._map.local_features([candidate.place.place_id for candidate in candidates])
+        scored = [
+            replace(
+                candidate,
+                score=result.score,
+                num_matches=result.num_matches,
+                displacement_xy_cells=result.displacement_xy_cells,
+            )
+            for candidate, result in zip(
+                candidates, self._reranker.score(features.local, local_features), strict=True
+            )
+        ]
+        return sorted(scored, key=lambda candidate: -candidate.score)
+
+    def _recognition(
+        self, features: Features, candidates: list[Candidate], decision: Decision
+    ) -> Recognition:
+        found = None if decision.status is Status.NO_MATCH else candidates[0]
+        pose = found.place.pose if found else None
+        return Recognition(
+            status=decision.status,
+            confidence=decision.confidence,
+            candidates=tuple(candidates),
+            pose=pose,
+            covariance=pose_covariance(candidates, self.config) if pose else None,
+            geo=found.place.geo if found else None,
+            bearing_offset=bearing_offset(found.displacement_xy_cells, features.grid_wh) if found else 0.0,
+            latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
+            reason=decision.reason,
+        )
+
+    def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:
+        """Predicate of the places that a hint admits; those of unknown position are not admitted."""
+        if hint is None:
+            return None
+        datum = self._map.datum
+
+        def admits(place: Place) -> bool:
+            if place.pose is not None:
+                x, y, _ = place.pose.position_xyz
+            elif place.geo is not None and datum is not None:
+                x, y, _ = datum.to_enu(place.geo)
+            else:
+                return False
+            return math.hypot(x - hint.position_xyz[0], y - hint.position_xyz[1]) <= hint.radius_m
+
+        return admits
