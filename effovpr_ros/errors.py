@@ -45,5 +45,9 @@ class MapFormatError(MapError):
     """A map is of a format that this version does not read."""
 
 
+class SimulationError(EffoVPRError):
+    """The simulator is missing or does not do as it is told."""
+
+
 class EvaluationError(EffoVPRError):
     """An evaluation has no valid ground truth or inconsistent inputs."""

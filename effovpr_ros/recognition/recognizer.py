@@ -78,6 +78,7 @@ class Recognition:
             the best candidate; 0 for NO_MATCH or if not re-ranked.
         latency_ms: by stage.
         reason: the figures behind the status.
+        features: of the query.
     """
 
     status: Status
@@ -89,6 +90,7 @@ class Recognition:
     bearing_offset: float
     latency_ms: Latency
     reason: str
+    features: Features
 
 
 class PlaceRecognizer:
@@ -190,6 +192,7 @@ class PlaceRecognizer:
             bearing_offset=bearing_offset(found.displacement_xy_cells, features.grid_wh) if found else 0.0,
             latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
             reason=decision.reason,
+            features=features,
         )
 
     def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:

@@ -1,0 +1,20 @@
+SHELL := /bin/bash
+.PHONY: setup demo test bench lint clean
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@source scripts/env.sh && effovpr demo --out demo_output
+
+test: setup
+	@source scripts/env.sh && python -P -m pytest test
+
+bench: setup
+	@source scripts/env.sh && python -P -m pytest test -m benchmark -s
+
+lint: setup
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+clean:
+	rm -rf build install log demo_output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,259 @@
+"""Frames with poses to places in a map: keyframe spacing, batches, resume."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from effovpr_ros.errors import ConfigError, ImageError
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.place import NewPlace, Pose
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.sources.frame import Frame
+
+_logger = logging.getLogger(__name__)
+
+_COMMIT_PLACES = 64
+_THUMBNAIL_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """How frames become places.
+
+    Attributes:
+        spacing_m: a frame becomes a place if it is at least this far from the last place; 0 with
+            `spacing_deg` 0 keeps every frame.
+        spacing_deg: or if it is turned by at least this much.
+        batch_size: images a forward pass.
+        thumbnail_side: longest side of the stored JPEG in pixels.
+    """
+
+    spacing_m: float = 0.0
+    spacing_deg: float = 0.0
+    batch_size: int = 8
+    thumbnail_side: int = 320
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not (self.spacing_m >= 0.0 and self.spacing_deg >= 0.0):
+            raise ConfigError(f"spacing {self.spacing_m} m, {self.spacing_deg} degrees must not be negative")
+        if self.batch_size < 1 or self.thumbnail_side < 16:
+            raise ConfigError(
+                f"batch_size {self.batch_size} must be at least 1, thumbnail_side {self.thumbnail_side} at least 16"
+            )
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        added: places.
+        skipped_spacing: frames too close to the last place.
+        already_present: frames that an earlier build had added.
+        unreadable: (frame, why) of every image that could not be read.
+        seconds: whole build.
+        extract_seconds: of it, preprocessing and forward passes.
+        interrupted: stopped by Ctrl-C; the same command resumes.
+    """
+
+    added: int
+    skipped_spacing: int
+    already_present: int
+    unreadable: tuple[tuple[str, str], ...]
+    seconds: float
+    extract_seconds: float
+    interrupted: bool
+
+
+@dataclass
+class _Progress:
+    added: int = 0
+    skipped_spacing: int = 0
+    already_present: int = 0
+    extract_seconds: float = 0.0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def build_map(
+    place_map: PlaceMap,
+    extractor: FeatureExtractor,
+    frames: Iterable[Frame],
+    config: BuildConfig,
+    progress: Callable[[int], None] | None = None,
+) -> BuildReport:
+    """Append frames to a map.
+
+    Frames that are stored already (same session, name and stamp) are passed over before they are decoded, so a
+    build that was interrupted or killed resumes. An unreadable image is skipped, logged and reported. Images are
+    decoded in a thread beside the network; places are committed every 64 frames. Ctrl-C keeps what is finished.
+
+    Args:
+        place_map: open for writing.
+        extractor: of the map's model.
+        frames: in driving order.
+        config: spacing, batch and thumbnail size.
+        progress: called with the number of frames that are done since the last call.
+
+    Raises:
+        ModelMismatchError: the extractor is another model than the map's.
+        MapError: the map cannot be written.
+        SourceError: the source failed midway; what came before it is kept.
+    """
+    place_map.require_model(extractor.fingerprint)
+    started = time.perf_counter()
+    state = _Progress()
+    pending: list[NewPlace] = []
+    interrupted = False
+    selected = _select(place_map, frames, config, state, progress)
+    try:
+        for batch in _batches(_decoded(selected, state, progress, 2 * config.batch_size), config.batch_size):
+            before = time.perf_counter()
+            features = extractor.extract([image for _, image in batch])
+            state.extract_seconds += time.perf_counter() - before
+            for (frame, image), feature in zip(batch, features, strict=True):
+                size_wh = (image.shape[1], image.shape[0])
+                thumbnail = make_thumbnail(image, config.thumbnail_side)
+                pending.append(
+                    NewPlace(frame.session, frame.stamp_ns, frame.name, frame.pose, frame.geo, size_wh, thumbnail, feature)
+                )
+            if len(pending) >= _COMMIT_PLACES:
+                state.added += len(place_map.add(pending))
+                pending = []
+            if progress:
+                progress(len(batch))
+    except KeyboardInterrupt:
+        interrupted = True
+        _logger.warning("interrupted; the places so far are kept, the same command resumes")
+    finally:
+        state.added += len(place_map.add(pending))
+        place_map.flush()
+    return BuildReport(
+        added=state.added,
+        skipped_spacing=state.skipped_spacing,
+        already_present=state.already_present,
+        unreadable=tuple(state.unreadable),
+        seconds=time.perf_counter() - started,
+        extract_seconds=state.extract_seconds,
+        interrupted=interrupted,
+    )
+
+
+def make_thumbnail(image: RgbImage, longest_side: int) -> bytes:
+    """JPEG of an image, shrunk so that its longest side has at most so many pixels."""
+    scale = longest_side / max(image.shape[:2])
+    if scale < 1.0:
+        size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    done, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY]
+    )
+    if not done:
+        raise ImageError(f"an image of shape {image.shape} cannot be stored as JPEG")
+    return bytes(jpeg.tobytes())
+
+
+def _select(
+    place_map: PlaceMap,
+    frames: Iterable[Frame],
+    config: BuildConfig,
+    state: _Progress,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Frame]:
+    """Frames that are new and far enough from the last place; those without a pose are never too close."""
+    stored: dict[str, set[tuple[str, int]]] = {}
+    last: dict[str, Pose] = {}
+    for frame in frames:
+        known = stored.setdefault(frame.session, place_map.stored_sources(frame.session))
+        if (frame.name, frame.stamp_ns) in known:
+            state.already_present += 1
+        elif frame.pose and frame.session in last and _too_close(last[frame.session], frame.pose, config):
+            state.skipped_spacing += 1
+            if progress:
+                progress(1)
+            continue
+        else:
+            known.add((frame.name, frame.stamp_ns))
+            yield frame
+            if frame.pose:
+                last[frame.session] = frame.pose
+            continue
+        if frame.pose:
+            last[frame.session] = frame.pose
+        if progress:
+            progress(1)
+
+
+def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
+    if config.spacing_m == 0.0 and config.spacing_deg == 0.0:
+        return False
+    moved = config.spacing_m > 0.0 and math.dist(last.position_xyz, pose.position_xyz) >= config.spacing_m
+    turn_rad = 2.0 * math.acos(min(1.0, abs(sum(a * b for a, b in zip(last.quat_xyzw, pose.quat_xyzw, strict=True)))))
+    turned = config.spacing_deg > 0.0 and math.degrees(turn_rad) >= config.spacing_deg
+    return not (moved or turned)
+
+
+def _decoded(
+    frames: Iterable[Frame], state: _Progress, progress: Callable[[int], None] | None, ahead: int
+) -> Iterator[tuple[Frame, RgbImage]]:
+    """Decode in a thread, at most `ahead` images before they are needed; errors of the source come out here."""
+    waiting: queue.Queue[tuple[Frame, RgbImage] | BaseException | None] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: tuple[Frame, RgbImage] | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def decode() -> None:
+        try:
+            for frame in frames:
+                try:
+                    put((frame, frame.load()))
+                except ImageError as error:
+                    _logger.warning("skipped %s: %s", frame.name, error)
+                    state.unreadable.append((frame.name, str(error)))
+                    if progress:
+                        progress(1)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put(error)
+
+    thread = threading.Thread(target=decode, name="decode", daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _batches(
+    items: Iterator[tuple[Frame, RgbImage]], size: int
+) -> Iterator[list[tuple[Frame, RgbImage]]]:
+    batch: list[tuple[Frame, RgbImage]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,166 @@
+"""Node `bag_player`: replays a rosbag2 onto its topics where rosbag2 itself is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+
+from effovpr_ros.errors import SourceError
+from effovpr_ros.nodes.conversions import time_from_ns
+from effovpr_ros.nodes.parameters import declare, setting
+
+_CLOCK_PERIOD_S = 0.02
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """Parameters of the player."""
+
+    bag_path: str = setting("", "rosbag2 directory (sqlite3 or mcap).")
+    rate: float = setting(1.0, "Speed; 2.0 plays twice as fast.", min=0.01, max=1000.0)
+    loop: bool = setting(False, "Start over at the end. /clock then jumps back.")
+    clock: bool = setting(True, "Publish /clock, for nodes with use_sim_time.")
+    topics: list[str] = field(
+        default_factory=lambda: [""], metadata={"description": "Topics to play; [''] for all whose type is installed."}
+    )
+    start_delay_s: float = setting(1.0, "Wait for discovery before the first message.", min=0.0, max=3600.0)
+
+
+class BagPlayer(Node):
+    """Publishes the serialised messages of a bag at their original distances in time."""
+
+    def __init__(self, **options: object) -> None:
+        """Open the bag and advertise.
+
+        Raises:
+            SourceError: no readable bag, or nothing in it to play.
+        """
+        super().__init__("bag_player", **options)
+        declare(self, PlayerConfig)
+        self._config = PlayerConfig(**{entry.name: self.get_parameter(entry.name).value for entry in fields(PlayerConfig)})
+        self._stop = threading.Event()
+        self.finished = threading.Event()
+        self.published = 0
+        path = Path(self._config.bag_path)
+        if not self._config.bag_path or not path.exists():
+            raise SourceError(f"bag {self._config.bag_path!r} does not exist; set the parameter bag_path")
+        try:
+            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self._reader.open()
+        except Exception as error:  # storage plugins raise many types for damaged files
+            raise SourceError(f"bag {path} cannot be read: {error}") from error
+        self._targets = self._advertise()
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._config.clock else None
+        self._thread = threading.Thread(target=self._play, name="play", daemon=True)
+        self._thread.start()
+
+    def _advertise(self) -> dict[int, Publisher]:
+        wanted = set(filter(None, self._config.topics))
+        available = {connection.topic: connection.msgtype for connection in self._reader.connections}
+        missing = wanted - set(available)
+        if missing:
+            listed = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(available.items()))
+            raise SourceError(f"bag {self._config.bag_path} has no topic {sorted(missing)[0]}; it has {listed}")
+        targets: dict[int, Publisher] = {}
+        by_topic: dict[str, Publisher] = {}
+        for connection in self._reader.connections:
+            if (wanted and connection.topic not in wanted) or connection.topic == "/clock":
+                continue
+            if connection.topic not in by_topic:
+                package, _, name = connection.msgtype.split("/")
+                try:
+                    kind = getattr(importlib.import_module(f"{package}.msg"), name)
+                except (ImportError, AttributeError):
+                    self.get_logger().warning(f"{connection.topic} is skipped: {connection.msgtype} is not installed")
+                    continue
+                by_topic[connection.topic] = self.create_publisher(kind, connection.topic, _qos(connection))
+            targets[connection.id] = by_topic[connection.topic]
+        if not targets:
+            raise SourceError(f"bag {self._config.bag_path} has no topic that can be played")
+        return targets
+
+    def _play(self) -> None:
+        try:
+            self._stop.wait(self._config.start_delay_s)
+            while not self._stop.is_set():
+                self._play_once()
+                if not self._config.loop:
+                    break
+            if not self._stop.is_set():
+                self.get_logger().info(f"played {self.published} messages")
+        except AnyReaderError as error:
+            self.get_logger().error(f"bag {self._config.bag_path} is damaged: {error}")
+        finally:
+            self.finished.set()
+
+    def _play_once(self) -> None:
+        started_s, first_ns = time.monotonic(), self._reader.start_time
+        connections = [item for item in self._reader.connections if item.id in self._targets]
+        for connection, stamp_ns, data in self._reader.messages(connections=connections):
+            due_s = started_s + (stamp_ns - first_ns) * 1e-9 / self._config.rate
+            while (left_s := due_s - time.monotonic()) > 0.0 and not self._stop.is_set():
+                if self._clock_publisher:
+                    self._publish_clock(int(first_ns + (time.monotonic() - started_s) * 1e9 * self._config.rate))
+                self._stop.wait(min(left_s, _CLOCK_PERIOD_S))
+            if self._stop.is_set():
+                return
+            if self._clock_publisher:
+                self._publish_clock(stamp_ns)
+            self._targets[connection.id].publish(bytes(data))
+            self.published += 1
+
+    def _publish_clock(self, stamp_ns: int) -> None:
+        self._clock_publisher.publish(Clock(clock=time_from_ns(stamp_ns)))
+
+    def destroy_node(self) -> None:
+        """Stop playing and close the bag."""
+        self._stop.set()
+        self._thread.join()
+        self._reader.close()
+        super().destroy_node()
+
+
+def _qos(connection: Connection) -> QoSProfile:
+    """Reliable, which suits every subscriber; latched where the recorded topic was."""
+    profiles = getattr(connection.ext, "offered_qos_profiles", None) or []
+    latched = any(getattr(profile.durability, "name", "") == "TRANSIENT_LOCAL" for profile in profiles)
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=10,
+        reliability=QoSReliabilityPolicy.RELIABLE,
+        durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
+    )
+
+
+def main() -> None:
+    """Play one bag; ends with it."""
+    rclpy.init(args=sys.argv)
+    node = None
+    try:
+        node = BagPlayer()
+        while not node.finished.is_set():
+            rclpy.spin_once(node, timeout_sec=0.1)
+        # The last messages are still on their way when they have been handed over.
+        time.sleep(0.5)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except SourceError as error:
+        sys.exit(f"bag_player: {error}")
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()

@@ -1,0 +1,167 @@
+"""Core types to messages and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PoseWithCovarianceStamped
+from geometry_msgs.msg import Pose as PoseMessage
+from sensor_msgs.msg import NavSatFix, NavSatStatus
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.msg import PlaceCandidate, PlaceMatch
+from effovpr_ros.recognition.recognizer import Hint, Recognition, Status
+
+_COLOURS = {
+    Status.NO_MATCH: ColorRGBA(r=0.8, g=0.2, b=0.2, a=1.0),
+    Status.AMBIGUOUS: ColorRGBA(r=0.9, g=0.6, b=0.1, a=1.0),
+    Status.MATCH: ColorRGBA(r=0.1, g=0.7, b=0.3, a=1.0),
+}
+
+
+def time_from_ns(stamp_ns: int) -> Time:
+    """Nanoseconds to a message; stamps before 1970 become 0."""
+    seconds, nanoseconds = divmod(max(stamp_ns, 0), 10**9)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def ns_from_time(stamp: Time) -> int:
+    """A message's nanoseconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def pose_message(pose: Pose) -> PoseMessage:
+    """A pose as geometry_msgs/Pose."""
+    message = PoseMessage()
+    message.position.x, message.position.y, message.position.z = pose.position_xyz
+    orientation = message.orientation
+    orientation.x, orientation.y, orientation.z, orientation.w = pose.quat_xyzw
+    return message
+
+
+def candidate_message(candidate: Candidate) -> PlaceCandidate:
+    """A candidate as effovpr_ros/PlaceCandidate."""
+    place = candidate.place
+    message = PlaceCandidate(
+        place_id=place.place_id,
+        place_stamp=time_from_ns(place.stamp_ns),
+        session=place.session,
+        source=place.source,
+        similarity=candidate.similarity,
+        num_matches=candidate.num_matches,
+        score=candidate.score,
+        has_pose=place.pose is not None,
+        has_geo=place.geo is not None,
+    )
+    if place.pose is not None:
+        message.pose = pose_message(place.pose)
+    if place.geo is not None:
+        message.latitude = place.geo.latitude_deg
+        message.longitude = place.geo.longitude_deg
+        message.altitude = place.geo.altitude_m
+    return message
+
+
+def match_message(
+    recognition: Recognition, header: Header, *, map_name: str, num_candidates: int, total_ms: float
+) -> PlaceMatch:
+    """A recognition as effovpr_ros/PlaceMatch.
+
+    Args:
+        recognition: of the query.
+        header: stamp of the query, frame of the map.
+        map_name: of the map.
+        num_candidates: at most so many are passed on.
+        total_ms: from the receipt of the image to now.
+    """
+    latency = recognition.latency_ms
+    return PlaceMatch(
+        header=header,
+        status=int(recognition.status),
+        confidence=recognition.confidence,
+        map_name=map_name,
+        reason=recognition.reason,
+        candidates=[candidate_message(candidate) for candidate in recognition.candidates[:num_candidates]],
+        bearing_offset=recognition.bearing_offset,
+        is_metric=False,
+        extract_ms=latency.extract,
+        search_ms=latency.search,
+        rerank_ms=latency.rerank,
+        decide_ms=latency.decide,
+        total_ms=total_ms,
+    )
+
+
+def pose_with_covariance(recognition: Recognition, header: Header) -> PoseWithCovarianceStamped | None:
+    """The pose of a MATCH; None for any other status or where the place has no pose."""
+    if recognition.status is not Status.MATCH or recognition.pose is None or recognition.covariance is None:
+        return None
+    message = PoseWithCovarianceStamped(header=header)
+    message.pose.pose = pose_message(recognition.pose)
+    message.pose.covariance = recognition.covariance.ravel()
+    return message
+
+
+def fix_message(recognition: Recognition, header: Header) -> NavSatFix | None:
+    """The geo-tag of a MATCH; None for any other status or where the place has none.
+
+    The covariance (east, north, up) is the pose's where there is one, else unknown.
+    """
+    if recognition.status is not Status.MATCH or recognition.geo is None:
+        return None
+    geo = recognition.geo
+    message = NavSatFix(header=header, latitude=geo.latitude_deg, longitude=geo.longitude_deg, altitude=geo.altitude_m)
+    message.status = NavSatStatus(status=NavSatStatus.STATUS_FIX)
+    if recognition.covariance is not None:
+        message.position_covariance = recognition.covariance[:3, :3].ravel()
+        message.position_covariance_type = NavSatFix.COVARIANCE_TYPE_APPROXIMATED
+    return message
+
+
+def hint_from_message(message: PoseWithCovarianceStamped, min_radius_m: float) -> Hint:
+    """A prior of the position; its radius is three standard deviations, at least `min_radius_m`.
+
+    Raises:
+        ConfigError: a position that is not finite.
+    """
+    position, covariance = message.pose.pose.position, message.pose.covariance
+    variance = max(float(covariance[0]), float(covariance[7]), 0.0)
+    radius_m = max(3.0 * math.sqrt(variance) if math.isfinite(variance) else 0.0, min_radius_m)
+    return Hint((position.x, position.y, position.z), radius_m)
+
+
+def map_markers(places: Sequence[Place], frame_id: str) -> MarkerArray:
+    """All places with a pose as points."""
+    points = Marker(ns="places", id=0, type=Marker.POINTS, action=Marker.ADD)
+    points.header.frame_id = frame_id
+    points.pose.orientation.w = 1.0
+    points.scale.x = points.scale.y = 0.15
+    points.color = ColorRGBA(r=0.35, g=0.45, b=0.6, a=0.8)
+    points.points = [_point(place.pose) for place in places if place.pose is not None]
+    return MarkerArray(markers=[points])
+
+
+def match_markers(recognition: Recognition, header: Header) -> MarkerArray:
+    """The best place as an arrow with its status as text; both are deleted for a NO_MATCH without a place."""
+    arrow = Marker(header=header, ns="match", id=0, type=Marker.ARROW, action=Marker.DELETE)
+    text = Marker(header=header, ns="match", id=1, type=Marker.TEXT_VIEW_FACING, action=Marker.DELETE)
+    pose = recognition.pose
+    if pose is not None:
+        arrow.action = text.action = Marker.ADD
+        arrow.pose = pose_message(pose)
+        arrow.scale.x, arrow.scale.y, arrow.scale.z = 1.0, 0.2, 0.2
+        text.pose = pose_message(pose)
+        text.pose.position.z += 1.0
+        text.scale.z = 0.5
+        text.text = f"{recognition.status.name} {recognition.confidence:.2f}"
+        arrow.color = text.color = _COLOURS[recognition.status]
+    return MarkerArray(markers=[arrow, text])
+
+
+def _point(pose: Pose) -> Point:
+    x, y, z = pose.position_xyz
+    return Point(x=x, y=y, z=z)

@@ -1,0 +1,64 @@
+"""What the node tells `/diagnostics`."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import deque
+from collections.abc import Mapping
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from effovpr_ros.recognition.recognizer import Latency
+
+_WINDOW = 100
+_STAGES = ("extract", "search", "rerank", "decide", "total")
+
+
+class Statistics:
+    """Counts and recent latencies; written by the worker, read by the diagnostics timer."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._lock = threading.Lock()
+        self._latencies: deque[Latency] = deque(maxlen=_WINDOW)
+        self._finished_s: deque[float] = deque(maxlen=_WINDOW)
+        self.by_status: dict[str, int] = {}
+        self.errors = 0
+        self.last_error = ""
+        self.last_error_s = 0.0
+
+    def add_result(self, status: str, latency: Latency, now_s: float) -> None:
+        """Count a recognition."""
+        with self._lock:
+            self._latencies.append(latency)
+            self._finished_s.append(now_s)
+            self.by_status[status] = self.by_status.get(status, 0) + 1
+
+    def add_error(self, text: str, now_s: float) -> None:
+        """Count an image that failed."""
+        with self._lock:
+            self.errors += 1
+            self.last_error, self.last_error_s = text, now_s
+
+    def values(self, now_s: float) -> dict[str, str]:
+        """Rate over the last ten seconds, counts, and median and 95th percentile of each stage."""
+        with self._lock:
+            recent = [finished for finished in self._finished_s if now_s - finished <= 10.0]
+            values = {"rate_hz": f"{len(recent) / 10.0:.2f}", "errors": str(self.errors), "last_error": self.last_error}
+            values.update({f"count_{name.lower()}": str(count) for name, count in self.by_status.items()})
+            for stage in _STAGES:
+                figures = [getattr(latency, stage) for latency in self._latencies]
+                if len(figures) > 1:
+                    values[f"{stage}_ms_p50"] = f"{statistics.median(figures):.2f}"
+                    values[f"{stage}_ms_p95"] = f"{statistics.quantiles(figures, n=20)[-1]:.2f}"
+            return values
+
+
+def diagnostic_array(
+    name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, str]
+) -> DiagnosticArray:
+    """One status as diagnostic_msgs/DiagnosticArray; the stamp is the caller's."""
+    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id)
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(status=[status])

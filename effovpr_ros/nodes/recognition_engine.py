@@ -1,0 +1,94 @@
+"""What the node recognises with: an open map, the model it names, and the recogniser of both."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from effovpr_ros.errors import MapError
+from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.nodes.parameters import NodeConfig
+from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+
+
+class RecognitionEngine:
+    """Map, model and recogniser, replaceable as one while images are processed."""
+
+    def __init__(self, node_config: NodeConfig, config: RecognizerConfig) -> None:
+        """Start without a map."""
+        self._node_config = node_config
+        self._config = config
+        self._lock = threading.Lock()
+        self._extractor: FeatureExtractor | None = None
+        self._recognizer: PlaceRecognizer | None = None
+        self.place_map: PlaceMap | None = None
+
+    @property
+    def device(self) -> str:
+        """Where the model runs; empty without one."""
+        return str(self._extractor.device) if self._extractor else ""
+
+    def load_map(self, path: str) -> PlaceMap:
+        """Open a map, load its model unless it is loaded already, and use both from the next image on.
+
+        The map in use stays if anything fails.
+
+        Raises:
+            MapError: no usable map.
+            WeightsError: no usable weights of its model.
+        """
+        if not path:
+            raise MapError("no map was named; give the folder that `effovpr map build` made")
+        place_map = PlaceMap.open(path)
+        try:
+            extractor = self._extractor
+            if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
+                if self._node_config.num_threads:
+                    torch.set_num_threads(self._node_config.num_threads)
+                extractor = FeatureExtractor(
+                    config_for_fingerprint(
+                        place_map.fingerprint,
+                        weights=self._node_config.weights,
+                        device=self._node_config.device,
+                        precision=self._node_config.precision,
+                    )
+                )
+            recognizer = PlaceRecognizer(extractor, place_map, self._config)
+        except BaseException:
+            place_map.close()
+            raise
+        with self._lock:
+            previous, self.place_map = self.place_map, place_map
+            self._extractor, self._recognizer = extractor, recognizer
+        if previous is not None:
+            previous.close()
+        return place_map
+
+    def set_config(self, config: RecognizerConfig) -> None:
+        """Use other thresholds from the next image on."""
+        with self._lock:
+            self._config = config
+            if self._extractor is not None and self.place_map is not None:
+                self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
+
+    def recognize(self, image: RgbImage, hint: Hint | None) -> tuple[Recognition, PlaceMap, PlaceRecognizer]:
+        """Recognise an image with the map in use; returns that map and its recogniser too.
+
+        Raises:
+            MapError: there is no map.
+        """
+        with self._lock:
+            if self._recognizer is None or self.place_map is None:
+                raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
+            return self._recognizer.recognize(image, hint=hint), self.place_map, self._recognizer
+
+    def close(self) -> None:
+        """Close the map."""
+        with self._lock:
+            if self.place_map is not None:
+                self.place_map.close()
+            self.place_map = self._recognizer = None

@@ -1,0 +1,183 @@
+"""A building to drive through: a level of ViZDoom with its free floor, and a camera that goes where it is put."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import SimulationError
+from effovpr_ros.features.preprocessing import RgbImage
+
+UNITS_PER_M = 32.0
+"""Map units of Doom in a metre: its player is 56 units high."""
+
+IMAGE_SIZE_WH = (640, 480)
+HORIZONTAL_FOV_RAD = math.radians(90.0)
+
+_CELL_M = 0.25
+_ROBOT_RADIUS_M = 0.7
+_MAX_STEP_UNITS = 24.0
+_MIN_HEADROOM_UNITS = 56.0
+
+
+class Level:
+    """One level of the free game data that ViZDoom brings, without monsters."""
+
+    def __init__(self, name: str, *, seed: int = 1) -> None:
+        """Load the level.
+
+        Args:
+            name: MAP01 to MAP32 of freedoom2.
+            seed: of the game's own randomness.
+
+        Raises:
+            SimulationError: vizdoom is not installed or cannot start.
+        """
+        try:
+            import vizdoom
+        except ImportError as error:
+            raise SimulationError("the demo needs the simulator: pip install vizdoom") from error
+        game: Any = vizdoom.DoomGame()
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        game.set_doom_map(name)
+        game.set_screen_resolution(vizdoom.ScreenResolution.RES_640X480)
+        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        game.set_window_visible(False)
+        game.set_render_hud(False)
+        game.set_render_weapon(False)
+        game.set_render_crosshair(False)
+        game.set_sectors_info_enabled(True)
+        game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
+        variables = vizdoom.GameVariable
+        game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
+        game.add_game_args("+sv_cheats 1 -nomonsters")
+        game.set_episode_timeout(0)
+        game.set_seed(seed)
+        try:
+            game.init()
+        except Exception as error:  # vizdoom has a family of its own without a public base class
+            raise SimulationError(f"the simulator cannot start level {name}: {error}") from error
+        game.send_game_command("god")
+        self._game = game
+        state = game.get_state()
+        self._sectors = state.sectors
+        self.start_xy_m = (state.game_variables[0] / UNITS_PER_M, state.game_variables[1] / UNITS_PER_M)
+
+    def view(self, x_m: float, y_m: float, yaw_rad: float) -> tuple[RgbImage, tuple[float, float, float]]:
+        """Put the camera somewhere and look.
+
+        Returns:
+            (480, 640, 3) uint8 RGB, and the x [m], y [m] and yaw [rad] that the simulator reports for it.
+
+        Raises:
+            SimulationError: the simulator refused the place.
+        """
+        self._game.send_game_command(f"warp {x_m * UNITS_PER_M:.2f} {y_m * UNITS_PER_M:.2f}")
+        current_deg = float(self._game.get_state().game_variables[2])
+        # The button turns clockwise.
+        turn_deg = math.remainder(math.degrees(yaw_rad) - current_deg, 360.0)
+        self._game.make_action([-turn_deg])
+        state = self._game.get_state()
+        if state is None:
+            raise SimulationError(f"the simulator ended at ({x_m:.1f}, {y_m:.1f}) m")
+        x, y, angle_deg = (float(value) for value in state.game_variables)
+        seen = (x / UNITS_PER_M, y / UNITS_PER_M, math.radians(angle_deg))
+        if math.dist(seen[:2], (x_m, y_m)) > 0.5:
+            raise SimulationError(f"the simulator did not go to ({x_m:.1f}, {y_m:.1f}) m but to ({seen[0]:.1f}, {seen[1]:.1f})")
+        return np.array(state.screen_buffer, dtype=np.uint8), seen
+
+    def free_floor(self) -> FreeFloor:
+        """The floor that a robot reaches from the level's start without climbing or touching a wall."""
+        return _free_floor(self._sectors, self.start_xy_m)
+
+    def walls_m(self) -> NDArray[np.float64]:
+        """(N, 2, 2) end points of the solid walls in metres, for drawing."""
+        lines = {
+            (line.x1, line.y1, line.x2, line.y2)
+            for sector in self._sectors
+            for line in sector.lines
+            if line.is_blocking
+        }
+        return np.array(sorted(lines)).reshape(-1, 2, 2) / UNITS_PER_M
+
+    def close(self) -> None:
+        """End the simulator."""
+        self._game.close()
+
+    def __enter__(self) -> Level:
+        """Enter a context that ends the simulator."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class FreeFloor:
+    """A grid of the reachable floor.
+
+    Attributes:
+        origin_xy_m: of the lower left corner of cell (0, 0).
+        clearance_m: (rows, columns) float32, distance of each cell to the next obstacle; 0 where not reachable.
+    """
+
+    def __init__(self, origin_xy_m: tuple[float, float], clearance_m: NDArray[np.float32]) -> None:
+        """Keep the grid."""
+        self.origin_xy_m = origin_xy_m
+        self.clearance_m = clearance_m
+
+    def cell(self, xy_m: tuple[float, float]) -> tuple[int, int]:
+        """Row and column of a position."""
+        return (
+            int((xy_m[1] - self.origin_xy_m[1]) / _CELL_M),
+            int((xy_m[0] - self.origin_xy_m[0]) / _CELL_M),
+        )
+
+    def position_m(self, cell: tuple[int, int]) -> tuple[float, float]:
+        """Centre of a cell."""
+        row, column = cell
+        return (self.origin_xy_m[0] + (column + 0.5) * _CELL_M, self.origin_xy_m[1] + (row + 0.5) * _CELL_M)
+
+
+def _free_floor(sectors: Any, start_xy_m: tuple[float, float]) -> FreeFloor:
+    sides: dict[tuple[float, ...], list[tuple[float, float]]] = {}
+    blocking: set[tuple[float, ...]] = set()
+    for sector in sectors:
+        for line in sector.lines:
+            key = (line.x1, line.y1, line.x2, line.y2)
+            sides.setdefault(key, []).append((sector.floor_height, sector.ceiling_height))
+            if line.is_blocking:
+                blocking.add(key)
+    obstacles = [key for key, beside in sides.items() if key in blocking or not _passable(beside)]
+    ends = np.array(list(sides)).reshape(-1, 2, 2) / UNITS_PER_M
+    origin = ends.min(axis=(0, 1)) - 1.0
+    columns, rows = np.ceil((ends.max(axis=(0, 1)) + 1.0 - origin) / _CELL_M).astype(int)
+    grid = np.full((rows, columns), 255, np.uint8)
+    for key in obstacles:
+        a, b = ((np.array(key).reshape(2, 2) / UNITS_PER_M - origin) / _CELL_M).astype(int).tolist()
+        cv2.line(grid, a, b, 0, 1)
+    clearance = cv2.distanceTransform(grid, cv2.DIST_L2, 5) * _CELL_M
+    passable = (clearance > _ROBOT_RADIUS_M).astype(np.uint8)
+    floor = FreeFloor((float(origin[0]), float(origin[1])), clearance)
+    row, column = floor.cell(start_xy_m)
+    _, labels = cv2.connectedComponents(passable, connectivity=4)
+    if labels[row, column] == 0:
+        raise SimulationError("the level starts too close to a wall")
+    floor.clearance_m = np.where(labels == labels[row, column], clearance, 0.0).astype(np.float32)
+    return floor
+
+
+def _passable(beside: list[tuple[float, float]]) -> bool:
+    """Whether a robot rolls over the line between sectors of these (floor, ceiling) heights."""
+    if len(beside) < 2:
+        return False
+    floors, ceilings = zip(*beside, strict=True)
+    return max(floors) - min(floors) <= _MAX_STEP_UNITS and min(ceilings) - max(floors) >= _MIN_HEADROOM_UNITS

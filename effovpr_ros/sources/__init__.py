@@ -1,0 +1,1 @@
+"""Where frames come from: image folders, bags, trajectories."""

@@ -1,0 +1,38 @@
+"""The library and the `effovpr` command without ROS: `pip install .`. With ROS, `colcon build` uses CMakeLists.txt."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+package = ElementTree.parse(ROOT / "package.xml").getroot()
+
+setup(
+    name="effovpr_ros",
+    version=package.findtext("version"),
+    description=package.findtext("description"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.2",
+        "torchvision>=0.17",
+        "timm>=1.0.15",
+        "numpy>=1.24",
+        "opencv-python-headless>=4.8",
+        "faiss-cpu>=1.8",
+        "safetensors>=0.4",
+        "onnx>=1.15",
+        "pillow>=10",
+        "pyproj>=3.4",
+        "PyYAML>=6.0",
+        "rosbags>=0.10",
+        "rosbags-image>=0.10",
+        "tqdm>=4.60",
+    ],
+    extras_require={"demo": ["vizdoom>=1.2.3", "matplotlib>=3.6"]},
+    entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},
+)

@@ -1,0 +1,209 @@
+"""The pipeline on a synthetic map: order, hints, decisions and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
+
+CONFIG = RecognizerConfig(min_score=0.2, match_score=0.4, min_score_ratio=1.2)
+
+
+def local(axes: Sequence[int], shift_x: int = 0) -> LocalFeatures:
+    """One keypoint an axis, at column = axis + shift, row 0."""
+    cells = np.array([[axis + shift_x, 0] for axis in axes], np.uint8).reshape(-1, 2)
+    return LocalFeatures(np.eye(16, dtype=np.float16)[list(axes)], cells)
+
+
+def features(angle: float, axes: Sequence[int], shift_x: int = 0) -> Features:
+    return Features(np.array([np.cos(angle), np.sin(angle)], np.float32), local(axes, shift_x), (10, 8))
+
+
+class FlatDatum:
+    def to_enu(self, geo: GeoPoint) -> tuple[float, float, float]:
+        return geo.longitude_deg * 1000.0, geo.latitude_deg * 1000.0, geo.altitude_m
+
+
+@dataclass
+class FakeMap:
+    """Exact search over a handful of places; what PlaceMap offers the recogniser."""
+
+    entries: list[tuple[Place, Features]]
+    datum: FlatDatum | None = None
+    required: list[Any] = field(default_factory=list)
+    read_locals: int = 0
+
+    def require_model(self, fingerprint: Any) -> None:
+        self.required.append(fingerprint)
+
+    def search(
+        self, descriptor: np.ndarray, top_k: int, *, within: Callable[[Place], bool] | None = None
+    ) -> list[Candidate]:
+        found = [
+            Candidate(place, float(entry.global_descriptor @ descriptor))
+            for place, entry in self.entries
+            if within is None or within(place)
+        ]
+        return sorted(found, key=lambda candidate: -candidate.similarity)[:top_k]
+
+    def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
+        self.read_locals += 1
+        by_id = {place.place_id: entry.local for place, entry in self.entries}
+        return [by_id[place_id] for place_id in place_ids]
+
+
+@dataclass
+class FakeExtractor:
+    result: Features
+    fingerprint: str = "model"
+    device: str = "cpu"
+
+    def extract(self, images: Sequence[np.ndarray]) -> list[Features]:
+        return [self.result for _ in images]
+
+
+def place(place_id: int, x: float | None, geo: GeoPoint | None = None) -> Place:
+    pose = None if x is None else Pose((x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    return Place(place_id, "a", 10, f"{place_id}.jpg", pose, geo, (64, 48))
+
+
+QUERY = features(0.0, range(8), shift_x=2)
+
+
+def corridor() -> FakeMap:
+    """Place 1 looks most alike globally; place 2, 50 m on, has the same patches two cells further left."""
+    return FakeMap(
+        [
+            (place(1, 0.0), features(0.1, [0, 1, 8, 9])),
+            (place(2, 50.0, GeoPoint(0.05, 0.0, 0.0)), features(0.3, range(6))),
+            (place(3, 100.0), features(0.5, [0, 1])),
+        ]
+    )
+
+
+def recognizer(
+    place_map: FakeMap, config: RecognizerConfig = CONFIG, query: Features = QUERY
+) -> PlaceRecognizer:
+    return PlaceRecognizer(FakeExtractor(query), place_map, config)  # type: ignore[arg-type]
+
+
+def test_reranking_overturns_the_first_stage():
+    result = recognizer(corridor()).recognize(np.zeros((48, 64, 3), np.uint8))
+    # Scores 2, 6 and 2 of 8: places 1 and 3 tie and keep the order of the first stage.
+    assert [(c.place.place_id, c.score, c.num_matches) for c in result.candidates] == [
+        (2, 6, 6),
+        (1, 2, 2),
+        (3, 2, 2),
+    ]
+    assert result.status is Status.MATCH
+    assert result.pose == place(2, 50.0).pose
+    assert result.geo == GeoPoint(0.05, 0.0, 0.0)
+    assert result.bearing_offset == pytest.approx(0.2)
+    assert result.covariance is not None
+    assert np.diag(result.covariance)[:3] == pytest.approx(0.25)
+    assert "place 2: score 6.0 of 8 keypoints (0.750), 3.00 times the 2.0 of place 1" in result.reason
+
+
+def test_the_map_is_asked_whether_the_model_fits():
+    place_map = corridor()
+    recognizer(place_map)
+    assert place_map.required == ["model"]
+
+
+def test_first_stage_alone_ranks_and_decides_on_similarity():
+    place_map = corridor()
+    config = RecognizerConfig(rerank=False, match_similarity=0.9, min_similarity_margin=0.01)
+    result = recognizer(place_map, config).recognize_features(QUERY)
+    assert [c.place.place_id for c in result.candidates] == [1, 2, 3]
+    assert (result.status, place_map.read_locals, result.bearing_offset) == (Status.MATCH, 0, 0.0)
+
+
+def test_a_clear_first_stage_skips_reranking():
+    place_map = corridor()
+    # cos 0.1 - cos 0.3 = 0.9950 - 0.9553 = 0.0397
+    result = recognizer(place_map, RecognizerConfig(skip_margin=0.039)).recognize_features(QUERY)
+    assert (result.candidates[0].place.place_id, place_map.read_locals) == (1, 0)
+    assert "not re-ranked" in result.reason
+    result = recognizer(place_map, RecognizerConfig(skip_margin=0.040)).recognize_features(QUERY)
+    assert (result.candidates[0].place.place_id, place_map.read_locals) == (2, 1)
+
+
+def test_top_k_bounds_what_is_reranked():
+    result = recognizer(corridor(), RecognizerConfig(top_k=1)).recognize_features(QUERY)
+    assert [c.place.place_id for c in result.candidates] == [1]
+
+
+def test_candidates_beyond_the_hint_are_not_considered():
+    result = recognizer(corridor()).recognize_features(QUERY, hint=Hint((100.0, 0.0, 99.0), 50.0))
+    assert {c.place.place_id for c in result.candidates} == {2, 3}
+    result = recognizer(corridor()).recognize_features(QUERY, hint=Hint((500.0, 0.0, 0.0), 5.0))
+    assert (result.status, result.candidates, result.pose) == (Status.NO_MATCH, (), None)
+    assert "hint" in result.reason
+
+
+def test_hint_admits_geo_tagged_places_through_the_datum_only():
+    entries = [(place(1, None, GeoPoint(0.0, 0.05, 0.0)), QUERY), (place(2, None), QUERY)]
+    hint = Hint((49.0, 0.0, 0.0), 2.0)
+    found = recognizer(FakeMap(entries, FlatDatum())).recognize_features(QUERY, hint=hint)
+    assert [c.place.place_id for c in found.candidates] == [1]
+    assert recognizer(FakeMap(entries)).recognize_features(QUERY, hint=hint).candidates == ()
+
+
+def test_no_match_carries_candidates_but_no_pose():
+    result = recognizer(corridor()).recognize_features(features(0.0, [12, 13, 14, 15]))
+    assert result.status is Status.NO_MATCH
+    assert len(result.candidates) == 3
+    assert (result.pose, result.covariance, result.geo, result.bearing_offset) == (None, None, None, 0.0)
+
+
+def test_two_equal_places_are_ambiguous():
+    place_map = FakeMap([(place(1, 0.0), QUERY), (place(2, 50.0), QUERY)])
+    result = recognizer(place_map).recognize_features(QUERY)
+    assert (result.status, result.candidates[0].place.place_id) == (Status.AMBIGUOUS, 1)
+    place_map = FakeMap([(place(1, 0.0), QUERY), (place(2, 3.0), QUERY)])
+    assert recognizer(place_map).recognize_features(QUERY).status is Status.MATCH
+
+
+def test_match_without_a_pose_has_no_covariance():
+    result = recognizer(FakeMap([(place(1, None), QUERY)])).recognize_features(QUERY)
+    assert result.status is Status.MATCH
+    assert (result.pose, result.covariance) == (None, None)
+
+
+@pytest.mark.parametrize("query", [QUERY, features(0.0, [])])
+def test_an_empty_map_and_an_empty_query_are_no_match(query: Features):
+    assert recognizer(FakeMap([])).recognize_features(query).status is Status.NO_MATCH
+    assert recognizer(corridor()).recognize_features(features(0.0, [])).status is Status.NO_MATCH
+
+
+def test_latencies_add_up():
+    latency = recognizer(corridor()).recognize(np.zeros((8, 8, 3), np.uint8)).latency_ms
+    stages = latency.extract + latency.search + latency.rerank + latency.decide
+    assert 0.0 < latency.rerank < latency.total
+    assert stages == pytest.approx(latency.total, rel=0.05, abs=0.05)
+
+
+def test_same_query_same_answer():
+    first, second = (recognizer(corridor()).recognize_features(QUERY) for _ in range(2))
+    assert first.candidates == second.candidates
+    assert (first.reason, first.confidence) == (second.reason, second.confidence)
+
+
+def test_matched_cells_of_a_place():
+    query_cells, place_cells = recognizer(corridor()).matched_cells(QUERY, 3)
+    assert query_cells.tolist() == [[2, 0], [3, 0]]
+    assert place_cells.tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(("position", "radius"), [((0.0, float("nan"), 0.0), 5.0), ((0.0, 0.0, 0.0), 0.0)])
+def test_impossible_hints_are_refused(position: tuple[float, float, float], radius: float):
+    with pytest.raises(ConfigError, match="hint"):
+        Hint(position, radius)
