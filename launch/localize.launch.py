@@ -1,9 +1,8 @@
 """Localise a camera in a prebuilt map: the place_recognizer node, brought to active.
 
-    ros2 launch effovpr_ros localize.launch.py map:=/path/to/map image_topic:=/camera/image_raw
+ros2 launch effovpr_ros localize.launch.py map:=/path/to/map image_topic:=/camera/image_raw
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -13,6 +12,8 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
+
+from launch import LaunchDescription
 
 ARGUMENTS = {
     "map": ("", "Map directory; empty: as in the config file, or later by ~/load_map."),

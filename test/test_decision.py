@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 
 from effovpr_ros.errors import ConfigError
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
     Status,
@@ -37,9 +37,7 @@ def pose_at(x: float, y: float = 0.0, *, z: float = 0.0, yaw: float = 0.0) -> Po
     return Pose((x, y, z), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)))
 
 
-def place(
-    place_id: int, pose: Pose | None = None, *, geo: GeoPoint | None = None, session: str = "a"
-) -> Place:
+def place(place_id: int, pose: Pose | None = None, *, geo: GeoPoint | None = None, session: str = "a") -> Place:
     return Place(place_id, session, 0, f"{place_id}.jpg", pose, geo, (64, 48))
 
 
@@ -96,9 +94,7 @@ def test_best_rival_passes_over_supporters():
     ],
 )
 def test_status_by_score(best: int, rival: int, status: Status, said: str):
-    decision = decide_by_score(
-        [candidate(1, 0, best), candidate(2, 1, best), candidate(9, 30, rival)], 100, CONFIG
-    )
+    decision = decide_by_score([candidate(1, 0, best), candidate(2, 1, best), candidate(9, 30, rival)], 100, CONFIG)
     assert decision.status is status
     assert said in decision.reason
     assert (decision.confidence >= 0.5) == (status is Status.MATCH)

@@ -37,9 +37,7 @@ def test_status_sets_the_colour_of_the_bar():
 
 def test_line_joins_the_centres_of_the_matched_cells():
     cells = np.array([[9, 4]], np.uint8)
-    picture = draw_matches(
-        GREY, GREY, cells, np.array([[0, 4]], np.uint8), (10, 10), status=Status.MATCH, caption=""
-    )
+    picture = draw_matches(GREY, GREY, cells, np.array([[0, 4]], np.uint8), (10, 10), status=Status.MATCH, caption="")
     row = picture.shape[0] - PANEL_HEIGHT + round(4.5 * PANEL_HEIGHT / 10)
     coloured = np.flatnonzero(np.ptp(picture[row].astype(int), axis=1) > 50)
     # From 9.5 tenths of the left panel to half a tenth into the right one, and the sides of both boxes.
@@ -72,16 +70,13 @@ def test_inputs_are_left_alone_and_output_is_repeatable():
     cells = np.array([[1, 1], [5, 5]], np.uint8)
     query = GREY.copy()
     first, second = (
-        draw_matches(query, SMALL, cells, cells, (10, 10), status=Status.AMBIGUOUS, caption="x")
-        for _ in range(2)
+        draw_matches(query, SMALL, cells, cells, (10, 10), status=Status.AMBIGUOUS, caption="x") for _ in range(2)
     )
     assert (first == second).all()
     assert (query == GREY).all()
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))]
-)
+@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))])
 def test_images_of_another_kind_are_refused(bad: np.ndarray):
     with pytest.raises(ImageError, match="thumbnail"):
         draw_matches(GREY, bad, NO_CELLS, NO_CELLS, (10, 10), status=Status.MATCH, caption="")

@@ -27,9 +27,7 @@ def random_features(rng: np.random.Generator, count: int, width: int = 8) -> Loc
     return local_features(0.5 * signs)
 
 
-def quadratic_reference(
-    query: LocalFeatures, candidate: LocalFeatures, threshold: float
-) -> list[tuple[int, int]]:
+def quadratic_reference(query: LocalFeatures, candidate: LocalFeatures, threshold: float) -> list[tuple[int, int]]:
     """The definition, written as loops: each chooses its most similar, the first of equals."""
 
     def cosine(n: int, m: int) -> float:

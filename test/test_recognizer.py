@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
 CONFIG = RecognizerConfig(min_score=0.2, match_score=0.4, min_score_ratio=1.2)
@@ -89,9 +89,7 @@ def corridor() -> FakeMap:
     )
 
 
-def recognizer(
-    place_map: FakeMap, config: RecognizerConfig = CONFIG, query: Features = QUERY
-) -> PlaceRecognizer:
+def recognizer(place_map: FakeMap, config: RecognizerConfig = CONFIG, query: Features = QUERY) -> PlaceRecognizer:
     return PlaceRecognizer(FakeExtractor(query), place_map, config)  # type: ignore[arg-type]
 
 

@@ -51,9 +51,7 @@ def test_weighted_counts_each_match_by_its_excess_over_the_threshold():
 
 def test_matched_cells_come_best_first():
     query = LocalFeatures(np.eye(3, dtype=np.float16), np.array([[1, 2], [3, 4], [5, 6]], np.uint8))
-    candidate = LocalFeatures(
-        np.array([[0, 0, 1], [0.75, 0, 0]], np.float16), np.array([[10, 11], [12, 13]], np.uint8)
-    )
+    candidate = LocalFeatures(np.array([[0, 0, 1], [0.75, 0, 0]], np.float16), np.array([[10, 11], [12, 13]], np.uint8))
     query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, candidate)
     assert query_cells.tolist() == [[5, 6], [1, 2]]
     assert candidate_cells.tolist() == [[10, 11], [12, 13]]
@@ -90,9 +88,7 @@ def test_vectorised_consensus_equals_naive_windows(seed: int):
         for size in sizes
     ]
     index = np.stack([rng.integers(-1, size, 30) if size else np.full(30, -1) for size in sizes])
-    votes, displacements = spatial_consensus(
-        query, candidates, BatchMatches(index, np.ones((4, 30), np.float32))
-    )
+    votes, displacements = spatial_consensus(query, candidates, BatchMatches(index, np.ones((4, 30), np.float32)))
     for row, candidate in enumerate(candidates):
         moved = [
             tuple(int(q) - int(c) for q, c in zip(query.cells_xy[n], candidate.cells_xy[m], strict=True))

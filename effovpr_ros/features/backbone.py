@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,9 @@ class Backbone(nn.Module):
         from timm.models.vision_transformer import Block, VisionTransformer
 
         if not isinstance(vit, VisionTransformer):
-            raise ConfigError(f"{type(vit).__name__} is not a timm VisionTransformer; choose a plain ViT such as DINOv2's")
+            raise ConfigError(
+                f"{type(vit).__name__} is not a timm VisionTransformer; choose a plain ViT such as DINOv2's"
+            )
         depth = len(vit.blocks)
         if not -depth <= local_block < depth:
             raise ConfigError(f"local_block {local_block} does not exist; the model has blocks 0 to {depth - 1}")
@@ -59,7 +61,9 @@ class Backbone(nn.Module):
         self.facet = facet
         block = vit.blocks[self.local_block]
         if not isinstance(block, Block) or block.attn.gate is not None:
-            raise ConfigError(f"block {self.local_block} is a {type(block).__name__}; only standard pre-norm blocks are read")
+            raise ConfigError(
+                f"block {self.local_block} is a {type(block).__name__}; only standard pre-norm blocks are read"
+            )
 
     @property
     def grid_hw(self) -> tuple[int, int]:
@@ -163,7 +167,7 @@ def create_backbone(weights: LoadedWeights, *, image_size: int, local_block: int
         raise ConfigError(f"image_size {image_size} is no multiple of the patch size {patch}; use {nearest}")
     vit = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
     try:
-        vit.load_state_dict(checkpoint_filter_fn(dict(weights.state_dict), vit), strict=True)
+        vit.load_state_dict(checkpoint_filter_fn(dict(weights.state_dict), cast(Any, vit)), strict=True)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the weights from {weights.source} do not fit {name}: {str(error)[:400]}") from error
     return Backbone(vit, local_block=local_block, facet=facet).eval().requires_grad_(False)

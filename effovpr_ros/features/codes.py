@@ -32,7 +32,7 @@ def encode(facets: NDArray[np.float32]) -> NDArray[np.int8]:
     """
     rms = np.sqrt(np.mean(np.square(facets), axis=-1, keepdims=True))
     scaled = facets * (MAX_CODE / _OUTERMOST_LEVEL_RMS / np.maximum(rms, 1e-12))
-    return np.clip(np.rint(scaled), -MAX_CODE, MAX_CODE).astype(np.int8)
+    return np.asarray(np.clip(np.rint(scaled), -MAX_CODE, MAX_CODE), dtype=np.int8)
 
 
 def decode(codes: NDArray[np.int8]) -> NDArray[np.float32]:

@@ -191,9 +191,7 @@ class FeatureExtractor:
             for global_descriptor, facet, weight in zip(global_descriptors, facets, attention, strict=True)
         ]
 
-    def _select(
-        self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int
-    ) -> LocalFeatures:
+    def _select(self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int) -> LocalFeatures:
         kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(encode(facet[kept]), cells_xy)
@@ -256,7 +254,9 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu")
+        raise ConfigError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu"
+        )
     return resolved
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 
 
-def to_rgb_uint8(array: NDArray[np.generic], name: str = "image") -> RgbImage:
+def to_rgb_uint8(array: NDArray[Any], name: str = "image") -> RgbImage:
     """Bring any common pixel layout to RGB.
 
     Args:

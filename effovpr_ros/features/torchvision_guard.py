@@ -21,7 +21,7 @@ _SCHEMAS = {
 def ensure_timm_imports() -> None:
     """Import torchvision, declaring its missing operators first where its compiled part is unusable."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

@@ -121,7 +121,9 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
         raise
     except Exception as error:
         raise WeightsError(f"weights file {path} cannot be read: {error}") from error
-    raise WeightsError(f"weights file {path} has the unknown ending {path.suffix!r}; use .pth, .pt, .safetensors or .onnx")
+    raise WeightsError(
+        f"weights file {path} has the unknown ending {path.suffix!r}; use .pth, .pt, .safetensors or .onnx"
+    )
 
 
 def _read_hub(timm_name: str) -> Mapping[str, Tensor]:
@@ -130,7 +132,9 @@ def _read_hub(timm_name: str) -> Mapping[str, Tensor]:
 
     if not timm.is_model(timm_name.split(".")[0]):
         names = ", ".join(NAMED_MODELS)
-        raise WeightsError(f"model {timm_name!r} is unknown; use one of {names} or a timm ViT name (timm.list_models('vit_*'))")
+        raise WeightsError(
+            f"model {timm_name!r} is unknown; use one of {names} or a timm ViT name (timm.list_models('vit_*'))"
+        )
     try:
         return dict(timm.create_model(timm_name, pretrained=True, num_classes=0).state_dict())
     except Exception as error:
@@ -167,7 +171,9 @@ def _read_onnx(path: Path) -> StateDict:
                 named[bias.removesuffix("bias") + "weight"] = arrays[node.input[1]].T
     try:
         cls_position = arrays[_ONNX_CLS_WITH_POSITION] - named["backbone.embeddings.cls_token"]
-        positions = np.concatenate([cls_position, arrays[_ONNX_PATCH_POSITIONS].reshape(1, -1, cls_position.shape[-1])], 1)
+        positions = np.concatenate(
+            [cls_position, arrays[_ONNX_PATCH_POSITIONS].reshape(1, -1, cls_position.shape[-1])], 1
+        )
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path} is not the known ONNX export of a DINOv2 backbone ({error})") from error
     named["backbone.embeddings.position_embeddings"] = positions

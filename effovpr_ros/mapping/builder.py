@@ -125,7 +125,9 @@ def build_map(
                 size_wh = (image.shape[1], image.shape[0])
                 thumbnail = make_thumbnail(image, config.thumbnail_side)
                 pending.append(
-                    NewPlace(frame.session, frame.stamp_ns, frame.name, frame.pose, frame.geo, size_wh, thumbnail, feature)
+                    NewPlace(
+                        frame.session, frame.stamp_ns, frame.name, frame.pose, frame.geo, size_wh, thumbnail, feature
+                    )
                 )
             if len(pending) >= _COMMIT_PLACES:
                 state.added += len(place_map.add(pending))
@@ -246,9 +248,7 @@ def _decoded(
         thread.join()
 
 
-def _batches(
-    items: Iterator[tuple[Frame, RgbImage]], size: int
-) -> Iterator[list[tuple[Frame, RgbImage]]]:
+def _batches(items: Iterator[tuple[Frame, RgbImage]], size: int) -> Iterator[list[tuple[Frame, RgbImage]]]:
     batch: list[tuple[Frame, RgbImage]] = []
     for item in items:
         batch.append(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import faiss
 import numpy as np
@@ -26,7 +27,7 @@ class DescriptorIndex:
         Args:
             dimension: D of the descriptors.
         """
-        self._index = faiss.IndexFlatIP(dimension)
+        self._index: Any = faiss.IndexFlatIP(dimension)
 
     def __len__(self) -> int:
         """Number of descriptors."""
@@ -81,9 +82,11 @@ class DescriptorIndex:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         selector = None if among is None else faiss.IDSelectorBatch(np.asarray(among, np.int64))
         if self.is_exact:
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         else:
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_HNSW_EF_SEARCH, top_k))
+            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+                sel=selector, efSearch=max(_HNSW_EF_SEARCH, top_k)
+            )
         similarity, number = self._index.search(query, top_k, params=parameters)
         found = number[0] >= 0
         number, similarity = number[0][found], similarity[0][found]

@@ -85,7 +85,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise MapError(f"map {folder} does not exist; build one with `effovpr map build {folder} SOURCE`")
     if not path.is_file():
-        raise MapError(f"{folder} holds no {MANIFEST_NAME}, so it is no map; name the folder that `effovpr map build` made")
+        raise MapError(
+            f"{folder} holds no {MANIFEST_NAME}, so it is no map; name the folder that `effovpr map build` made"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -141,7 +143,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise MapError(f"{path} cannot be written: {error.strerror}; free some space or choose another folder") from error
+        raise MapError(
+            f"{path} cannot be written: {error.strerror}; free some space or choose another folder"
+        ) from error
 
 
 def sha256(data: bytes) -> str:

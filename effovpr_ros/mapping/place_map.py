@@ -77,7 +77,9 @@ class PlaceMap:
         if occupied:
             raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
         store = PlaceStore(folder, create=True)
-        manifest = Manifest(name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim)
+        manifest = Manifest(
+            name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
+        )
         place_map = cls(folder, manifest, store, writable=True)
         place_map.flush()
         return place_map
@@ -104,7 +106,9 @@ class PlaceMap:
                     "restore the map from a copy or rebuild it"
                 )
             if store.checksum(manifest.num_places) != manifest.places_sha256:
-                raise MapError(f"{folder / STORE_NAME} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map")
+                raise MapError(
+                    f"{folder / STORE_NAME} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map"
+                )
             return cls(folder, manifest, store, writable=writable)
         except BaseException:
             store.close()
@@ -320,7 +324,9 @@ class PlaceMap:
         problems = list(self._store.damaged(self.fingerprint.local_dim))
         index = self.path / INDEX_NAME
         if not index.is_file() or sha256(index.read_bytes()) != self._manifest.index_sha256:
-            problems.append(f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened")
+            problems.append(
+                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
+            )
         if len(self) != self._manifest.num_places:
             problems.append(
                 f"{MANIFEST_NAME} knows {self._manifest.num_places} of {len(self)} places: a build was interrupted; "

@@ -222,7 +222,9 @@ class PlaceStore:
         try:
             yield
         except sqlite3.IntegrityError as error:
-            raise MapError(f"{self._path}: a place is already there ({error}); give the drive another session") from error
+            raise MapError(
+                f"{self._path}: a place is already there ({error}); give the drive another session"
+            ) from error
         except sqlite3.DatabaseError as error:
             text = str(error)
             remedy = (
@@ -242,9 +244,6 @@ def _checksum(*parts: bytes) -> int:
 
 def _place(row: tuple[Any, ...]) -> Place:
     x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
-    return Place(
-        *row[:4],
-        pose=None if x is None else Pose((x, y, z), (qx, qy, qz, qw)),
-        geo=None if latitude is None else GeoPoint(latitude, longitude, altitude),
-        image_size_wh=row[14:16],
-    )
+    pose = None if x is None else Pose((x, y, z), (qx, qy, qz, qw))
+    geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)
+    return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]))

@@ -51,7 +51,9 @@ class BagPlayer(Node):
         """
         super().__init__("bag_player", **options)
         declare(self, PlayerConfig)
-        self._config = PlayerConfig(**{entry.name: self.get_parameter(entry.name).value for entry in fields(PlayerConfig)})
+        self._config = PlayerConfig(
+            **{entry.name: self.get_parameter(entry.name).value for entry in fields(PlayerConfig)}
+        )
         self._stop = threading.Event()
         self.finished = threading.Event()
         self.published = 0

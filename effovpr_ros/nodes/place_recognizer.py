@@ -36,9 +36,7 @@ from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.srv import LoadMap, Localize
 
-SENSOR_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
-)
+SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 RESULT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 MARKER_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
@@ -276,7 +274,12 @@ class PlaceRecognizerNode(LifecycleNode):
         return match
 
     def _publish_debug_image(
-        self, image: RgbImage, recognition: Recognition, place_map: PlaceMap, recognizer: PlaceRecognizer, header: Header
+        self,
+        image: RgbImage,
+        recognition: Recognition,
+        place_map: PlaceMap,
+        recognizer: PlaceRecognizer,
+        header: Header,
     ) -> None:
         if not recognition.candidates:
             return

@@ -30,9 +30,7 @@ class RecognizerConfig:
             "choices": SCORES,
         },
     )
-    min_similarity: float = _number(
-        0.65, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count."
-    )
+    min_similarity: float = _number(0.65, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count.")
     rerank: bool = field(
         default=True,
         metadata={"description": "Re-rank by local features; off decides on global similarity alone."},
@@ -49,9 +47,7 @@ class RecognizerConfig:
     min_score_ratio: float = _number(
         1.15, 1.0, 100.0, "AMBIGUOUS if the best score / best score of another place is below."
     )
-    match_similarity: float = _number(
-        0.8, -1.0, 1.0, "Without re-ranking: AMBIGUOUS if global similarity is below."
-    )
+    match_similarity: float = _number(0.8, -1.0, 1.0, "Without re-ranking: AMBIGUOUS if global similarity is below.")
     min_similarity_margin: float = _number(
         0.02,
         0.0,
@@ -65,12 +61,8 @@ class RecognizerConfig:
         100000,
         "Where positions are unknown: places of one session at most this many ids apart are one place.",
     )
-    min_position_std_m: float = _number(
-        0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z."
-    )
-    min_yaw_std_rad: float = _number(
-        0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch."
-    )
+    min_position_std_m: float = _number(0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z.")
+    min_yaw_std_rad: float = _number(0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch.")
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""
@@ -78,8 +70,7 @@ class RecognizerConfig:
             _check(entry, getattr(self, entry.name))
         if self.min_score > self.match_score:
             raise ConfigError(
-                f"min_score {self.min_score} (NO_MATCH below) exceeds match_score "
-                f"{self.match_score} (AMBIGUOUS below)"
+                f"min_score {self.min_score} (NO_MATCH below) exceeds match_score {self.match_score} (AMBIGUOUS below)"
             )
 
 

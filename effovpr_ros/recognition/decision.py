@@ -87,9 +87,7 @@ def may_skip_reranking(candidates: Sequence[Candidate], config: RecognizerConfig
     return rival is not None and candidates[0].similarity - rival.similarity > config.skip_margin
 
 
-def decide_by_score(
-    candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig
-) -> Decision:
+def decide_by_score(candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig) -> Decision:
     """Judge re-ranked candidates.
 
     NO_MATCH: no candidate or no keypoint; top global similarity below `min_similarity_global`; or matched
@@ -113,18 +111,14 @@ def decide_by_score(
     best, rival = candidates[0], best_rival(candidates, config)
     fraction = best.score / num_keypoints
     ratio = best.score / rival.score if rival is not None and rival.score > 0.0 else math.inf
-    evidence = (
-        f"place {best.place.place_id}: score {best.score:.1f} of {num_keypoints} keypoints ({fraction:.3f})"
-    )
+    evidence = f"place {best.place.place_id}: score {best.score:.1f} of {num_keypoints} keypoints ({fraction:.3f})"
     strength = min(_quotient(fraction, config.match_score), ratio / config.min_score_ratio)
     confidence = 1.0 / (1.0 + strength**-3) if strength > 0.0 else 0.0
 
     if fraction < config.min_score:
         return Decision(Status.NO_MATCH, confidence, f"{evidence} is below min_score {config.min_score:g}")
     if fraction < config.match_score:
-        return Decision(
-            Status.AMBIGUOUS, confidence, f"{evidence} is below match_score {config.match_score:g}"
-        )
+        return Decision(Status.AMBIGUOUS, confidence, f"{evidence} is below match_score {config.match_score:g}")
     if rival is None:
         return Decision(Status.MATCH, confidence, f"{evidence}, no candidate at another place")
     lead = f"{ratio:.2f} times the {rival.score:.1f} of place {rival.place.place_id} elsewhere"
@@ -213,9 +207,7 @@ def bearing_offset(displacement_xy_cells: tuple[float, float], grid_wh: tuple[in
 
 def _refuse_at_once(candidates: Sequence[Candidate], config: RecognizerConfig) -> Decision | None:
     if not candidates:
-        return Decision(
-            Status.NO_MATCH, 0.0, "the map has no candidate: it is empty or none lies within the hint"
-        )
+        return Decision(Status.NO_MATCH, 0.0, "the map has no candidate: it is empty or none lies within the hint")
     top = max(candidates, key=lambda candidate: candidate.similarity)
     if top.similarity < config.min_similarity_global:
         reason = (

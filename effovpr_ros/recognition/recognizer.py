@@ -123,16 +123,12 @@ class PlaceRecognizer:
         extract_ms = (time.perf_counter() - started) * 1e3
         recognition = self.recognize_features(features, hint=hint)
         latency = recognition.latency_ms
-        return replace(
-            recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total)
-        )
+        return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
 
     def recognize_features(self, features: Features, *, hint: Hint | None = None) -> Recognition:
         """Find the place that features of the map's model show; see `recognize`."""
         started = time.perf_counter()
-        candidates = self._map.search(
-            features.global_descriptor, self.config.top_k, within=self._within(hint)
-        )
+        candidates = self._map.search(features.global_descriptor, self.config.top_k, within=self._within(hint))
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
@@ -171,15 +167,11 @@ class PlaceRecognizer:
                 num_matches=result.num_matches,
                 displacement_xy_cells=result.displacement_xy_cells,
             )
-            for candidate, result in zip(
-                candidates, self._reranker.score(features.local, local_features), strict=True
-            )
+            for candidate, result in zip(candidates, self._reranker.score(features.local, local_features), strict=True)
         ]
         return sorted(scored, key=lambda candidate: -candidate.score)
 
-    def _recognition(
-        self, features: Features, candidates: list[Candidate], decision: Decision
-    ) -> Recognition:
+    def _recognition(self, features: Features, candidates: list[Candidate], decision: Decision) -> Recognition:
         found = None if decision.status is Status.NO_MATCH else candidates[0]
         pose = found.place.pose if found else None
         return Recognition(

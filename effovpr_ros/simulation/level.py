@@ -89,7 +89,9 @@ class Level:
         x, y, angle_deg = (float(value) for value in state.game_variables)
         seen = (x / UNITS_PER_M, y / UNITS_PER_M, math.radians(angle_deg))
         if math.dist(seen[:2], (x_m, y_m)) > 0.5:
-            raise SimulationError(f"the simulator did not go to ({x_m:.1f}, {y_m:.1f}) m but to ({seen[0]:.1f}, {seen[1]:.1f})")
+            raise SimulationError(
+                f"the simulator did not go to ({x_m:.1f}, {y_m:.1f}) m but to ({seen[0]:.1f}, {seen[1]:.1f})"
+            )
         return np.array(state.screen_buffer, dtype=np.uint8), seen
 
     def free_floor(self) -> FreeFloor:
@@ -148,8 +150,8 @@ class FreeFloor:
 
 
 def _free_floor(sectors: Any, start_xy_m: tuple[float, float]) -> FreeFloor:
-    sides: dict[tuple[float, ...], list[tuple[float, float]]] = {}
-    blocking: set[tuple[float, ...]] = set()
+    sides: dict[tuple[float, float, float, float], list[tuple[float, float]]] = {}
+    blocking: set[tuple[float, float, float, float]] = set()
     for sector in sectors:
         for line in sector.lines:
             key = (line.x1, line.y1, line.x2, line.y2)
@@ -180,4 +182,4 @@ def _passable(beside: list[tuple[float, float]]) -> bool:
     if len(beside) < 2:
         return False
     floors, ceilings = zip(*beside, strict=True)
-    return max(floors) - min(floors) <= _MAX_STEP_UNITS and min(ceilings) - max(floors) >= _MIN_HEADROOM_UNITS
+    return bool(max(floors) - min(floors) <= _MAX_STEP_UNITS and min(ceilings) - max(floors) >= _MIN_HEADROOM_UNITS)

@@ -1,0 +1,150 @@
+"""Writing rosbag2 files without ROS: images, odometry and fixes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from effovpr_ros.errors import SourceError
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.place import GeoPoint, Pose
+
+_STORES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
+
+
+class BagWriter:
+    """A new bag, open within its context."""
+
+    def __init__(self, path: str | Path, *, storage: str = "mcap") -> None:
+        """Prepare a bag.
+
+        Args:
+            path: directory that does not exist yet.
+            storage: mcap or sqlite3.
+
+        Raises:
+            SourceError: it exists, or the storage is unknown.
+        """
+        if storage not in _STORES:
+            raise SourceError(f"storage {storage!r} is unknown; use {', '.join(_STORES)}")
+        if Path(path).exists():
+            raise SourceError(f"bag {path} exists already; remove it or choose another name")
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        self._types = self._store.types
+        self._writer = Writer(Path(path), version=9, storage_plugin=_STORES[storage])
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> BagWriter:
+        """Open the bag."""
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish the bag."""
+        self._writer.close()
+
+    def write_image(
+        self, topic: str, stamp_ns: int, image: RgbImage, frame_id: str, *, jpeg_quality: int | None = 90
+    ) -> None:
+        """Write an image as CompressedImage (JPEG), or as raw rgb8 Image with `jpeg_quality` None.
+
+        Args:
+            topic: of the message.
+            stamp_ns: of header and recording.
+            image: (H, W, 3) uint8 RGB.
+            frame_id: optical frame of the camera.
+            jpeg_quality: 1 to 100.
+        """
+        header = self._header(stamp_ns, frame_id)
+        if jpeg_quality is None:
+            height, width = image.shape[:2]
+            data = np.ascontiguousarray(image).reshape(-1)
+            message = self._make("sensor_msgs/msg/Image", header, height, width, "rgb8", 0, 3 * width, data)
+        else:
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+            message = self._make(
+                "sensor_msgs/msg/CompressedImage", header, "rgb8; jpeg compressed bgr8", jpeg.reshape(-1)
+            )
+        self.write(topic, stamp_ns, message)
+
+    def write_camera_info(
+        self, topic: str, stamp_ns: int, frame_id: str, size_wh: tuple[int, int], fov_rad: float
+    ) -> None:
+        """Write the CameraInfo of an ideal pinhole camera of a horizontal field of view."""
+        width, height = size_wh
+        focal = width / 2.0 / math.tan(fov_rad / 2.0)
+        cx, cy = width / 2.0, height / 2.0
+        message = self._make(
+            "sensor_msgs/msg/CameraInfo",
+            self._header(stamp_ns, frame_id),
+            height,
+            width,
+            "plumb_bob",
+            np.zeros(5),
+            np.array([focal, 0, cx, 0, focal, cy, 0, 0, 1], float),
+            np.eye(3).reshape(-1),
+            np.array([focal, 0, cx, 0, 0, focal, cy, 0, 0, 0, 1, 0], float),
+            0,
+            0,
+            self._make("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False),
+        )
+        self.write(topic, stamp_ns, message)
+
+    def write_odometry(self, topic: str, stamp_ns: int, pose: Pose, *, frame_id: str, child_frame_id: str) -> None:
+        """Write a pose as Odometry with zero covariance and twist."""
+        zero = self._make("geometry_msgs/msg/Vector3", 0.0, 0.0, 0.0)
+        twist = self._make("geometry_msgs/msg/Twist", zero, zero)
+        message = self._make(
+            "nav_msgs/msg/Odometry",
+            self._header(stamp_ns, frame_id),
+            child_frame_id,
+            self._make("geometry_msgs/msg/PoseWithCovariance", self.pose_message(pose), np.zeros(36)),
+            self._make("geometry_msgs/msg/TwistWithCovariance", twist, np.zeros(36)),
+        )
+        self.write(topic, stamp_ns, message)
+
+    def write_fix(self, topic: str, stamp_ns: int, geo: GeoPoint, frame_id: str, *, std_m: float) -> None:
+        """Write a NavSatFix with a known standard deviation."""
+        message = self._make(
+            "sensor_msgs/msg/NavSatFix",
+            self._header(stamp_ns, frame_id),
+            self._make("sensor_msgs/msg/NavSatStatus", 0, 1),
+            geo.latitude_deg,
+            geo.longitude_deg,
+            geo.altitude_m,
+            np.eye(3).reshape(-1) * std_m**2,
+            2,
+        )
+        self.write(topic, stamp_ns, message)
+
+    def write(self, topic: str, stamp_ns: int, message: Any) -> None:
+        """Write any message of the `rosbags` type store."""
+        kind = message.__msgtype__
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self._store)
+        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, kind))
+
+    def pose_message(self, pose: Pose) -> Any:
+        """A pose as geometry_msgs/Pose."""
+        position = self._make("geometry_msgs/msg/Point", *pose.position_xyz)
+        return self._make(
+            "geometry_msgs/msg/Pose", position, self._make("geometry_msgs/msg/Quaternion", *pose.quat_xyzw)
+        )
+
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
+        seconds, nanoseconds = divmod(stamp_ns, 10**9)
+        stamp = self._make("builtin_interfaces/msg/Time", seconds, nanoseconds)
+        return self._make("std_msgs/msg/Header", stamp, frame_id)
+
+    def _make(self, kind: str, *values: Any) -> Any:
+        return self._types[kind](*values)

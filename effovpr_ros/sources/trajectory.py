@@ -1,0 +1,177 @@
+"""Poses and fixes by time: interpolated between neighbours, refused where there are none near."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from effovpr_ros.errors import SourceError, TrajectoryError
+from effovpr_ros.mapping.place import GeoPoint, Pose
+
+
+class _Timeline:
+    """Sorted stamps and the two neighbours of any time."""
+
+    def __init__(self, stamps_ns: Sequence[int]) -> None:
+        if not len(stamps_ns):
+            raise TrajectoryError("the trajectory is empty; check the pose topic or file")
+        self.order: list[int] = np.argsort(np.asarray(stamps_ns, np.int64), kind="stable").tolist()
+        self.stamps_ns = np.asarray(stamps_ns, np.int64)[self.order]
+
+    def around(self, stamp_ns: int, max_gap_ns: int) -> tuple[int, int, float]:
+        """Indices before and after a time and the fraction of the way between them.
+
+        Raises:
+            TrajectoryError: outside the trajectory, or in a gap.
+        """
+        after = int(np.searchsorted(self.stamps_ns, stamp_ns))
+        if after < len(self.stamps_ns) and self.stamps_ns[after] == stamp_ns:
+            return after, after, 0.0
+        if after in (0, len(self.stamps_ns)):
+            nearest = int(self.stamps_ns[0 if after == 0 else -1])
+            raise TrajectoryError(
+                f"time {stamp_ns * 1e-9:.3f} s is outside the trajectory, {abs(stamp_ns - nearest) * 1e-9:.3f} s "
+                f"{'before its start' if after == 0 else 'after its end'}"
+            )
+        gap_ns = int(self.stamps_ns[after] - self.stamps_ns[after - 1])
+        if gap_ns > max_gap_ns:
+            raise TrajectoryError(
+                f"time {stamp_ns * 1e-9:.3f} s lies in a gap of {gap_ns * 1e-9:.3f} s in the trajectory, longer than "
+                f"the {max_gap_ns * 1e-9:.3f} s allowed"
+            )
+        return after - 1, after, (stamp_ns - int(self.stamps_ns[after - 1])) / gap_ns
+
+
+class Trajectory:
+    """Poses by time."""
+
+    def __init__(self, stamps_ns: Sequence[int], poses: Sequence[Pose]) -> None:
+        """Sort poses by time.
+
+        Args:
+            stamps_ns: N times in nanoseconds, in any order.
+            poses: N poses in one frame.
+
+        Raises:
+            TrajectoryError: none at all.
+        """
+        self._timeline = _Timeline(stamps_ns)
+        self._poses = [poses[i] for i in self._timeline.order]
+
+    def __len__(self) -> int:
+        """Number of poses."""
+        return len(self._poses)
+
+    def at(self, stamp_ns: int, max_gap_ns: int) -> Pose:
+        """Pose at a time: positions linearly, orientations along the shortest arc (slerp).
+
+        Raises:
+            TrajectoryError: outside the trajectory, or between poses further apart than `max_gap_ns`.
+        """
+        before, after, fraction = self._timeline.around(stamp_ns, max_gap_ns)
+        a, b = self._poses[before], self._poses[after]
+        if before == after:
+            return a
+        position = _lerp(a.position_xyz, b.position_xyz, fraction)
+        return Pose((position[0], position[1], position[2]), slerp(a.quat_xyzw, b.quat_xyzw, fraction))
+
+
+class GeoTrajectory:
+    """GNSS fixes by time."""
+
+    def __init__(self, stamps_ns: Sequence[int], fixes: Sequence[GeoPoint]) -> None:
+        """Sort fixes by time; see `Trajectory`."""
+        self._timeline = _Timeline(stamps_ns)
+        self._fixes = [fixes[i] for i in self._timeline.order]
+
+    @property
+    def first(self) -> GeoPoint:
+        """The earliest fix."""
+        return self._fixes[0]
+
+    def at(self, stamp_ns: int, max_gap_ns: int) -> GeoPoint:
+        """Position at a time, linear in degrees, across the 180th meridian too.
+
+        Raises:
+            TrajectoryError: see `Trajectory.at`.
+        """
+        before, after, fraction = self._timeline.around(stamp_ns, max_gap_ns)
+        a, b = self._fixes[before], self._fixes[after]
+        turn_deg = math.remainder(b.longitude_deg - a.longitude_deg, 360.0)
+        return GeoPoint(
+            a.latitude_deg + fraction * (b.latitude_deg - a.latitude_deg),
+            math.remainder(a.longitude_deg + fraction * turn_deg, 360.0),
+            a.altitude_m + fraction * (b.altitude_m - a.altitude_m),
+        )
+
+
+def slerp(
+    a_xyzw: tuple[float, float, float, float], b_xyzw: tuple[float, float, float, float], fraction: float
+) -> tuple[float, float, float, float]:
+    """Spherical linear interpolation of unit quaternions along the shorter arc (Shoemake, 1985)."""
+    cosine = sum(x * y for x, y in zip(a_xyzw, b_xyzw, strict=True))
+    sign = 1.0 if cosine >= 0.0 else -1.0
+    angle = math.acos(min(1.0, abs(cosine)))
+    if angle < 1e-6:
+        weights = (1.0 - fraction, sign * fraction)
+    else:
+        weights = (
+            math.sin((1.0 - fraction) * angle) / math.sin(angle),
+            sign * math.sin(fraction * angle) / math.sin(angle),
+        )
+    x, y, z, w = (weights[0] * p + weights[1] * q for p, q in zip(a_xyzw, b_xyzw, strict=True))
+    return x, y, z, w
+
+
+def read_tum(path: Path) -> tuple[Trajectory, list[str]]:
+    """Read a TUM trajectory: lines of `stamp x y z qx qy qz qw`, stamp in seconds, # for comments.
+
+    Returns:
+        The trajectory and one line for each pose that was refused.
+
+    Raises:
+        SourceError: unreadable, or a line has another form.
+        TrajectoryError: no usable pose.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"trajectory {path} cannot be read: {error}") from error
+    stamps_ns, poses, refused = [], [], []
+    for number, line in enumerate(lines, start=1):
+        text = line.split("#", 1)[0].split()
+        if not text:
+            continue
+        try:
+            stamp_ns = stamp_to_ns(text[0])
+            x, y, z, qx, qy, qz, qw = (float(value) for value in text[1:])
+        except ValueError as error:
+            raise SourceError(f"{path}, line {number}: wanted `stamp x y z qx qy qz qw`, found {line!r}") from error
+        try:
+            poses.append(Pose((x, y, z), (qx, qy, qz, qw)))
+            stamps_ns.append(stamp_ns)
+        except TrajectoryError as error:
+            refused.append(f"{path.name}, line {number}: {error}")
+    return Trajectory(stamps_ns, poses), refused
+
+
+def stamp_to_ns(text: str) -> int:
+    """Seconds in decimal notation to nanoseconds, exactly.
+
+    Raises:
+        ValueError: not a finite number.
+    """
+    whole, _, fraction = text.strip().partition(".")
+    if whole.isdigit() and (not fraction or fraction.isdigit()):
+        return int(whole) * 10**9 + int(f"{fraction:0<9}"[:9])
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"stamp {text} is not finite")
+    return round(value * 1e9)
+
+
+def _lerp(a: Sequence[float], b: Sequence[float], fraction: float) -> list[float]:
+    return [p + fraction * (q - p) for p, q in zip(a, b, strict=True)]
