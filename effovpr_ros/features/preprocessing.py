@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from effovpr_ros.errors import ImageError
@@ -17,7 +18,7 @@ from effovpr_ros.errors import ImageError
 RgbImage = NDArray[np.uint8]
 """(H, W, 3) uint8, red first."""
 
-PREPROCESSING = "square-area-imagenet-v1"
+PREPROCESSING = "square-bilinear-imagenet-v1"
 """Name of this preprocessing in a map's fingerprint; it changes whenever the pixels do."""
 
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
@@ -81,7 +82,8 @@ def read_image(path: str | Path) -> RgbImage:
 def preprocess(images: Sequence[RgbImage], image_size: int) -> Tensor:
     """Resize to a square and normalise with ImageNet statistics.
 
-    Shrinking averages areas (OpenCV INTER_AREA), which is free of aliasing; enlarging is bilinear.
+    The resize is Pillow's bilinear one, which averages over the whole area when it shrinks: the same that timm and
+    torchvision evaluate with, free of aliasing, and equal on every machine.
 
     Args:
         images: (H, W, 3) uint8 RGB, sizes may differ.
@@ -99,9 +101,8 @@ def preprocess(images: Sequence[RgbImage], image_size: int) -> Tensor:
     for row, image in enumerate(images):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ImageError(f"image {row} is {image.dtype} {image.shape}; wanted uint8 (H, W, 3) that is not empty")
-        shrinks = image.shape[0] >= image_size and image.shape[1] >= image_size
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        batch[row] = cv2.resize(image, (image_size, image_size), interpolation=how)
+        resized = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BILINEAR)
+        batch[row] = np.asarray(resized)
     batch -= mean
     batch *= scale
     return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()

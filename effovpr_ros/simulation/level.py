@@ -24,6 +24,7 @@ _CELL_M = 0.25
 _ROBOT_RADIUS_M = 0.7
 _MAX_STEP_UNITS = 24.0
 _MIN_HEADROOM_UNITS = 56.0
+_FROZEN_TICS = 20
 
 
 class Level:
@@ -63,11 +64,13 @@ class Level:
             game.init()
         except Exception as error:  # vizdoom has a family of its own without a public base class
             raise SimulationError(f"the simulator cannot start level {name}: {error}") from error
-        game.send_game_command("god")
+        # The player stands frozen for the first tics.
+        game.make_action([0.0], _FROZEN_TICS)
         self._game = game
         state = game.get_state()
         self._sectors = state.sectors
-        self.start_xy_m = (state.game_variables[0] / UNITS_PER_M, state.game_variables[1] / UNITS_PER_M)
+        x, y = (float(value) / UNITS_PER_M for value in state.game_variables[:2])
+        self.start_xy_m = (x, y)
 
     def view(self, x_m: float, y_m: float, yaw_rad: float) -> tuple[RgbImage, tuple[float, float, float]]:
         """Put the camera somewhere and look.
@@ -83,6 +86,8 @@ class Level:
         # The button turns clockwise.
         turn_deg = math.remainder(math.degrees(yaw_rad) - current_deg, 360.0)
         self._game.make_action([-turn_deg])
+        # A warp drops the eyes to the floor for one tic.
+        self._game.make_action([0.0])
         state = self._game.get_state()
         if state is None:
             raise SimulationError(f"the simulator ended at ({x_m:.1f}, {y_m:.1f}) m")

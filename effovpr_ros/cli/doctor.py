@@ -1,0 +1,104 @@
+"""`effovpr doctor`: what this machine has, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from effovpr_ros.cli.options import Subparsers, command, print_json
+from effovpr_ros.errors import WeightsError
+from effovpr_ros.features.weights import offline_weights_path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `remedy` is empty where nothing is missing."""
+
+    item: str
+    found: str
+    remedy: str
+    required: bool
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = command(commands, "doctor", "say what this machine has and what is missing", "effovpr doctor")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    findings = examine()
+    if options.json:
+        print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            mark = "ok     " if not finding.remedy else "MISSING" if finding.required else "absent "
+            print(f"{mark} {finding.item:26}{finding.found}")
+            if finding.remedy:
+                print(f"        -> {finding.remedy}")
+    return 1 if any(finding.remedy and finding.required for finding in findings) else 0
+
+
+def examine() -> list[Finding]:
+    """Look at everything that the package can use."""
+    python = Finding("python", f"{platform.python_version()} ({sys.executable})", "", True)
+    findings = [python, Finding("cpu", f"{os.cpu_count()} cores, {platform.machine()}", "", True)]
+    for distribution in ("torch", "timm", "faiss-cpu", "numpy", "opencv", "pyproj", "rosbags", "rosbags-image"):
+        findings.append(_distribution(distribution))
+    findings += [_gpu(), _weights()]
+    ros_remedy = "source /opt/ros/<distro>/setup.bash, or run `make setup` and `source scripts/env.sh`"
+    findings.append(_module("rclpy", ros_remedy, lambda: os.environ.get("ROS_DISTRO", "from wheels")))
+    findings.append(_module("effovpr_ros.msg", f"colcon build; {ros_remedy}", lambda: "messages are built"))
+    for module, remedy in (
+        ("launch_ros", "comes with a ROS distribution; without it run the nodes directly"),
+        ("cv_bridge", "comes with a ROS distribution; rosbags-image is used without it"),
+        ("vizdoom", "pip install vizdoom (for `effovpr demo` only)"),
+        ("matplotlib", "pip install matplotlib (for `effovpr demo` only)"),
+    ):
+        findings.append(_module(module, remedy, lambda: "installed", required=False))
+    return findings
+
+
+def _distribution(name: str) -> Finding:
+    candidates = (
+        (name, "opencv-python-headless", "opencv-python") if name == "opencv" else (name, name.removesuffix("-cpu"))
+    )
+    for candidate in candidates:
+        try:
+            return Finding(name, importlib.metadata.version(candidate), "", True)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if name == "opencv" and importlib.util.find_spec("cv2"):
+        return Finding(name, "installed by the system", "", True)
+    return Finding(name, "", f"pip install {candidates[-1]}", True)
+
+
+def _module(name: str, remedy: str, describe: Callable[[], str], *, required: bool = True) -> Finding:
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        found = False
+    return Finding(name, describe(), "", required) if found else Finding(name, "", remedy, required)
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("gpu", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}", "", False)
+    remedy = "none is needed; with an NVIDIA GPU install its driver and a CUDA build of torch"
+    return Finding("gpu", f"torch {torch.__version__} sees none, the CPU is used", remedy, False)
+
+
+def _weights() -> Finding:
+    try:
+        return Finding("offline weights", str(offline_weights_path()), "", True)
+    except WeightsError as error:
+        return Finding("offline weights", "", str(error), True)

@@ -1,0 +1,51 @@
+"""The command `effovpr`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from effovpr_ros.cli import demo, doctor, map_commands, query
+from effovpr_ros.errors import EffoVPRError
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="effovpr",
+        description="Visual place recognition with EffoVPR: build maps, query them, run the demo.",
+        epilog="exit codes: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, the log to stderr.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen automatically")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    map_commands.add_parser(commands)
+    query.add_parser(commands)
+    demo.add_parser(commands)
+    doctor.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = make_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        code: int = options.run(options)
+    except EffoVPRError as error:
+        print(f"effovpr: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("effovpr: interrupted", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+    return code

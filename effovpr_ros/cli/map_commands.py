@@ -1,0 +1,208 @@
+"""`effovpr map build|info|check|export`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.options import (
+    Subparsers,
+    add_device_options,
+    add_model_options,
+    command,
+    extractor_config,
+    print_json,
+)
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.export import export_map
+from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.place import GeoPoint
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.sources.bags import BagSource
+from effovpr_ros.sources.frame import Frame
+from effovpr_ros.sources.images import KINDS, open_image_folder
+
+_BUILD = BuildConfig()
+
+
+@dataclass
+class _Source:
+    """Frames and what is to be reported of the source once they are read."""
+
+    frames: Iterable[Frame]
+    total: int
+    datum: Datum | None
+    refused: list[str] = field(default_factory=list)
+    bag: BagSource | None = None
+
+    def refusals(self) -> list[str]:
+        if self.bag is None:
+            return self.refused
+        return [f"{count} x {reason}" for reason, count in self.bag.refused.items()]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = commands.add_parser("map", help="build, inspect, check and export maps")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    build = command(
+        actions,
+        "build",
+        "build a map from a bag or a folder of images, or append to one",
+        "effovpr map build office drive.mcap --image-topic /camera/image_raw --pose-topic /odom --spacing-m 0.5",
+    )
+    build.add_argument("map", type=Path, help="map folder; made if missing, appended to otherwise")
+    build.add_argument("source", type=Path, help="rosbag2 folder, .mcap file, or folder of images")
+    build.add_argument("--name", default="", help="name of a new map; the folder's if empty")
+    build.add_argument("--session", default="", help="name of this drive; the source's if empty")
+    build.add_argument("--frame-id", default="map", help="frame of the poses of a new map")
+    build.add_argument(
+        "--spacing-m", type=float, default=_BUILD.spacing_m, help="metres between places; 0: every frame"
+    )
+    build.add_argument("--spacing-deg", type=float, default=_BUILD.spacing_deg, help="or a turn by so many degrees")
+    build.add_argument("--batch-size", type=int, default=_BUILD.batch_size, help="images a forward pass")
+    build.add_argument(
+        "--datum", nargs=3, type=float, metavar=("LAT", "LON", "ALT"), help="ENU origin; else the first fix"
+    )
+    build.add_argument("--pca", type=int, default=0, help="index so many principal components, e.g. 256 or 128; 0: all")
+    build.add_argument("--image-topic", default="", help="of a bag; the only image topic if empty")
+    build.add_argument("--pose-topic", default="", help="of a bag; the only pose topic if empty")
+    build.add_argument("--max-gap-s", type=float, default=0.5, help="refuse images between poses further apart")
+    build.add_argument("--kind", choices=KINDS, default="auto", help="how the images of a folder are tagged")
+    build.add_argument(
+        "--table", type=Path, help="CSV (image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM"
+    )
+    build.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    add_model_options(build)
+    add_device_options(build)
+    build.set_defaults(run=_build)
+
+    info = command(actions, "info", "say what is in a map", "effovpr map info office")
+    info.add_argument("map", type=Path)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(run=_info)
+
+    check = command(actions, "check", "compare all of a map with its checksums", "effovpr map check office")
+    check.add_argument("map", type=Path)
+    check.set_defaults(run=_check)
+
+    export = command(
+        actions, "export", "write places, pictures and descriptors for other tools", "effovpr map export office out/"
+    )
+    export.add_argument("map", type=Path)
+    export.add_argument("folder", type=Path)
+    export.set_defaults(run=_export)
+
+
+def _build(options: argparse.Namespace) -> int:
+    source = _open_source(options)
+    place_map, extractor = _open_or_create(options, source)
+    with place_map:
+        if place_map.datum is None and source.datum is not None and not len(place_map):
+            place_map.set_datum(source.datum)
+        config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
+        with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
+            report = build_map(place_map, extractor, source.frames, config_build, bar.update)
+        if options.pca and not report.interrupted:
+            place_map.fit_pca(options.pca)
+        refused = source.refusals()
+        if options.json:
+            print_json({**asdict(report), "refused": refused, "places": len(place_map)})
+        else:
+            print(f"map {place_map.name}: {len(place_map)} places, {report.added} new in {report.seconds:.1f} s")
+            print(
+                f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
+                f"{len(refused)} refused by the source, {len(report.unreadable)} unreadable"
+            )
+        for line in refused:
+            print(f"refused: {line}", file=sys.stderr)
+        for name, why in report.unreadable:
+            print(f"unreadable: {name}: {why}", file=sys.stderr)
+        return 1 if report.interrupted else 0
+
+
+def _open_source(options: argparse.Namespace) -> _Source:
+    datum = Datum(GeoPoint(*options.datum)) if options.datum else None
+    if datum is None and (options.map / MANIFEST_NAME).is_file():
+        # A second session joins the frame of the first.
+        with PlaceMap.open(options.map) as existing:
+            datum = existing.datum
+    is_bag = options.source.is_file() or (options.source / "metadata.yaml").is_file()
+    if is_bag or any(options.source.glob("*.mcap")) or any(options.source.glob("*.db3")):
+        bag = BagSource(
+            options.source,
+            image_topic=options.image_topic,
+            pose_topic=options.pose_topic,
+            session=options.session,
+            max_gap_s=options.max_gap_s,
+            datum=datum,
+        )
+        return _Source(bag.frames(), len(bag), bag.datum, bag=bag)
+    folder = open_image_folder(
+        options.source, kind=options.kind, table=options.table, session=options.session, datum=datum
+    )
+    return _Source(folder.frames, len(folder.frames), folder.datum, list(folder.refused))
+
+
+def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[PlaceMap, FeatureExtractor]:
+    """The map, and the extractor that it needs: an existing map names its model."""
+    if (options.map / MANIFEST_NAME).is_file():
+        place_map = PlaceMap.open(options.map, writable=True)
+        place = {"weights": options.weights, "device": options.device, "precision": options.precision}
+        return place_map, FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **place))
+    if options.pca < 0:
+        raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
+    extractor = FeatureExtractor(extractor_config(options))
+    place_map = PlaceMap.create(
+        options.map, fingerprint=extractor.fingerprint, name=options.name, frame_id=options.frame_id, datum=source.datum
+    )
+    return place_map, extractor
+
+
+def _info(options: argparse.Namespace) -> int:
+    with PlaceMap.open(options.map) as place_map:
+        places = place_map.places()
+        datum = place_map.datum.origin if place_map.datum else None
+        values = {
+            "name": place_map.name,
+            "path": str(place_map.path),
+            "places": len(place_map),
+            "sessions": {name: sum(place.session == name for place in places) for name in place_map.sessions},
+            "with_pose": sum(place.pose is not None for place in places),
+            "with_geo_tag": sum(place.geo is not None for place in places),
+            "frame_id": place_map.frame_id,
+            "datum": asdict(datum) if datum else None,
+            "created": place_map.manifest.created,
+            "updated": place_map.manifest.updated,
+            "global_dim": place_map.global_dim,
+            "bytes": place_map.bytes_by_part(),
+            "model": place_map.fingerprint.to_dict(),
+        }
+    if options.json:
+        print_json(values)
+        return 0
+    for key, value in values.items():
+        print(f"{key + ':':14}{value}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    with PlaceMap.open(options.map) as place_map:
+        problems = place_map.check()
+        print("\n".join(problems) if problems else f"map {place_map.name}: {len(place_map)} places, all sound")
+    return 1 if problems else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    with PlaceMap.open(options.map) as place_map:
+        for path in export_map(place_map, options.folder):
+            print(path)
+    return 0

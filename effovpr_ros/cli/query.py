@@ -1,0 +1,98 @@
+"""`effovpr query`: ask a map about images, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from effovpr_ros.cli.options import (
+    Subparsers,
+    add_device_options,
+    add_recognizer_options,
+    command,
+    print_json,
+    recognizer_config,
+)
+from effovpr_ros.errors import ImageError
+from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        commands, "query", "say which place of a map each image shows", "effovpr query office where_is_this.jpg"
+    )
+    parser.add_argument("map", type=Path)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--candidates", type=int, default=3, help="candidates to print for each image")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_recognizer_options(parser)
+    add_device_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    results: list[dict[str, Any]] = []
+    with PlaceMap.open(options.map) as place_map:
+        place = {"weights": options.weights, "device": options.device, "precision": options.precision}
+        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **place))
+        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
+        for path in options.images:
+            try:
+                recognition = recognizer.recognize(read_image(path))
+            except ImageError as error:
+                results.append({"image": str(path), "error": str(error)})
+                continue
+            results.append({"image": str(path), **_as_dict(recognition, options.candidates)})
+    if options.json:
+        print_json({"map": str(options.map), "results": results})
+    else:
+        for result in results:
+            _print(result)
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
+    return {
+        "status": recognition.status.name,
+        "confidence": recognition.confidence,
+        "reason": recognition.reason,
+        "candidates": [
+            {
+                "place_id": candidate.place.place_id,
+                "session": candidate.place.session,
+                "source": candidate.place.source,
+                "stamp_ns": candidate.place.stamp_ns,
+                "similarity": candidate.similarity,
+                "num_matches": candidate.num_matches,
+                "score": candidate.score,
+                "position_xyz": candidate.place.pose.position_xyz if candidate.place.pose else None,
+                "quat_xyzw": candidate.place.pose.quat_xyzw if candidate.place.pose else None,
+                "latitude": candidate.place.geo.latitude_deg if candidate.place.geo else None,
+                "longitude": candidate.place.geo.longitude_deg if candidate.place.geo else None,
+            }
+            for candidate in recognition.candidates[:num_candidates]
+        ],
+        "latency_ms": vars(recognition.latency_ms),
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    if "error" in result:
+        print(f"{result['image']}: ERROR {result['error']}")
+        return
+    print(f"{result['image']}: {result['status']} {result['confidence']:.2f}  ({result['reason']})")
+    for candidate in result["candidates"]:
+        where = ""
+        if candidate["position_xyz"]:
+            where = " at ({:.2f}, {:.2f}, {:.2f}) m".format(*candidate["position_xyz"])
+        if candidate["latitude"] is not None:
+            where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
+        print(
+            f"  place {candidate['place_id']} {candidate['session']}/{candidate['source']}{where}: "
+            f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches"
+        )
