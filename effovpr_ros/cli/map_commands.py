@@ -110,7 +110,7 @@ def _build(options: argparse.Namespace) -> int:
             place_map.set_datum(source.datum)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
-            report = build_map(place_map, extractor, source.frames, config_build, bar.update)
+            report = build_map(place_map, extractor, source.frames, config_build, lambda done: bar.update(done))
         if options.pca and not report.interrupted:
             place_map.fit_pca(options.pca)
         refused = source.refusals()

@@ -90,7 +90,7 @@ def build_map(
     extractor: FeatureExtractor,
     frames: Iterable[Frame],
     config: BuildConfig,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> BuildReport:
     """Append frames to a map.
 
@@ -170,7 +170,7 @@ def _select(
     frames: Iterable[Frame],
     config: BuildConfig,
     state: _Progress,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], object] | None,
 ) -> Iterator[Frame]:
     """Frames that are new and far enough from the last place; those without a pose are never too close."""
     stored: dict[str, set[tuple[str, int]]] = {}
@@ -206,7 +206,7 @@ def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
 
 
 def _decoded(
-    frames: Iterable[Frame], state: _Progress, progress: Callable[[int], None] | None, ahead: int
+    frames: Iterable[Frame], state: _Progress, progress: Callable[[int], object] | None, ahead: int
 ) -> Iterator[tuple[Frame, RgbImage]]:
     """Decode in a thread, at most `ahead` images before they are needed; errors of the source come out here."""
     waiting: queue.Queue[tuple[Frame, RgbImage] | BaseException | None] = queue.Queue(maxsize=ahead)

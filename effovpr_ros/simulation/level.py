@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,10 +62,16 @@ class Level:
         game.add_game_args("+sv_cheats 1 -nomonsters")
         game.set_episode_timeout(0)
         game.set_seed(seed)
+        # The engine leaves settings and saved games in its working directory, which shall not be the user's.
+        self._scratch = tempfile.TemporaryDirectory(prefix="effovpr_level_")
+        working_directory = Path.cwd()
         try:
+            os.chdir(self._scratch.name)
             game.init()
         except Exception as error:  # vizdoom has a family of its own without a public base class
             raise SimulationError(f"the simulator cannot start level {name}: {error}") from error
+        finally:
+            os.chdir(working_directory)
         # The player stands frozen for the first tics.
         game.make_action([0.0], _FROZEN_TICS)
         self._game = game
@@ -116,6 +124,7 @@ class Level:
     def close(self) -> None:
         """End the simulator."""
         self._game.close()
+        self._scratch.cleanup()
 
     def __enter__(self) -> Level:
         """Enter a context that ends the simulator."""
