@@ -49,5 +49,9 @@ class SimulationError(EffoVPRError):
     """The simulator is missing or does not do as it is told."""
 
 
+class NodeError(EffoVPRError):
+    """A node's process failed or refused a transition."""
+
+
 class EvaluationError(EffoVPRError):
     """An evaluation has no valid ground truth or inconsistent inputs."""

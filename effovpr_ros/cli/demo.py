@@ -1,9 +1,155 @@
-"""`effovpr demo`."""
+"""`effovpr demo`: a simulated robot drives twice through one building and recognises where it is."""
 
 from __future__ import annotations
 
-from effovpr_ros.cli.options import Subparsers
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.options import Subparsers, add_device_options, command, print_json
+from effovpr_ros.errors import SimulationError
+from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.place import Pose
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.simulation import recording
+from effovpr_ros.simulation.drive import (
+    LEVEL,
+    MAPPING_DRIVE,
+    MAPPING_WAYPOINTS_M,
+    QUERY_DRIVE,
+    QUERY_WAYPOINTS_M,
+    plan_drive,
+)
+from effovpr_ros.simulation.level import Level
+from effovpr_ros.simulation.picture import draw_paths
+from effovpr_ros.simulation.score import judge, score
+from effovpr_ros.sources.bags import BagSource
+
+PARTS = ("record", "map", "replay", "report")
+_SPACING = BuildConfig(spacing_m=0.5, spacing_deg=15.0)
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
+    parser = command(
+        commands,
+        "demo",
+        "drive a simulated robot twice through a building and localise the second drive in a map of the first",
+        "effovpr demo --out demo_output",
+    )
+    parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all", help="only this part")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    parser.add_argument("--json", action="store_true", help="print the table as one JSON object")
+    add_device_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    steps: dict[str, Callable[[argparse.Namespace], None]] = {
+        "record": _record,
+        "map": _build_map,
+        "replay": _replay,
+        "report": _report,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in PARTS if options.part == "all" else (options.part,):
+        started = time.monotonic()
+        steps[name](options)
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 0
+
+
+def _record(options: argparse.Namespace) -> None:
+    """Drive twice; a drive that is recorded already is kept."""
+    drives = (
+        (options.out / "first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, False),
+        (options.out / "second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, True),
+    )
+    wanted = [drive for drive in drives if not (drive[0] / "metadata.yaml").is_file()]
+    if not wanted:
+        return
+    with Level(LEVEL) as level:
+        floor = level.free_floor()
+        for bag, waypoints, config, disturbed in wanted:
+            poses = plan_drive(floor, waypoints, config)
+            with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
+                recording.record_drive(
+                    level, poses, bag, disturbed=disturbed, seed=config.seed, progress=lambda done: bar.update(done)
+                )
+
+
+def _build_map(options: argparse.Namespace) -> None:
+    """Build the map from the first drive; a map that is complete costs only the look at its bag."""
+    source = _drive(options, "first_drive")
+    folder = options.out / "building_map"
+    place = {"weights": options.weights, "device": options.device, "precision": options.precision}
+    extractor = FeatureExtractor(ExtractorConfig(**place))
+    if (folder / MANIFEST_NAME).is_file():
+        place_map = PlaceMap.open(folder, writable=True)
+    else:
+        place_map = PlaceMap.create(folder, fingerprint=extractor.fingerprint, name="building", datum=recording.DATUM)
+    with place_map:
+        place_map.require_model(extractor.fingerprint)
+        with tqdm(total=len(source), unit="image", desc="building_map", disable=None) as bar:
+            report = build_map(place_map, extractor, source.frames(), _SPACING, lambda done: bar.update(done))
+        if report.interrupted:
+            raise KeyboardInterrupt
+        print(f"map {folder}: {len(place_map)} places, {report.added} new", file=sys.stderr)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    """Replay the second drive through the node in a process of its own, since this library does not import ROS."""
+    arguments = {
+        "--map": options.out / "building_map",
+        "--bag": options.out / "second_drive",
+        "--image-topic": recording.IMAGE_TOPIC,
+        "--out": options.out / "matches.jsonl",
+        "--rate": options.rate,
+        "--device": options.device,
+    }
+    flat = [str(item) for pair in arguments.items() for item in pair]
+    finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *flat], stdout=sys.stderr)
+    if finished.returncode:
+        raise SimulationError(
+            f"the replay ended with exit code {finished.returncode}; if ROS 2 is missing, "
+            "run `make setup` and `source scripts/env.sh`"
+        )
+
+
+def _report(options: argparse.Namespace) -> None:
+    """Hold the answers against the truth; print the table, draw the picture."""
+    answers_file = options.out / "matches.jsonl"
+    if not answers_file.is_file():
+        raise SimulationError(f"{answers_file} is missing; run `effovpr demo replay --out {options.out}`")
+    records: list[dict[str, Any]] = [json.loads(line) for line in answers_file.read_text("utf-8").splitlines()]
+    truth = [(frame.stamp_ns, frame.pose) for frame in _drive(options, "second_drive").frames() if frame.pose]
+    with PlaceMap.open(options.out / "building_map") as place_map:
+        places: Sequence[Pose] = [place.pose for place in place_map.places() if place.pose is not None]
+    answers = judge(records, truth, places)
+    result = score(answers, records, len(truth))
+    picture, figures = options.out / "paths.png", options.out / "report.json"
+    with Level(LEVEL) as level:
+        draw_paths(level.walls_m(), places, answers, picture)
+    figures.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        print_json(result.to_dict())
+    else:
+        print(result.table())
+    print(f"picture of both drives: {picture.resolve()}\nfigures: {figures.resolve()}", file=sys.stderr)
+
+
+def _drive(options: argparse.Namespace, name: str) -> BagSource:
+    folder = options.out / name
+    if not (folder / "metadata.yaml").is_file():
+        raise SimulationError(f"{folder} is missing; run `effovpr demo record --out {options.out}`")
+    return BagSource(folder, image_topic=recording.IMAGE_TOPIC, pose_topic=recording.ODOMETRY_TOPIC)

@@ -122,6 +122,7 @@ class Candidate:
         place: the map entry.
         similarity: cosine of the global descriptors.
         num_matches: mutual matches above T2; 0 before re-ranking.
+        num_consistent: of them, those that agree on one displacement; 0 before re-ranking.
         score: of re-ranking; 0 before it.
         displacement_xy_cells: see `matching.reranking.CandidateScore`.
     """
@@ -129,5 +130,6 @@ class Candidate:
     place: Place
     similarity: float
     num_matches: int = 0
+    num_consistent: int = 0
     score: float = 0.0
     displacement_xy_cells: tuple[float, float] = (0.0, 0.0)

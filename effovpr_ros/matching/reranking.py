@@ -20,13 +20,13 @@ class RerankConfig:
     """How a candidate's score is made from its mutual matches above T2.
 
     Attributes:
-        score: count, the number of matches (the paper); weighted, where each match counts
-            (cosine - T2) / (1 - T2), so that matches near the threshold count little; or spatial, the number
-            of matches that agree on a displacement.
+        score: weighted, where each match counts (cosine - T2) / (1 - T2), so that matches near the threshold
+            count little; count, the number of matches (the paper); or spatial, the number of matches that agree
+            on a displacement. On the real image sets weighted finds more than count, and spatial less.
         min_similarity: T2, pairs at or below this cosine are no matches.
     """
 
-    score: str = "count"
+    score: str = "weighted"
     min_similarity: float = 0.65
 
     def __post_init__(self) -> None:
@@ -44,12 +44,14 @@ class CandidateScore:
     Attributes:
         score: higher is better; at most the number of query keypoints, whatever the kind of score.
         num_matches: mutual matches above T2.
+        num_consistent: of them, those that agree on one displacement, see `spatial_consensus`.
         displacement_xy_cells: query cell minus candidate cell, mean over the matches of the largest 3x3 bin
             of the displacement histogram; (0, 0) without a match.
     """
 
     score: float
     num_matches: int
+    num_consistent: int
     displacement_xy_cells: tuple[float, float]
 
 
@@ -91,8 +93,8 @@ class Reranker:
         else:
             scores = votes.astype(np.float64)
         return [
-            CandidateScore(float(score), int(count), (float(x), float(y)))
-            for score, count, (x, y) in zip(scores, num_matches, displacements, strict=True)
+            CandidateScore(float(score), int(count), int(agree), (float(x), float(y)))
+            for score, count, agree, (x, y) in zip(scores, num_matches, votes, displacements, strict=True)
         ]
 
     def matched_cells(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PoseWithCovarianceStamped
@@ -15,6 +16,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
 from effovpr_ros.recognition.recognizer import Hint, Recognition, Status
+
+LATENCY_STAGES = ("extract", "search", "rerank", "decide", "total")
+"""Stages of effovpr_ros/PlaceMatch; each is a field with the suffix _ms."""
 
 _COLOURS = {
     Status.NO_MATCH: ColorRGBA(r=0.8, g=0.2, b=0.2, a=1.0),
@@ -53,6 +57,7 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
         source=place.source,
         similarity=candidate.similarity,
         num_matches=candidate.num_matches,
+        num_consistent=candidate.num_consistent,
         score=candidate.score,
         has_pose=place.pose is not None,
         has_geo=place.geo is not None,
@@ -94,6 +99,35 @@ def match_message(
         decide_ms=latency.decide,
         total_ms=total_ms,
     )
+
+
+def match_record(message: PlaceMatch) -> dict[str, Any]:
+    """An effovpr_ros/PlaceMatch as plain values for JSON; `pose` is [x, y, z, qx, qy, qz, qw] or None."""
+    return {
+        "stamp_ns": ns_from_time(message.header.stamp),
+        "frame_id": message.header.frame_id,
+        "status": Status(message.status).name,
+        "confidence": message.confidence,
+        "map_name": message.map_name,
+        "reason": message.reason,
+        "bearing_offset": message.bearing_offset,
+        "candidates": [_candidate_record(candidate) for candidate in message.candidates],
+        "latency_ms": {stage: getattr(message, f"{stage}_ms") for stage in LATENCY_STAGES},
+    }
+
+
+def _candidate_record(message: PlaceCandidate) -> dict[str, Any]:
+    position, orientation = message.pose.position, message.pose.orientation
+    pose = [position.x, position.y, position.z, orientation.x, orientation.y, orientation.z, orientation.w]
+    return {
+        "place_id": message.place_id,
+        "session": message.session,
+        "similarity": message.similarity,
+        "num_matches": message.num_matches,
+        "num_consistent": message.num_consistent,
+        "score": message.score,
+        "pose": pose if message.has_pose else None,
+    }
 
 
 def pose_with_covariance(recognition: Recognition, header: Header) -> PoseWithCovarianceStamped | None:

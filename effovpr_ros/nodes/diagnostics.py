@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from effovpr_ros.nodes.conversions import LATENCY_STAGES
 from effovpr_ros.recognition.recognizer import Latency
 
 _WINDOW = 100
-_STAGES = ("extract", "search", "rerank", "decide", "total")
 
 
 class Statistics:
@@ -47,7 +47,7 @@ class Statistics:
             recent = [finished for finished in self._finished_s if now_s - finished <= 10.0]
             values = {"rate_hz": f"{len(recent) / 10.0:.2f}", "errors": str(self.errors), "last_error": self.last_error}
             values.update({f"count_{name.lower()}": str(count) for name, count in self.by_status.items()})
-            for stage in _STAGES:
+            for stage in LATENCY_STAGES:
                 figures = [getattr(latency, stage) for latency in self._latencies]
                 if len(figures) > 1:
                     values[f"{stage}_ms_p50"] = f"{statistics.median(figures):.2f}"

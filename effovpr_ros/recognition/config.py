@@ -18,15 +18,15 @@ class RecognizerConfig:
     """How candidates are found, re-ranked and judged.
 
     Each field's metadata holds `description` and either `min` and `max`, both allowed, or `choices`.
-    Score thresholds are fractions of the query's keypoints, so that they do not depend on how textured an
-    image is. They belong to one kind of score: spatial and weighted scores are lower than counts.
+    Consensus is the number of matches that agree on one displacement of patches, as a fraction of the query's
+    keypoints, so that it depends neither on how textured an image is nor on the kind of score.
     """
 
     top_k: int = _number(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
     score: str = field(
-        default="count",
+        default="weighted",
         metadata={
-            "description": "Re-ranking score: count (the paper), weighted by cosine, or spatial consensus.",
+            "description": "Re-ranking score: weighted by cosine, count (the paper), or spatial consensus.",
             "choices": SCORES,
         },
     )
@@ -42,10 +42,10 @@ class RecognizerConfig:
         "Skip re-ranking if the best similarity leads the best other place by more; 0: never skip.",
     )
     min_similarity_global: float = _number(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
-    min_score: float = _number(0.12, 0.0, 1.0, "NO_MATCH if score / query keypoints is below.")
-    match_score: float = _number(0.20, 0.0, 1.0, "AMBIGUOUS if score / query keypoints is below.")
+    min_consensus: float = _number(0.05, 0.0, 1.0, "NO_MATCH if consensus / query keypoints is below.")
+    match_consensus: float = _number(0.18, 0.0, 1.0, "AMBIGUOUS if consensus / query keypoints is below.")
     min_score_ratio: float = _number(
-        1.15, 1.0, 100.0, "AMBIGUOUS if the best score / best score of another place is below."
+        1.2, 1.0, 100.0, "AMBIGUOUS if the best score / best score of another place is below."
     )
     match_similarity: float = _number(0.8, -1.0, 1.0, "Without re-ranking: AMBIGUOUS if global similarity is below.")
     min_similarity_margin: float = _number(
@@ -68,9 +68,10 @@ class RecognizerConfig:
         """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""
         for entry in fields(self):
             _check(entry, getattr(self, entry.name))
-        if self.min_score > self.match_score:
+        if self.min_consensus > self.match_consensus:
             raise ConfigError(
-                f"min_score {self.min_score} (NO_MATCH below) exceeds match_score {self.match_score} (AMBIGUOUS below)"
+                f"min_consensus {self.min_consensus} (NO_MATCH below) exceeds "
+                f"match_consensus {self.match_consensus} (AMBIGUOUS below)"
             )
 
 

@@ -90,13 +90,14 @@ def may_skip_reranking(candidates: Sequence[Candidate], config: RecognizerConfig
 def decide_by_score(candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig) -> Decision:
     """Judge re-ranked candidates.
 
-    NO_MATCH: no candidate or no keypoint; top global similarity below `min_similarity_global`; or matched
-    fraction (best score / query keypoints) below `min_score`. AMBIGUOUS: matched fraction below
-    `match_score`, or the best score is less than `min_score_ratio` times that of the best rival at another
-    place. MATCH otherwise.
+    NO_MATCH: no candidate or no keypoint; top global similarity below `min_similarity_global`; or consensus of
+    the best candidate (matches that agree on one displacement / query keypoints) below `min_consensus`.
+    AMBIGUOUS: consensus below `match_consensus`, or the best score is less than `min_score_ratio` times that of
+    the best rival at another place. MATCH otherwise. The ranking asks how many patches look alike; whether to
+    believe its winner asks how many of them also agree on where they moved, which look-alike places lack.
 
     The confidence is the logistic function of 3 ln(x), that is x^3 / (1 + x^3), with x the smaller of
-    fraction / match_score and ratio / min_score_ratio.
+    consensus / match_consensus and ratio / min_score_ratio.
 
     Args:
         candidates: best score first.
@@ -109,21 +110,24 @@ def decide_by_score(candidates: Sequence[Candidate], num_keypoints: int, config:
     if num_keypoints == 0:
         return Decision(Status.NO_MATCH, 0.0, "the query has no keypoints to verify a candidate with")
     best, rival = candidates[0], best_rival(candidates, config)
-    fraction = best.score / num_keypoints
+    consensus = best.num_consistent / num_keypoints
     ratio = best.score / rival.score if rival is not None and rival.score > 0.0 else math.inf
-    evidence = f"place {best.place.place_id}: score {best.score:.1f} of {num_keypoints} keypoints ({fraction:.3f})"
-    strength = min(_quotient(fraction, config.match_score), ratio / config.min_score_ratio)
+    evidence = (
+        f"place {best.place.place_id}: {best.num_consistent} of {num_keypoints} keypoints agree ({consensus:.3f}), "
+        f"score {best.score:.1f}"
+    )
+    strength = min(_quotient(consensus, config.match_consensus), ratio / config.min_score_ratio)
     confidence = 1.0 / (1.0 + strength**-3) if strength > 0.0 else 0.0
 
-    if fraction < config.min_score:
-        return Decision(Status.NO_MATCH, confidence, f"{evidence} is below min_score {config.min_score:g}")
-    if fraction < config.match_score:
-        return Decision(Status.AMBIGUOUS, confidence, f"{evidence} is below match_score {config.match_score:g}")
+    if consensus < config.min_consensus:
+        return Decision(Status.NO_MATCH, confidence, f"{evidence}; below min_consensus {config.min_consensus:g}")
+    if consensus < config.match_consensus:
+        return Decision(Status.AMBIGUOUS, confidence, f"{evidence}; below match_consensus {config.match_consensus:g}")
     if rival is None:
         return Decision(Status.MATCH, confidence, f"{evidence}, no candidate at another place")
     lead = f"{ratio:.2f} times the {rival.score:.1f} of place {rival.place.place_id} elsewhere"
     if ratio < config.min_score_ratio:
-        reason = f"{evidence} is only {lead}, below min_score_ratio {config.min_score_ratio:g}"
+        reason = f"{evidence}, only {lead}; below min_score_ratio {config.min_score_ratio:g}"
         return Decision(Status.AMBIGUOUS, confidence, reason)
     return Decision(Status.MATCH, confidence, f"{evidence}, {lead}")
 

@@ -73,7 +73,8 @@ class Recognition:
             unknown.
         covariance: (6, 6) float64 of `pose`, order x y z roll pitch yaw in m^2 and rad^2; None without a
             pose.
-        geo: geo-tag of the best candidate; None for NO_MATCH or if unknown.
+        geo: geo-tag of the best candidate, or its pose in WGS84 if the map has a datum; None for NO_MATCH or if
+            unknown.
         bearing_offset: fraction of the image width, positive if the query sees the scene further right than
             the best candidate; 0 for NO_MATCH or if not re-ranked.
         latency_ms: by stage.
@@ -165,6 +166,7 @@ class PlaceRecognizer:
                 candidate,
                 score=result.score,
                 num_matches=result.num_matches,
+                num_consistent=result.num_consistent,
                 displacement_xy_cells=result.displacement_xy_cells,
             )
             for candidate, result in zip(candidates, self._reranker.score(features.local, local_features), strict=True)
@@ -180,12 +182,18 @@ class PlaceRecognizer:
             candidates=tuple(candidates),
             pose=pose,
             covariance=pose_covariance(candidates, self.config) if pose else None,
-            geo=found.place.geo if found else None,
+            geo=self._geo(found.place) if found else None,
             bearing_offset=bearing_offset(found.displacement_xy_cells, features.grid_wh) if found else 0.0,
             latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
             reason=decision.reason,
             features=features,
         )
+
+    def _geo(self, place: Place) -> GeoPoint | None:
+        """The place's geo-tag; in a geo-referenced map it follows from the pose where there is none."""
+        if place.geo is None and place.pose is not None and self._map.datum is not None:
+            return self._map.datum.to_geo(place.pose.position_xyz)
+        return place.geo
 
     def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:
         """Predicate of the places that a hint admits; those of unknown position are not admitted."""
