@@ -25,8 +25,8 @@ from effovpr_ros.recognition.decision import (
 
 CONFIG = RecognizerConfig(
     min_similarity_global=0.3,
-    min_score=0.1,
-    match_score=0.2,
+    min_consensus=0.1,
+    match_consensus=0.2,
     min_score_ratio=1.5,
     match_similarity=0.8,
     min_similarity_margin=0.05,
@@ -42,7 +42,8 @@ def place(place_id: int, pose: Pose | None = None, *, geo: GeoPoint | None = Non
 
 
 def candidate(place_id: int, x: float, score: float = 0.0, similarity: float = 0.9) -> Candidate:
-    return Candidate(place(place_id, pose_at(x)), similarity, round(score), score)
+    """All matches agree on one displacement."""
+    return Candidate(place(place_id, pose_at(x)), similarity, round(score), round(score), score)
 
 
 def test_same_place_by_pose_is_three_dimensional():
@@ -88,9 +89,9 @@ def test_best_rival_passes_over_supporters():
         (40, 0, Status.MATCH, "inf times"),
         (30, 20, Status.MATCH, "1.50 times"),
         (29, 20, Status.AMBIGUOUS, "min_score_ratio 1.5"),
-        (19, 1, Status.AMBIGUOUS, "match_score 0.2"),
+        (19, 1, Status.AMBIGUOUS, "match_consensus 0.2"),
         (10, 1, Status.AMBIGUOUS, "(0.100)"),
-        (9, 1, Status.NO_MATCH, "min_score 0.1"),
+        (9, 1, Status.NO_MATCH, "min_consensus 0.1"),
     ],
 )
 def test_status_by_score(best: int, rival: int, status: Status, said: str):
@@ -98,6 +99,13 @@ def test_status_by_score(best: int, rival: int, status: Status, said: str):
     assert decision.status is status
     assert said in decision.reason
     assert (decision.confidence >= 0.5) == (status is Status.MATCH)
+
+
+def test_many_matches_that_agree_on_nothing_are_no_match():
+    scattered = Candidate(place(1, pose_at(0)), 0.9, 60, 9, 60.0)
+    decision = decide_by_score([scattered, candidate(9, 30, 20)], 100, CONFIG)
+    assert decision.status is Status.NO_MATCH
+    assert "9 of 100 keypoints agree (0.090)" in decision.reason
 
 
 def test_match_without_a_rival():
@@ -169,7 +177,7 @@ def test_covariance_of_one_supporter_is_the_floor():
 
 
 def test_covariance_adds_the_spread_of_supporters_weighted_by_score():
-    ranked = [candidate(1, 0, 60), Candidate(place(2, pose_at(2.0, 1.0, yaw=0.5)), 0.9, 20, 20.0)]
+    ranked = [candidate(1, 0, 60), Candidate(place(2, pose_at(2.0, 1.0, yaw=0.5)), 0.9, 20, 20, 20.0)]
     variances = np.diag(pose_covariance(ranked, CONFIG))
     # A quarter of the weight lies 2 m ahead, 1 m aside, turned by 0.5 rad.
     np.testing.assert_allclose(
@@ -188,7 +196,7 @@ def test_covariance_wraps_yaw_and_weights_by_similarity_without_scores():
 def test_covariance_is_diagonal_positive_definite_and_symmetric():
     rng = np.random.default_rng(0)
     ranked = [
-        Candidate(place(i, pose_at(*rng.normal(size=2), yaw=rng.uniform(-3, 3))), 0.5, 5, float(9 - i))
+        Candidate(place(i, pose_at(*rng.normal(size=2), yaw=rng.uniform(-3, 3))), 0.5, 5, 5, float(9 - i))
         for i in range(9)
     ]
     covariance = pose_covariance(ranked, CONFIG)
@@ -207,11 +215,11 @@ def test_bearing_offset_is_a_fraction_of_the_width():
     [
         {"top_k": 0},
         {"score": "sum"},
-        {"min_score": -0.1},
+        {"min_consensus": -0.1},
         {"min_score_ratio": 0.9},
         {"min_position_std_m": 0.0},
         {"same_place_radius_m": float("nan")},
-        {"min_score": 0.5, "match_score": 0.4},
+        {"min_consensus": 0.5, "match_consensus": 0.4},
     ],
 )
 def test_impossible_settings_are_refused_by_name(bad: dict[str, float | str]):

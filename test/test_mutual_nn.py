@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from effovpr_ros.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.matching import mutual_nn
 from effovpr_ros.matching.mutual_nn import match_candidates, mutual_nearest_neighbours
 
 
-def local_features(descriptors: NDArray[np.floating]) -> LocalFeatures:
-    return LocalFeatures(descriptors.astype(np.float16), np.zeros((len(descriptors), 2), np.uint8))
+def local_features(codes: NDArray[np.generic]) -> LocalFeatures:
+    return LocalFeatures(codes.astype(np.int8), np.zeros((len(codes), 2), np.uint8))
 
 
 def random_features(rng: np.random.Generator, count: int, width: int = 8) -> LocalFeatures:
-    """Unit vectors of four entries of 0.5, so that ties are frequent and exact: rounding plays no part."""
+    """Codes of four entries of 1 or -1, so that ties are frequent and exact: rounding plays no part."""
     signs = rng.integers(-1, 2, (count, width))
     signs[:, 0] = 1
     signs[:, 4:] = 0
     signs[:, 1:4] = np.where(signs[:, 1:4] == 0, 1, signs[:, 1:4])
-    return local_features(0.5 * signs)
+    return local_features(signs)
 
 
 def quadratic_reference(query: LocalFeatures, candidate: LocalFeatures, threshold: float) -> list[tuple[int, int]]:
@@ -96,25 +97,24 @@ def test_batched_equals_quadratic_reference_with_ties_and_ragged_sizes(sizes: li
         found = [(n, int(m)) for n, m in enumerate(matches.candidate_index[row]) if m >= 0]
         assert found == expected
         for n, m in expected:
-            assert matches.similarity[row, n] == query.descriptors[n] @ candidate.descriptors[m]
+            assert matches.similarity[row, n] == query.codes[n] @ candidate.codes[m] / 4
         assert not matches.similarity[row, matches.candidate_index[row] < 0].any()
 
 
 def test_padding_is_never_a_neighbour():
     query = local_features(np.array([[1.0, 0.0]]))
     # Computed beside a set of three, the lone descriptor must win although its cosine is below that of zeros.
-    candidates = [local_features(np.array([[-0.5, 0.5]])), local_features(np.ones((3, 2)))]
+    candidates = [local_features(np.array([[-1, 1]])), local_features(np.ones((3, 2)))]
     matches = match_candidates(query, candidates, -1.0)
     assert matches.candidate_index.tolist() == [[0], [0]]
-    assert matches.similarity.tolist() == [[-0.5], [1.0]]
+    assert matches.similarity.ravel() == pytest.approx([-(0.5**0.5), 0.5**0.5])
 
 
 def test_batched_equals_pairwise_on_general_descriptors():
     rng = np.random.default_rng(5)
 
     def unit(count: int) -> LocalFeatures:
-        values = rng.normal(size=(count, 32))
-        return local_features(values / np.linalg.norm(values, axis=1, keepdims=True))
+        return local_features(np.rint(3 * rng.normal(size=(count, 32))).clip(-7, 7))
 
     query, candidates = unit(50), [unit(size) for size in (60, 0, 31, 50, 300, 800, 7)]
     matches = match_candidates(query, candidates, 0.2)
@@ -135,14 +135,29 @@ def test_no_candidates_and_no_keypoints_give_empty_matches():
     assert match_candidates(nothing, [query, query], 0.5).candidate_index.shape == (2, 0)
 
 
-def test_read_only_descriptors_are_matched_without_a_warning():
-    descriptors = np.eye(3, dtype=np.float16)
-    descriptors.flags.writeable = False
-    features = LocalFeatures(descriptors, np.zeros((3, 2), np.uint8))
+def test_read_only_codes_are_matched_without_a_warning():
+    codes = np.eye(3, 4, dtype=np.int8)
+    codes.flags.writeable = False
+    features = LocalFeatures(codes, np.zeros((3, 2), np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         matches = match_candidates(features, [features], 0.5)
     assert matches.candidate_index.tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("integer", [True, False])
+def test_integer_kernel_and_float_fallback_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch, integer: bool):
+    rng = np.random.default_rng(7)
+    query, *candidates = (local_features(rng.integers(-7, 8, (size, 384))) for size in (90, 80, 3, 200))
+    monkeypatch.setattr(mutual_nn, "_has_integer_kernel", lambda: integer)
+    matches = match_candidates(query, candidates, -1.0)
+    for row, candidate in enumerate(candidates):
+        exact = candidate.codes.astype(np.int64) @ query.codes.T.astype(np.int64)
+        cosine = exact / np.outer(*(np.linalg.norm(item.codes.astype(float), axis=1) for item in (candidate, query)))
+        nearest = cosine.argmax(axis=0)
+        mutual = cosine.argmax(axis=1)[nearest] == np.arange(90)
+        np.testing.assert_array_equal(matches.candidate_index[row], np.where(mutual, nearest, -1))
+        np.testing.assert_allclose(matches.similarity[row], np.where(mutual, cosine.max(axis=0), 0.0), atol=1e-6)
 
 
 def test_same_input_same_output():

@@ -14,13 +14,13 @@ from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
-CONFIG = RecognizerConfig(min_score=0.2, match_score=0.4, min_score_ratio=1.2)
+CONFIG = RecognizerConfig(score="count", min_consensus=0.2, match_consensus=0.4, min_score_ratio=1.2)
 
 
 def local(axes: Sequence[int], shift_x: int = 0) -> LocalFeatures:
     """One keypoint an axis, at column = axis + shift, row 0."""
     cells = np.array([[axis + shift_x, 0] for axis in axes], np.uint8).reshape(-1, 2)
-    return LocalFeatures(np.eye(16, dtype=np.float16)[list(axes)], cells)
+    return LocalFeatures(7 * np.eye(16, dtype=np.int8)[list(axes)], cells)
 
 
 def features(angle: float, axes: Sequence[int], shift_x: int = 0) -> Features:
@@ -107,7 +107,7 @@ def test_reranking_overturns_the_first_stage():
     assert result.bearing_offset == pytest.approx(0.2)
     assert result.covariance is not None
     assert np.diag(result.covariance)[:3] == pytest.approx(0.25)
-    assert "place 2: score 6.0 of 8 keypoints (0.750), 3.00 times the 2.0 of place 1" in result.reason
+    assert "place 2: 6 of 8 keypoints agree (0.750), score 6.0, 3.00 times the 2.0 of place 1" in result.reason
 
 
 def test_the_map_is_asked_whether_the_model_fits():

@@ -12,12 +12,12 @@ from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.mutual_nn import BatchMatches
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker, spatial_consensus
 
-EMPTY = LocalFeatures(np.empty((0, 8), np.float16), np.empty((0, 2), np.uint8))
+EMPTY = LocalFeatures(np.empty((0, 8), np.int8), np.empty((0, 2), np.uint8))
 
 
 def axes(numbers: list[int], cells_xy: list[tuple[int, int]]) -> LocalFeatures:
     """Descriptors that are coordinate axes: axis i matches axis i with cosine 1 and nothing else."""
-    return LocalFeatures(np.eye(8, dtype=np.float16)[numbers], np.array(cells_xy, np.uint8).reshape(-1, 2))
+    return LocalFeatures(7 * np.eye(8, dtype=np.int8)[numbers], np.array(cells_xy, np.uint8).reshape(-1, 2))
 
 
 QUERY = axes([0, 1, 2, 3], [(5, 5), (6, 5), (7, 9), (1, 1)])
@@ -28,10 +28,10 @@ TWO_OF_FOUR = axes([0, 1, 6], [(5, 5), (0, 0), (9, 9)])
 
 def test_count_and_winning_displacement_worked_by_hand():
     scores = Reranker(RerankConfig("count")).score(QUERY, [TWO_OF_FOUR, EMPTY, SHIFTED])
-    assert [(score.score, score.num_matches) for score in scores] == [(2.0, 2), (0.0, 0), (4.0, 4)]
+    assert [(s.score, s.num_matches, s.num_consistent) for s in scores] == [(2.0, 2, 1), (0.0, 0, 0), (4.0, 4, 3)]
     # Displacements (0, 0) and (6, 5) have one vote each; the smaller row wins.
     assert scores[0].displacement_xy_cells == (0.0, 0.0)
-    assert scores[1] == CandidateScore(0.0, 0, (0.0, 0.0))
+    assert scores[1] == CandidateScore(0.0, 0, 0, (0.0, 0.0))
     assert scores[2].displacement_xy_cells == pytest.approx((7 / 3, 1.0))
 
 
@@ -41,17 +41,18 @@ def test_spatial_counts_only_the_agreeing_matches():
 
 
 def test_weighted_counts_each_match_by_its_excess_over_the_threshold():
-    query = LocalFeatures(np.eye(2, dtype=np.float16), np.zeros((2, 2), np.uint8))
-    candidate = LocalFeatures(np.array([[1, 0], [0, 0.75]], np.float16), np.zeros((2, 2), np.uint8))
+    query = LocalFeatures(5 * np.eye(2, 4, dtype=np.int8), np.zeros((2, 2), np.uint8))
+    # Cosines of 1 and of 3 / sqrt(3^2 + 4^2) with the query's.
+    candidate = LocalFeatures(np.array([[1, 0, 0, 0], [0, 3, 4, 0]], np.int8), np.zeros((2, 2), np.uint8))
     score = Reranker(RerankConfig("weighted", min_similarity=0.5)).score(query, [candidate])[0]
-    # (1 - 0.5) / 0.5 + (0.75 - 0.5) / 0.5
-    assert score.score == pytest.approx(1.5)
+    # (1 - 0.5) / 0.5 + (0.6 - 0.5) / 0.5
+    assert score.score == pytest.approx(1.2)
     assert score.num_matches == 2
 
 
 def test_matched_cells_come_best_first():
-    query = LocalFeatures(np.eye(3, dtype=np.float16), np.array([[1, 2], [3, 4], [5, 6]], np.uint8))
-    candidate = LocalFeatures(np.array([[0, 0, 1], [0.75, 0, 0]], np.float16), np.array([[10, 11], [12, 13]], np.uint8))
+    query = LocalFeatures(np.eye(3, 4, dtype=np.int8), np.array([[1, 2], [3, 4], [5, 6]], np.uint8))
+    candidate = LocalFeatures(np.array([[0, 0, 1, 0], [4, 0, 0, 3]], np.int8), np.array([[10, 11], [12, 13]], np.uint8))
     query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, candidate)
     assert query_cells.tolist() == [[5, 6], [1, 2]]
     assert candidate_cells.tolist() == [[10, 11], [12, 13]]
@@ -61,7 +62,7 @@ def test_matched_cells_come_best_first():
 
 def test_query_without_keypoints_and_no_candidates():
     reranker = Reranker(RerankConfig("spatial"))
-    assert reranker.score(EMPTY, [QUERY, EMPTY]) == [CandidateScore(0.0, 0, (0.0, 0.0))] * 2
+    assert reranker.score(EMPTY, [QUERY, EMPTY]) == [CandidateScore(0.0, 0, 0, (0.0, 0.0))] * 2
     assert reranker.score(QUERY, []) == []
 
 
@@ -81,10 +82,10 @@ def naive_consensus(displacements: list[tuple[int, int]]) -> tuple[int, tuple[fl
 @pytest.mark.parametrize("seed", range(6))
 def test_vectorised_consensus_equals_naive_windows(seed: int):
     rng = np.random.default_rng(seed)
-    query = LocalFeatures(np.zeros((30, 2), np.float16), rng.integers(0, 23, (30, 2)).astype(np.uint8))
+    query = LocalFeatures(np.zeros((30, 2), np.int8), rng.integers(0, 23, (30, 2)).astype(np.uint8))
     sizes = [25, 0, 4, 40]
     candidates = [
-        LocalFeatures(np.zeros((size, 2), np.float16), rng.integers(0, 23, (size, 2)).astype(np.uint8))
+        LocalFeatures(np.zeros((size, 2), np.int8), rng.integers(0, 23, (size, 2)).astype(np.uint8))
         for size in sizes
     ]
     index = np.stack([rng.integers(-1, size, 30) if size else np.full(30, -1) for size in sizes])

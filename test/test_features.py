@@ -1,0 +1,153 @@
+"""The network: facets and attention against a direct computation, selection, independence of the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import picture, tiny_extractor, tiny_vit, tiny_weights
+
+from effovpr_ros.errors import ConfigError, ImageError, WeightsError
+from effovpr_ros.features import extractor as extractor_module
+from effovpr_ros.features.backbone import FACETS, Backbone, cls_attention, create_backbone
+from effovpr_ros.features.extractor import (
+    ExtractorConfig,
+    FeatureExtractor,
+    ModelFingerprint,
+    config_for_fingerprint,
+    select_keypoints,
+)
+from effovpr_ros.features.weights import load_weights
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_test_patch14", "vit_tiny_test_patch14_reg4"])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_facets_and_attention_equal_a_direct_computation(name: str, block: int):
+    vit = tiny_vit(name)
+    captured: list[torch.Tensor] = []
+    vit.blocks[block].attn.qkv.register_forward_hook(lambda module, inputs, output: captured.append(output))
+    pixels = torch.randn(2, 3, 56, 56)
+    with torch.inference_mode():
+        tokens = vit.forward_features(pixels)
+        outputs = {facet: Backbone(vit, local_block=block, facet=facet)(pixels) for facet in FACETS}
+    # Rows of the qkv matrix: all heads of q, then k, then v.
+    qkv = captured[0]
+    prefix = vit.num_prefix_tokens
+    for number, facet in enumerate(FACETS):
+        np.testing.assert_allclose(outputs[facet].cls, tokens[:, 0], rtol=1e-4, atol=1e-5)
+        expected = qkv[:, prefix:, 24 * number : 24 * (number + 1)]
+        np.testing.assert_allclose(outputs[facet].facet, expected, rtol=1e-5, atol=1e-6)
+    for image in range(2):
+        heads = []
+        for head in range(2):
+            query = qkv[image, :, 12 * head : 12 * head + 12]
+            key = qkv[image, :, 24 + 12 * head : 24 + 12 * head + 12]
+            heads.append(torch.softmax(query @ key.T / 12**0.5, dim=1)[prefix:, 0])
+        expected = torch.stack(heads).mean(0)
+        np.testing.assert_allclose(outputs["value"].cls_attention[image], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_cls_attention_worked_by_hand():
+    # One head, one patch: logits ln 1 and ln 3 give 1 / 4 to [CLS].
+    query = torch.tensor([[[[1.0]]]])
+    key = torch.log(torch.tensor([[[[1.0], [3.0]]]]))
+    assert cls_attention(query, key, 1.0).tolist() == [[pytest.approx(0.25)]]
+
+
+def test_keypoints_are_above_the_threshold_and_in_raster_order():
+    attention = np.array([0.2, 0.05, 0.9, 0.06, 0.3], np.float32)
+    assert select_keypoints(attention, 0.05, 0).tolist() == [0, 2, 3, 4]
+    assert select_keypoints(attention, 0.05, 2).tolist() == [2, 4]
+    assert select_keypoints(attention, 0.9, 0).tolist() == []
+
+
+def test_a_descriptor_does_not_depend_on_its_batch(offline_extractor: FeatureExtractor):
+    images = [picture(seed, 320, 240) for seed in range(5)]
+    together = offline_extractor.extract(images)
+    for image, batched in zip(images, together, strict=True):
+        alone = offline_extractor.extract([image])[0]
+        assert float(alone.global_descriptor @ batched.global_descriptor) > 0.9999
+        np.testing.assert_array_equal(alone.local.cells_xy, batched.local.cells_xy)
+        assert (np.abs(alone.local.codes - batched.local.codes) <= 1).all()
+        assert (alone.local.codes == batched.local.codes).mean() > 0.999
+
+
+def test_the_same_image_gives_the_same_features_on_every_run(tmp_path: Path):
+    first, second = (tiny_extractor(tmp_path).extract([picture(3)])[0] for _ in range(2))
+    np.testing.assert_array_equal(first.global_descriptor, second.global_descriptor)
+    np.testing.assert_array_equal(first.local.codes, second.local.codes)
+
+
+def test_features_of_the_offline_model(offline_extractor: FeatureExtractor):
+    features = offline_extractor.extract([picture(1, 640, 480)])[0]
+    assert features.global_descriptor.shape == (384,)
+    assert np.linalg.norm(features.global_descriptor) == pytest.approx(1.0, abs=1e-5)
+    assert features.grid_wh == (23, 23)
+    assert features.local.codes.shape == (len(features.local), 384)
+    assert features.local.cells_xy.max() < 23
+    assert np.linalg.norm(features.local.descriptors, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_any_size_of_input_and_no_image(tmp_path: Path):
+    features = tiny_extractor(tmp_path, image_size=84).extract([picture(1)])[0]
+    assert features.grid_wh == (6, 6)
+    assert len(features.local) == 36
+    assert tiny_extractor(tmp_path).extract([]) == []
+
+
+def test_a_fingerprint_names_what_differs_and_leads_back_to_its_config(tmp_path: Path):
+    one, other = tiny_extractor(tmp_path), tiny_extractor(tmp_path, image_size=84, facet="key")
+    assert one.fingerprint.differences(other.fingerprint) == ["image_size: 56 != 84", "facet: value != key"]
+    assert ModelFingerprint.from_dict(one.fingerprint.to_dict()) == one.fingerprint
+    weights = str(tiny_weights(tmp_path))
+    again = FeatureExtractor(config_for_fingerprint(other.fingerprint, weights=weights, device="cpu"))
+    assert again.fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image_size": 60}, "60 is no multiple of the patch size 14; use 56"),
+        ({"local_block": 3}, "local_block 3 does not exist; the model has blocks 0 to 2"),
+        ({"facet": "token"}, "facet 'token' is unknown"),
+        ({"min_attention": 1.0}, "min_attention"),
+        ({"max_keypoints": -1}, "max_keypoints -1"),
+        ({"precision": "int8"}, "precision 'int8'"),
+        ({"device": "tpu9"}, "device 'tpu9' is unknown"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, options: dict[str, object], said: str):
+    with pytest.raises(ConfigError, match=said):
+        tiny_extractor(tmp_path, **options)
+
+
+def test_cuda_is_not_replaced_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(extractor_module.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="sees no GPU; use auto or cpu"):
+        tiny_extractor(tmp_path, device="cuda")
+    assert tiny_extractor(tmp_path, device="auto").device.type == "cpu"
+
+
+def test_half_precision_runs_and_agrees(tmp_path: Path):
+    full = tiny_extractor(tmp_path).extract([picture(5)])[0]
+    half = tiny_extractor(tmp_path, precision="bf16").extract([picture(5)])[0]
+    assert float(full.global_descriptor @ half.global_descriptor) > 0.99
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path):
+    weights = load_weights("vit_small_patch14_dinov2", str(tiny_weights(tmp_path)))
+    with pytest.raises(WeightsError, match="do not fit vit_small_patch14_dinov2"):
+        create_backbone(weights, image_size=56, local_block=0, facet="value")
+
+
+def test_images_that_are_none_are_refused_by_number(tmp_path: Path):
+    extractor = tiny_extractor(tmp_path)
+    with pytest.raises(ImageError, match=r"image 1 is float32 \(4, 4, 3\)"):
+        extractor.extract([picture(0), np.zeros((4, 4, 3), np.float32)])
+
+
+def test_config_defaults_are_the_documented_ones():
+    config = ExtractorConfig()
+    assert (config.model, config.image_size, config.min_attention) == ("offline", 322, 0.05)
