@@ -23,3 +23,9 @@ def real_images() -> Path:
 def offline_extractor() -> FeatureExtractor:
     """The default model with its default settings, on the CPU."""
     return FeatureExtractor(ExtractorConfig(device="cpu"))
+
+
+def pytest_configure() -> None:
+    """Keep the tests' DDS traffic on this machine and away from other runs."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))

@@ -137,7 +137,7 @@ class PlaceRecognizerNode(LifecycleNode):
         # ~/localize waits for the worker, so it must not hold up anything else.
         services = ReentrantCallbackGroup()
         compressed = self._config.image_transport == "compressed"
-        self._publishers_ = {
+        self._outputs = {
             "match": self.create_lifecycle_publisher(PlaceMatch, "~/match", RESULT_QOS),
             "pose": self.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", RESULT_QOS),
             "fix": self.create_lifecycle_publisher(NavSatFix, "~/fix", RESULT_QOS),
@@ -161,7 +161,7 @@ class PlaceRecognizerNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-            for publisher in self._publishers_.values():
+            for publisher in self._outputs.values():
                 self.destroy_publisher(publisher)
             self.destroy_publisher(self._diagnostics)
             *subscriptions, localize, load_map, timer = self._entities
@@ -246,7 +246,7 @@ class PlaceRecognizerNode(LifecycleNode):
             header = Header(stamp=query.message.header.stamp, frame_id=place_map.frame_id)
             query.match = self._publish(recognition, place_map, header, query.received_s)
             self._statistics.add_result(recognition.status.name, recognition.latency_ms, time.monotonic())
-            if self._publishers_["debug"].get_subscription_count():
+            if self._outputs["debug"].get_subscription_count():
                 self._publish_debug_image(image, recognition, place_map, recognizer, query.message.header)
         except EffoVPRError as error:
             query.error = str(error)
@@ -262,15 +262,15 @@ class PlaceRecognizerNode(LifecycleNode):
             num_candidates=self._config.num_candidates,
             total_ms=(time.monotonic() - received_s) * 1e3,
         )
-        self._publishers_["match"].publish(match)
+        self._outputs["match"].publish(match)
         pose = conversions.pose_with_covariance(recognition, header)
         if pose is not None:
-            self._publishers_["pose"].publish(pose)
+            self._outputs["pose"].publish(pose)
         fix = conversions.fix_message(recognition, header)
         if fix is not None:
-            self._publishers_["fix"].publish(fix)
-        if self._publishers_["markers"].get_subscription_count():
-            self._publishers_["markers"].publish(conversions.match_markers(recognition, header))
+            self._outputs["fix"].publish(fix)
+        if self._outputs["markers"].get_subscription_count():
+            self._outputs["markers"].publish(conversions.match_markers(recognition, header))
         return match
 
     def _publish_debug_image(
@@ -295,7 +295,7 @@ class PlaceRecognizerNode(LifecycleNode):
             caption=f"{recognition.confidence:.2f}  {best.session} {best.source}  {recognition.reason}",
         )
         message = CompressedImage(header=header, format="jpeg", data=make_thumbnail(picture, WIDTH_PX))
-        self._publishers_["debug"].publish(message)
+        self._outputs["debug"].publish(message)
 
     def _current_hint(self, header: Header) -> Hint | None:
         """The last hint, if it is in the map's frame and not older than `hint_timeout_s` beside the image."""
@@ -330,7 +330,7 @@ class PlaceRecognizerNode(LifecycleNode):
         place_map = self._engine.place_map if self._engine else None
         if place_map is not None:
             markers = conversions.map_markers(place_map.places(), place_map.frame_id)
-            self._publishers_["markers"].publish(markers)
+            self._outputs["markers"].publish(markers)
 
     def _on_diagnostics(self) -> None:
         now_s = time.monotonic()

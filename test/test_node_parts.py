@@ -1,0 +1,230 @@
+"""The parts of the nodes that need messages but no DDS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+yaml = pytest.importorskip("yaml")
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
+
+from effovpr_ros.errors import ImageError  # noqa: E402
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
+from effovpr_ros.msg import PlaceMatch  # noqa: E402
+from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
+from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
+from effovpr_ros.nodes.parameters import NodeConfig  # noqa: E402
+from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
+from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
+from effovpr_ros.recognition.recognizer import Latency, Recognition, Status  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
+
+
+def recognition(status: Status = Status.MATCH, *, geo: GeoPoint | None = None) -> Recognition:
+    pose = Pose.from_yaw(1.0, 2.0, 0.5, 3.0)
+    place = Place(4, "a", 1_500_000_000, "4.jpg", pose, geo, (64, 48))
+    found = None if status is Status.NO_MATCH else pose
+    return Recognition(
+        status=status,
+        confidence=0.75,
+        candidates=(Candidate(place, 0.9, 30, 20, 25.5), Candidate(Place(9, "a", 0, "9.jpg", None, None, (1, 1)), 0.8)),
+        pose=found,
+        covariance=np.diag([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) if found else None,
+        geo=geo if found else None,
+        bearing_offset=0.125,
+        latency_ms=Latency(1.0, 2.0, 3.0, 4.0, 10.0),
+        reason="because",
+        features=features([1, 0, 0, 0]),
+    )
+
+
+def test_every_field_of_a_recognition_reaches_the_message():
+    message = conversions.match_message(recognition(), HEADER, map_name="m", num_candidates=1, total_ms=12.5)
+    assert (message.header, message.status, message.confidence) == (HEADER, PlaceMatch.MATCH, 0.75)
+    assert (message.map_name, message.reason, message.bearing_offset) == ("m", "because", 0.125)
+    assert not message.is_metric
+    assert (message.extract_ms, message.search_ms, message.rerank_ms, message.decide_ms) == (1.0, 2.0, 3.0, 4.0)
+    assert message.total_ms == 12.5
+    assert len(message.candidates) == 1
+    best = message.candidates[0]
+    assert (best.place_id, best.session, best.source) == (4, "a", "4.jpg")
+    assert (best.place_stamp.sec, best.place_stamp.nanosec) == (1, 500_000_000)
+    assert (best.num_matches, best.num_consistent, best.score) == (30, 20, 25.5)
+    assert best.similarity == pytest.approx(0.9)
+    assert best.has_pose
+    assert not best.has_geo
+    assert (best.pose.position.x, best.pose.position.y, best.pose.position.z) == (1.0, 2.0, 3.0)
+    record = conversions.match_record(message)
+    assert record["stamp_ns"] == 7_000_000_005
+    assert record["status"] == "MATCH"
+    assert record["candidates"][0]["pose"][:3] == [1.0, 2.0, 3.0]
+    assert record["latency_ms"]["total"] == 12.5
+
+
+@pytest.mark.parametrize("status", [Status.NO_MATCH, Status.AMBIGUOUS])
+def test_only_a_match_gives_a_pose_and_a_fix(status: Status):
+    assert conversions.pose_with_covariance(recognition(status, geo=GeoPoint(1.0, 2.0)), HEADER) is None
+    assert conversions.fix_message(recognition(status, geo=GeoPoint(1.0, 2.0)), HEADER) is None
+
+
+def test_pose_and_fix_of_a_match():
+    pose = conversions.pose_with_covariance(recognition(), HEADER)
+    assert pose is not None
+    assert pose.pose.covariance[7] == 2.0
+    assert pose.pose.covariance[35] == 6.0
+    assert conversions.fix_message(recognition(), HEADER) is None
+    fix = conversions.fix_message(recognition(geo=GeoPoint(10.0, 20.0, 30.0)), HEADER)
+    assert fix is not None
+    assert (fix.latitude, fix.longitude, fix.altitude) == (10.0, 20.0, 30.0)
+    assert list(fix.position_covariance) == [1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0]
+
+
+def test_a_hint_reaches_three_standard_deviations():
+    message = PoseWithCovarianceStamped()
+    message.pose.pose.position.x = 5.0
+    message.pose.covariance[0], message.pose.covariance[7] = 16.0, 25.0
+    hint = conversions.hint_from_message(message, 10.0)
+    assert (hint.position_xyz, hint.radius_m) == ((5.0, 0.0, 0.0), 15.0)
+    assert conversions.hint_from_message(message, 40.0).radius_m == 40.0
+
+
+def test_markers_show_the_match_and_vanish_without_one():
+    shown = conversions.match_markers(recognition(), HEADER).markers
+    assert [marker.action for marker in shown] == [0, 0]
+    assert shown[1].text == "MATCH 0.75"
+    assert [marker.action for marker in conversions.match_markers(recognition(Status.NO_MATCH), HEADER).markers] == [2, 2]
+    places = [candidate.place for candidate in recognition().candidates]
+    assert len(conversions.map_markers(places, "map").markers[0].points) == 1
+
+
+def raw(encoding: str, pixels: np.ndarray) -> Image:
+    height, width = pixels.shape[:2]
+    data = pixels.tobytes()
+    return Image(height=height, width=width, encoding=encoding, step=len(data) // height, data=data)
+
+
+CASES = [
+    ("rgb8", np.tile(np.array([1, 2, 3], np.uint8), (2, 4, 1)), [1, 2, 3]),
+    ("bgr8", np.tile(np.array([1, 2, 3], np.uint8), (2, 4, 1)), [3, 2, 1]),
+    ("rgba8", np.tile(np.array([1, 2, 3, 0], np.uint8), (2, 4, 1)), [1, 2, 3]),
+    ("mono8", np.full((2, 4), 9, np.uint8), [9, 9, 9]),
+    ("mono16", np.full((2, 4), 0x0908, np.uint16), [9, 9, 9]),
+    ("bayer_rggb8", np.full((4, 6), 50, np.uint8), [50, 50, 50]),
+]
+
+
+@pytest.mark.parametrize(("encoding", "pixels", "expected"), CASES)
+def test_encodings_by_rosbags_image(encoding: str, pixels: np.ndarray, expected: list[int]):
+    decoded = image_decoding.decode_message(raw(encoding, pixels), image_decoding.rosbags_decoder)
+    assert decoded.shape == (*pixels.shape[:2], 3)
+    assert decoded[1, 1].tolist() == expected
+
+
+@pytest.mark.parametrize(("encoding", "pixels", "expected"), CASES)
+def test_cv_bridge_gives_the_same_pixels(encoding: str, pixels: np.ndarray, expected: list[int]):
+    pytest.importorskip("cv_bridge")
+    try:
+        decode = image_decoding.cv_bridge_decoder()
+    except Exception as error:
+        pytest.skip(f"cv_bridge does not work here: {error}")
+    message = raw(encoding, pixels)
+    np.testing.assert_array_equal(decode(message), image_decoding.rosbags_decoder(message))
+    assert decode(message)[1, 1].tolist() == expected
+
+
+def test_compressed_images_and_what_is_no_image():
+    decode = image_decoding.rosbags_decoder
+    message = CompressedImage(format="jpeg", data=jpeg(picture(1)))
+    assert image_decoding.decode_message(message, decode).shape == (72, 96, 3)
+    with pytest.raises(ImageError, match=r"compressed image \(jpeg\) cannot be decoded"):
+        image_decoding.decode_message(CompressedImage(format="jpeg", data=b"noise"), decode)
+    with pytest.raises(ImageError, match=r"empty \(0x0 rgb8\); check the camera driver"):
+        image_decoding.decode_message(Image(encoding="rgb8"), decode)
+    with pytest.raises(ImageError, match="has 3 bytes, its step of 6 needs 12"):
+        image_decoding.decode_message(Image(width=2, height=2, step=6, encoding="rgb8", data=b"abc"), decode)
+    with pytest.raises(ImageError, match="2x2 yuv9.*use rgb8, bgr8"):
+        image_decoding.decode_message(Image(width=2, height=2, step=2, encoding="yuv9", data=b"abcd"), decode)
+
+
+def test_the_worker_takes_the_newest_and_counts_the_rest():
+    done, started, go = [], threading.Event(), threading.Event()
+
+    def process(item: int) -> None:
+        started.set()
+        go.wait(5.0)
+        done.append(item)
+
+    worker: LatestWorker[int] = LatestWorker(process, lambda error: None)
+    worker.offer(0)
+    assert started.wait(5.0)
+    for item in (1, 2, 3):
+        worker.offer(item)
+    worker.request(100)
+    go.set()
+    deadline = time.monotonic() + 5.0
+    while len(done) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.stop()
+    assert done == [0, 100, 3]
+    assert worker.dropped == 2
+
+
+def test_the_worker_survives_errors():
+    done, errors = [], []
+
+    def process(item: int) -> None:
+        if item == 1:
+            raise RuntimeError("bad item")
+        done.append(item)
+
+    worker: LatestWorker[int] = LatestWorker(process, errors.append)
+    for item in (1, 2):
+        worker.request(item)
+    deadline = time.monotonic() + 5.0
+    while not done and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.stop()
+    assert done == [2]
+    assert str(errors[0]) == "bad item"
+
+
+def test_statistics_by_hand():
+    statistics = Statistics()
+    for number in range(1, 5):
+        statistics.add_result("MATCH", Latency(float(number), 0.0, 0.0, 0.0, 10.0 * number), 100.0 + number)
+    statistics.add_error("no light", 104.0)
+    values = statistics.values(112.5)
+    # Results at 103 and 104 s are within the last ten seconds.
+    assert (values["rate_hz"], values["count_match"]) == ("0.20", "4")
+    assert (values["errors"], values["last_error"]) == ("1", "no light")
+    assert (values["extract_ms_p50"], values["total_ms_p50"]) == ("2.50", "25.00")
+    message = diagnostic_array("/place_recognizer", "cpu", b"\x01", "text", values)
+    assert {pair.key: pair.value for pair in message.status[0].values} == values
+
+
+def test_the_yaml_file_documents_every_parameter_with_its_default():
+    text = (ROOT / "config" / "localize.yaml").read_text(encoding="utf-8")
+    written = yaml.safe_load(text)["/**"]["ros__parameters"]
+    declared = {entry.name: entry.default for config in (NodeConfig, RecognizerConfig) for entry in fields(config)}
+    assert written == declared
+    unwrapped = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
+    for config in (NodeConfig, RecognizerConfig):
+        for entry in fields(config):
+            assert entry.metadata["description"].rstrip(".") in unwrapped, entry.name
+
+
+def test_fingerprint_of_the_tests_is_complete():
+    assert FINGERPRINT.global_dim == len(features([1, 0, 0, 0]).global_descriptor)

@@ -1,0 +1,368 @@
+"""The node in this process, spoken to over DDS; the model is a tiny one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
+from lifecycle_msgs.msg import State, Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image, NavSatFix  # noqa: E402
+from synthetic import jpeg, picture, tiny_extractor, tiny_weights  # noqa: E402
+from visualization_msgs.msg import MarkerArray  # noqa: E402
+
+from effovpr_ros.features.preprocessing import decode_image  # noqa: E402
+from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.geodesy import Datum  # noqa: E402
+from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
+from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.msg import PlaceMatch  # noqa: E402
+from effovpr_ros.nodes.place_recognizer import MARKER_QOS, RESULT_QOS, PlaceRecognizerNode  # noqa: E402
+from effovpr_ros.sources.frame import Frame  # noqa: E402
+from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
+
+TIMEOUT_S = 15.0
+NAME = "/place_recognizer"
+DATUM = Datum(GeoPoint(50.0, 8.0, 100.0))
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A map of eight pictures 20 m apart, one of four others, and the weights of both."""
+    folder = tmp_path_factory.mktemp("maps")
+    extractor = tiny_extractor(folder)
+    made = {"weights": tiny_weights(folder)}
+    for name, first, count in (("house", 0, 8), ("yard", 100, 4)):
+        with PlaceMap.create(folder / name, fingerprint=extractor.fingerprint, datum=DATUM) as place_map:
+            frames = [
+                Frame(f"{n}.jpg", name, n, Pose.from_yaw(20.0 * n, 0.0, 0.5), None, lambda n=n: picture(n))
+                for n in range(first, first + count)
+            ]
+            build_map(place_map, extractor, frames, BuildConfig())
+        made[name] = folder / name
+    return made
+
+
+class Harness:
+    """The node under test and a client, each spinning in a thread."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = PlaceRecognizerNode(context=self.context, parameter_overrides=overrides)
+        self.client = Node("client", context=self.context)
+        self.received: dict[str, list[Any]] = {}
+        self._threads = []
+        self._executors = [
+            MultiThreadedExecutor(3, context=self.context),
+            SingleThreadedExecutor(context=self.context),
+        ]
+        for node, executor in zip((self.node, self.client), self._executors, strict=True):
+            executor.add_node(node)
+            thread = threading.Thread(target=executor.spin, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self.images = self.client.create_publisher(Image, "/image", qos_profile_sensor_data)
+
+    def close(self) -> None:
+        for executor in self._executors:
+            executor.shutdown()
+        for thread in self._threads:
+            thread.join(5.0)
+        self.node.destroy_node()
+        self.client.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def listen(self, kind: type, topic: str, qos: Any = RESULT_QOS) -> list[Any]:
+        received: list[Any] = []
+        self.client.create_subscription(kind, topic, received.append, qos)
+        return received
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.client.create_client(kind, name)
+        assert client.wait_for_service(TIMEOUT_S), name
+        future = client.call_async(request)
+        self.wait(future.done, f"answer of {name}")
+        return future.result()
+
+    def change(self, transition: int) -> bool:
+        return self.call(ChangeState, f"{NAME}/change_state", ChangeState.Request(transition=Transition(id=transition))).success
+
+    def state(self) -> int:
+        return self.call(GetState, f"{NAME}/get_state", GetState.Request()).current_state.id
+
+    def start(self) -> None:
+        assert self.change(Transition.TRANSITION_CONFIGURE)
+        assert self.change(Transition.TRANSITION_ACTIVATE)
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.01)
+
+    def publish_until(self, message: Any, condition: Callable[[], Any], what: str, publisher: Any = None) -> None:
+        """Best effort may lose a message, so it is sent again until it shows an effect."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            (publisher or self.images).publish(message)
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def harness(maps: dict[str, Path]) -> Iterator[Callable[..., Harness]]:
+    made: list[Harness] = []
+
+    def make(**parameters: Any) -> Harness:
+        defaults = {"weights": str(maps["weights"]), "device": "cpu", "min_consensus": 0.0, "match_consensus": 0.3}
+        made.append(Harness({**defaults, **parameters}))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+def image_message(pixels: np.ndarray, sec: int = 50) -> Image:
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
+    message.header.stamp.sec = sec
+    message.header.frame_id = "camera"
+    return message
+
+
+def test_an_image_gets_its_place_pose_fix_and_picture(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]), num_candidates=3)
+    matches, poses = h.listen(PlaceMatch, f"{NAME}/match"), h.listen(PoseWithCovarianceStamped, f"{NAME}/pose")
+    fixes, markers = h.listen(NavSatFix, f"{NAME}/fix"), h.listen(MarkerArray, f"{NAME}/markers", MARKER_QOS)
+    pictures = h.listen(CompressedImage, f"{NAME}/debug_image/compressed", qos_profile_sensor_data)
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    h.start()
+    h.publish_until(image_message(picture(5)), lambda: pictures and fixes and len(markers) > 1, "all results")
+    match = matches[-1]
+    assert (match.status, match.candidates[0].place_id) == (PlaceMatch.MATCH, 5)
+    assert (match.header.stamp.sec, match.header.frame_id, match.map_name) == (50, "map", "house")
+    assert len(match.candidates) == 3
+    assert match.confidence >= 0.5
+    assert match.candidates[0].session == "house"
+    assert match.extract_ms > 0.0
+    assert match.total_ms >= match.extract_ms
+    pose = poses[-1]
+    assert pose.pose.pose.position.x == 100.0
+    assert (np.array(pose.pose.covariance).reshape(6, 6).diagonal() > 0.0).all()
+    expected = DATUM.to_geo((100.0, 0.0, 0.0))
+    assert (fixes[-1].latitude, fixes[-1].longitude) == pytest.approx((expected.latitude_deg, expected.longitude_deg))
+    assert decode_image(bytes(pictures[-1].data), "debug image").shape[1] == 1000
+    assert len(markers[0].markers[0].points) == 8
+    h.wait(lambda: any("count_match" in {pair.key for pair in d.status[0].values} for d in diagnostics), "diagnostics")
+    values = {pair.key: pair.value for pair in diagnostics[-1].status[0].values}
+    assert values["places"] == "8"
+    assert values["map"] == str(maps["house"])
+    assert {"rate_hz", "dropped_frames", "device", "last_error"} <= set(values)
+
+
+def test_the_same_image_gives_the_same_match(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    request = Localize.Request(image=image_message(picture(3)))
+    first, second = (h.call(Localize, f"{NAME}/localize", request).match for _ in range(2))
+    assert first.candidates == second.candidates
+    assert (first.status, first.confidence, first.reason) == (second.status, second.confidence, second.reason)
+
+
+def test_lifecycle_there_and_back(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    matches = h.listen(PlaceMatch, f"{NAME}/match")
+    assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+    for _ in range(2):
+        h.start()
+        assert h.state() == State.PRIMARY_STATE_ACTIVE
+        matches.clear()
+        h.publish_until(image_message(picture(1)), lambda: matches, "a match")
+        assert h.change(Transition.TRANSITION_DEACTIVATE)
+        time.sleep(0.3)
+        matches.clear()
+        h.images.publish(image_message(picture(1)))
+        time.sleep(0.3)
+        assert not matches
+        assert "not active" in h.call(Localize, f"{NAME}/localize", Localize.Request()).message
+        assert h.change(Transition.TRANSITION_CLEANUP)
+        assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert h.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert h.state() == State.PRIMARY_STATE_FINALIZED
+
+
+def test_a_missing_map_leaves_a_living_node_that_can_be_mended(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path="/nowhere/map")
+    assert not h.change(Transition.TRANSITION_CONFIGURE)
+    assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+    request = SetParameters.Request(parameters=[Parameter("map_path", value=str(maps["house"])).to_parameter_msg()])
+    assert h.call(SetParameters, f"{NAME}/set_parameters", request).results[0].successful
+    h.start()
+    assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
+
+
+def test_weights_of_another_model_are_refused(
+    harness: Callable[..., Harness], maps: dict[str, Path], tmp_path: Path
+):
+    import safetensors.torch
+
+    other = safetensors.torch.load_file(maps["weights"])
+    other["norm.bias"] += 1.0
+    safetensors.torch.save_file(other, tmp_path / "other.safetensors")
+    h = harness(map_path=str(maps["house"]), weights=str(tmp_path / "other.safetensors"))
+    assert not h.change(Transition.TRANSITION_CONFIGURE)
+    assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+
+
+def test_maps_are_replaced_while_it_runs(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness()
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    h.start()
+    request = Localize.Request(image=image_message(picture(101)))
+    assert "no map is loaded" in h.call(Localize, f"{NAME}/localize", request).message
+    h.wait(lambda: any(d.status[0].level == b"\x01" or d.status[0].level == 1 for d in diagnostics), "a warning")
+    for name, place_id in (("house", None), ("yard", 1)):
+        loaded = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=str(maps[name])))
+        assert loaded.success, loaded.message
+        match = h.call(Localize, f"{NAME}/localize", request).match
+        assert match.map_name == name
+        if place_id is not None:
+            assert (match.status, match.candidates[0].place_id) == (PlaceMatch.MATCH, place_id)
+    failed = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path="/nowhere"))
+    assert not failed.success
+    assert "does not exist" in failed.message
+    assert h.call(Localize, f"{NAME}/localize", request).match.map_name == "yard"
+
+
+def test_bad_images_are_reported_and_survived(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    diagnostics, matches = h.listen(DiagnosticArray, "/diagnostics"), h.listen(PlaceMatch, f"{NAME}/match")
+    h.start()
+    for bad, said in (
+        (Image(width=2, height=2, encoding="rgb8", step=6), "empty"),
+        (Image(width=2, height=2, encoding="yuv9", step=2, data=b"abcd"), "yuv9"),
+    ):
+        h.publish_until(bad, lambda said=said: any(said in d.status[0].message for d in diagnostics), said)
+    answer = h.call(Localize, f"{NAME}/localize", Localize.Request(image=bad))
+    assert not answer.success
+    assert "yuv9" in answer.message
+    h.publish_until(image_message(picture(4)), lambda: matches, "a match after bad images")
+
+
+def test_thresholds_change_while_it_runs_and_impossible_ones_are_refused(
+    harness: Callable[..., Harness], maps: dict[str, Path]
+):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+
+    def set_parameter(name: str, value: Any) -> Any:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return h.call(SetParameters, f"{NAME}/set_parameters", request).results[0]
+
+    request = Localize.Request(image=image_message(picture(6)))
+    assert h.call(Localize, f"{NAME}/localize", request).match.status == PlaceMatch.MATCH
+    assert set_parameter("min_score_ratio", 100.0).successful
+    assert h.call(Localize, f"{NAME}/localize", request).match.status == PlaceMatch.AMBIGUOUS
+    refused = set_parameter("match_consensus", 2.0)
+    assert not refused.successful
+    refused = set_parameter("score", "sum")
+    assert not refused.successful
+    assert "use weighted, count, spatial" in refused.reason or "use count, weighted, spatial" in refused.reason
+
+
+def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    hints = h.client.create_publisher(PoseWithCovarianceStamped, f"{NAME}/hint", RESULT_QOS)
+    h.start()
+    h.wait(lambda: hints.get_subscription_count(), "the subscription of hints")
+    hint = PoseWithCovarianceStamped()
+    hint.header.stamp.sec, hint.header.frame_id = 50, "map"
+    hint.pose.pose.position.x = 40.0
+    hints.publish(hint)
+    request = Localize.Request(image=image_message(picture(5)))
+
+    def places(stamp_s: int) -> list[int]:
+        request.image.header.stamp.sec = stamp_s
+        return [item.place_id for item in h.call(Localize, f"{NAME}/localize", request).match.candidates]
+
+    h.wait(lambda: places(50) == [2], "the hint to count")
+    # It is too old for an image ten seconds later.
+    assert places(60)[0] == 5
+    hint.header.frame_id = "odom"
+    hints.publish(hint)
+    h.wait(lambda: places(50)[0] == 5, "a hint in another frame to be ignored")
+
+
+def test_localize_waits_for_an_image_no_longer_than_asked(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    started = time.monotonic()
+    answer = h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=0.5))
+    assert 0.4 < time.monotonic() - started < 3.0
+    assert not answer.success
+    assert "no image arrived" in answer.message
+    h.publish_until(
+        image_message(picture(7)),
+        lambda: h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=0.5)).success,
+        "the image of the topic",
+    )
+
+
+def test_stale_images_are_dropped_and_counted(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]), image_transport="compressed")
+    publisher = h.client.create_publisher(CompressedImage, "/image/compressed", qos_profile_sensor_data)
+    matches, diagnostics = h.listen(PlaceMatch, f"{NAME}/match"), h.listen(DiagnosticArray, "/diagnostics")
+    h.start()
+    message = CompressedImage(format="jpeg", data=jpeg(picture(2)))
+    h.publish_until(message, lambda: matches, "a match", publisher)
+    slow = h.node._engine.recognize
+
+    def slower(*arguments: Any) -> Any:
+        time.sleep(0.2)
+        return slow(*arguments)
+
+    h.node._engine.recognize = slower
+    matches.clear()
+    for number in range(40):
+        message.header.stamp.sec = number
+        publisher.publish(message)
+        time.sleep(0.02)
+    published = time.monotonic()
+    h.wait(lambda: matches and matches[-1].header.stamp.sec == 39, "the newest image")
+    assert time.monotonic() - published < 1.0
+    assert len(matches) < 12
+    before = len(diagnostics)
+    h.wait(lambda: len(diagnostics) > before + 1, "diagnostics")
+    values = {pair.key: pair.value for pair in diagnostics[-1].status[0].values}
+    assert int(values["dropped_frames"]) > 20
+
+
+def test_max_rate_limits_the_work(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]), max_rate_hz=2.0)
+    matches = h.listen(PlaceMatch, f"{NAME}/match")
+    h.start()
+    h.publish_until(image_message(picture(2)), lambda: matches, "a match")
+    matches.clear()
+    for _ in range(30):
+        h.images.publish(image_message(picture(2)))
+        time.sleep(0.05)
+    time.sleep(0.3)
+    assert 2 <= len(matches) <= 5
