@@ -57,9 +57,7 @@ def tiny_weights(folder: Path, name: str = "vit_tiny_test_patch14") -> Path:
 def tiny_extractor(folder: Path, **options: Any) -> FeatureExtractor:
     """An extractor that takes milliseconds."""
     config = {"image_size": 56, "min_attention": 0.0, "device": "cpu", **options}
-    return FeatureExtractor(
-        ExtractorConfig(model="vit_tiny_test_patch14", weights=str(tiny_weights(folder)), **config)
-    )
+    return FeatureExtractor(ExtractorConfig(model="vit_tiny_test_patch14", weights=str(tiny_weights(folder)), **config))
 
 
 def picture(seed: int, width: int = 96, height: int = 72) -> NDArray[np.uint8]:

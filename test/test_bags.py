@@ -184,5 +184,5 @@ def test_bayer_images_are_demosaiced():
 def test_images_that_are_too_short_or_unknown_are_named():
     with pytest.raises(ImageError, match=r"2x2 rgb8 at 5\.000 s has 3 bytes, its step needs 12"):
         image_from_message(Raw("rgb8", np.zeros(3, np.uint8), 6))
-    with pytest.raises(ImageError, match="32FC7.*cannot be converted"):
+    with pytest.raises(ImageError, match=r"32FC7.*cannot be converted"):
         image_from_message(Raw("32FC7", np.zeros(112, np.uint8), 56))

@@ -42,7 +42,9 @@ def frame(number: int, pose: Pose | None = None, *, session: str = "a", unreadab
 def test_keyframes_by_distance_and_by_angle(place_map: PlaceMap, extractor: FeatureExtractor):
     yaws = [0, 0, 0, 0, 0, 40, 40]
     xs = [0.0, 0.4, 0.9, 1.0, 1.5, 1.6, 2.6]
-    frames = [frame(i, Pose.from_yaw(x, 0.0, math.radians(yaw))) for i, (x, yaw) in enumerate(zip(xs, yaws, strict=True))]
+    frames = [
+        frame(i, Pose.from_yaw(x, 0.0, math.radians(yaw))) for i, (x, yaw) in enumerate(zip(xs, yaws, strict=True))
+    ]
     report = build_map(place_map, extractor, frames, BuildConfig(spacing_m=1.0, spacing_deg=30.0))
     # 3 is 1 m from 0; 5 is turned by 40 degrees; 6 is 1 m from 5.
     assert [place.source for place in place_map.places()] == ["0.jpg", "3.jpg", "5.jpg", "6.jpg"]

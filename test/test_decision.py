@@ -193,6 +193,13 @@ def test_covariance_wraps_yaw_and_weights_by_similarity_without_scores():
     assert pose_covariance(ranked, CONFIG)[5, 5] == pytest.approx(0.17**2 + 0.02)
 
 
+def test_an_unknown_heading_is_published_as_unknown():
+    photo = Candidate(place(1, pose_at(3.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
+    np.testing.assert_allclose(np.diag(pose_covariance([photo], CONFIG)), [0.25] * 3 + [math.pi**2] * 3)
+    turned = Candidate(place(1, pose_at(3.0, yaw=1.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
+    assert pose_covariance([turned], CONFIG)[5, 5] == pytest.approx(0.17**2)
+
+
 def test_covariance_is_diagonal_positive_definite_and_symmetric():
     rng = np.random.default_rng(0)
     ranked = [

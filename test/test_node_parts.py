@@ -105,7 +105,10 @@ def test_markers_show_the_match_and_vanish_without_one():
     shown = conversions.match_markers(recognition(), HEADER).markers
     assert [marker.action for marker in shown] == [0, 0]
     assert shown[1].text == "MATCH 0.75"
-    assert [marker.action for marker in conversions.match_markers(recognition(Status.NO_MATCH), HEADER).markers] == [2, 2]
+    assert [marker.action for marker in conversions.match_markers(recognition(Status.NO_MATCH), HEADER).markers] == [
+        2,
+        2,
+    ]
     places = [candidate.place for candidate in recognition().candidates]
     assert len(conversions.map_markers(places, "map").markers[0].points) == 1
 
@@ -155,7 +158,7 @@ def test_compressed_images_and_what_is_no_image():
         image_decoding.decode_message(Image(encoding="rgb8"), decode)
     with pytest.raises(ImageError, match="has 3 bytes, its step of 6 needs 12"):
         image_decoding.decode_message(Image(width=2, height=2, step=6, encoding="rgb8", data=b"abc"), decode)
-    with pytest.raises(ImageError, match="2x2 yuv9.*use rgb8, bgr8"):
+    with pytest.raises(ImageError, match=r"2x2 yuv9.*use rgb8, bgr8"):
         image_decoding.decode_message(Image(width=2, height=2, step=2, encoding="yuv9", data=b"abcd"), decode)
 
 

@@ -122,7 +122,9 @@ def test_pca_is_stored_with_the_map(tmp_path: Path):
             place_map.fit_pca(5)
     with PlaceMap.open(folder, writable=True) as place_map:
         assert place_map.global_dim == 2
-        assert place_map.search(new_place(3).features.global_descriptor, 1)[0].similarity == pytest.approx(1.0, abs=1e-3)
+        assert place_map.search(new_place(3).features.global_descriptor, 1)[0].similarity == pytest.approx(
+            1.0, abs=1e-3
+        )
         place_map.add([new_place(12)])
         place_map.flush()
     with PlaceMap.open(folder) as place_map:
@@ -198,7 +200,7 @@ def test_damage_inside_is_found(folder: Path):
         problems = place_map.check()
         assert any("place 2 (2.jpg)" in line for line in problems)
         assert any("local descriptors of place 4" in line for line in problems)
-        with pytest.raises(MapError, match="place 4 .* are damaged"):
+        with pytest.raises(MapError, match=r"place 4 .* are damaged"):
             place_map.local_features([1, 4])
 
 

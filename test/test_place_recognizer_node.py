@@ -32,7 +32,8 @@ from effovpr_ros.mapping.geodesy import Datum  # noqa: E402
 from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
-from effovpr_ros.nodes.place_recognizer import MARKER_QOS, RESULT_QOS, PlaceRecognizerNode  # noqa: E402
+from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS  # noqa: E402
+from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
 
@@ -102,7 +103,9 @@ class Harness:
         return future.result()
 
     def change(self, transition: int) -> bool:
-        return self.call(ChangeState, f"{NAME}/change_state", ChangeState.Request(transition=Transition(id=transition))).success
+        return self.call(
+            ChangeState, f"{NAME}/change_state", ChangeState.Request(transition=Transition(id=transition))
+        ).success
 
     def state(self) -> int:
         return self.call(GetState, f"{NAME}/get_state", GetState.Request()).current_state.id
@@ -219,9 +222,7 @@ def test_a_missing_map_leaves_a_living_node_that_can_be_mended(harness: Callable
     assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
 
 
-def test_weights_of_another_model_are_refused(
-    harness: Callable[..., Harness], maps: dict[str, Path], tmp_path: Path
-):
+def test_weights_of_another_model_are_refused(harness: Callable[..., Harness], maps: dict[str, Path], tmp_path: Path):
     import safetensors.torch
 
     other = safetensors.torch.load_file(maps["weights"])

@@ -85,8 +85,7 @@ def test_vectorised_consensus_equals_naive_windows(seed: int):
     query = LocalFeatures(np.zeros((30, 2), np.int8), rng.integers(0, 23, (30, 2)).astype(np.uint8))
     sizes = [25, 0, 4, 40]
     candidates = [
-        LocalFeatures(np.zeros((size, 2), np.int8), rng.integers(0, 23, (size, 2)).astype(np.uint8))
-        for size in sizes
+        LocalFeatures(np.zeros((size, 2), np.int8), rng.integers(0, 23, (size, 2)).astype(np.uint8)) for size in sizes
     ]
     index = np.stack([rng.integers(-1, size, 30) if size else np.full(30, -1) for size in sizes])
     votes, displacements = spatial_consensus(query, candidates, BatchMatches(index, np.ones((4, 30), np.float32)))

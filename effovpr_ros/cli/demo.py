@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -82,10 +83,18 @@ def _record(options: argparse.Namespace) -> None:
         floor = level.free_floor()
         for bag, waypoints, config, disturbed in wanted:
             poses = plan_drive(floor, waypoints, config)
+            unfinished = bag.with_name(f"{bag.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
             with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
                 recording.record_drive(
-                    level, poses, bag, disturbed=disturbed, seed=config.seed, progress=lambda done: bar.update(done)
+                    level,
+                    poses,
+                    unfinished,
+                    disturbed=disturbed,
+                    seed=config.seed,
+                    progress=lambda done: bar.update(done),
                 )
+            unfinished.rename(bag)
 
 
 def _build_map(options: argparse.Namespace) -> None:

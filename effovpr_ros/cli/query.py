@@ -69,6 +69,7 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
                 "stamp_ns": candidate.place.stamp_ns,
                 "similarity": candidate.similarity,
                 "num_matches": candidate.num_matches,
+                "num_consistent": candidate.num_consistent,
                 "score": candidate.score,
                 "position_xyz": candidate.place.pose.position_xyz if candidate.place.pose else None,
                 "quat_xyzw": candidate.place.pose.quat_xyzw if candidate.place.pose else None,
@@ -94,5 +95,6 @@ def _print(result: dict[str, Any]) -> None:
             where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
         print(
             f"  place {candidate['place_id']} {candidate['session']}/{candidate['source']}{where}: "
-            f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches"
+            f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches, "
+            f"{candidate['num_consistent']} consistent"
         )

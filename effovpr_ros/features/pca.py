@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import faiss
@@ -36,6 +37,18 @@ class PcaProjection:
         projected = (descriptors - self.mean) @ self.components.T
         norm = np.linalg.norm(projected, axis=-1, keepdims=True)
         return np.asarray(projected / np.maximum(norm, 1e-12), dtype=np.float32)
+
+    def to_bytes(self) -> bytes:
+        """NumPy's npz format."""
+        buffer = io.BytesIO()
+        np.savez(buffer, mean=self.mean, components=self.components)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PcaProjection:
+        """Inverse of `to_bytes`."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return cls(stored["mean"], stored["components"])
 
 
 def fit_pca(descriptors: NDArray[np.float32], dimension: int) -> PcaProjection:

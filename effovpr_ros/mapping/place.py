@@ -99,6 +99,11 @@ class Place:
     geo: GeoPoint | None
     image_size_wh: tuple[int, int]
 
+    @property
+    def has_heading(self) -> bool:
+        """Whether the orientation is known: geo-tags without a heading give poses that are not turned at all."""
+        return self.pose is not None and not (self.geo is not None and self.pose.quat_xyzw == (0.0, 0.0, 0.0, 1.0))
+
 
 @dataclass(frozen=True)
 class NewPlace:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import DescriptorIndex
+from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
@@ -39,8 +38,9 @@ class PlaceMap:
         self._store = store
         self._writable = writable
         self._places = store.places()
-        self._pca = _pca_from_bytes(store.get_property(_PCA_PROPERTY))
-        self._cache = _LocalCache(_CACHE_BYTES)
+        stored_pca = store.get_property(_PCA_PROPERTY)
+        self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
+        self._cache = LocalCache(_CACHE_BYTES)
         self._index = self._load_index()
 
     @classmethod
@@ -312,9 +312,7 @@ class PlaceMap:
         self._require_writable()
         descriptors = self.global_descriptors()
         self._pca = fit_pca(descriptors, dimension)
-        buffer = io.BytesIO()
-        np.savez(buffer, mean=self._pca.mean, components=self._pca.components)
-        self._store.set_property(_PCA_PROPERTY, buffer.getvalue())
+        self._store.set_property(_PCA_PROPERTY, self._pca.to_bytes())
         self._index = DescriptorIndex(dimension)
         self._index.add(self._project(descriptors))
         self.flush()
@@ -376,34 +374,3 @@ class PlaceMap:
             _logger.warning("%s %s; it is rebuilt from %s", path, reason, STORE_NAME)
             index.add(self._project(self.global_descriptors()))
         return index
-
-
-class _LocalCache:
-    """Least recently used local features, bounded in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[int, LocalFeatures] = OrderedDict()
-
-    def __contains__(self, place_id: int) -> bool:
-        return place_id in self._entries
-
-    def get(self, place_id: int) -> LocalFeatures:
-        self._entries.move_to_end(place_id)
-        return self._entries[place_id]
-
-    def put_all(self, features: dict[int, LocalFeatures]) -> None:
-        for place_id, local in features.items():
-            self._entries[place_id] = local
-            self._bytes += local.codes.nbytes + local.cells_xy.nbytes
-        while self._bytes > self._max_bytes and self._entries:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.codes.nbytes + oldest.cells_xy.nbytes
-
-
-def _pca_from_bytes(data: bytes | None) -> PcaProjection | None:
-    if data is None:
-        return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        return PcaProjection(stored["mean"], stored["components"])

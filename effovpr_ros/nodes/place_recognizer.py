@@ -15,35 +15,23 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
 from effovpr_ros.errors import EffoVPRError
-from effovpr_ros.features.preprocessing import RgbImage, decode_image
-from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.image_decoding import decode_message, make_decoder
+from effovpr_ros.nodes.outputs import RESULT_QOS, SENSOR_QOS, Outputs
 from effovpr_ros.nodes.parameters import NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
-from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer import Hint
 from effovpr_ros.srv import LoadMap, Localize
 
-SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-RESULT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-MARKER_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST,
-    depth=10,
-    reliability=QoSReliabilityPolicy.RELIABLE,
-    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
-)
 _DIAGNOSTICS_PERIOD_S = 1.0
 _DEFAULT_TIMEOUT_S = 5.0
 _ERROR_IS_RECENT_S = 5.0
@@ -137,13 +125,7 @@ class PlaceRecognizerNode(LifecycleNode):
         # ~/localize waits for the worker, so it must not hold up anything else.
         services = ReentrantCallbackGroup()
         compressed = self._config.image_transport == "compressed"
-        self._outputs = {
-            "match": self.create_lifecycle_publisher(PlaceMatch, "~/match", RESULT_QOS),
-            "pose": self.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", RESULT_QOS),
-            "fix": self.create_lifecycle_publisher(NavSatFix, "~/fix", RESULT_QOS),
-            "debug": self.create_lifecycle_publisher(CompressedImage, "~/debug_image/compressed", SENSOR_QOS),
-            "markers": self.create_lifecycle_publisher(MarkerArray, "~/markers", MARKER_QOS),
-        }
+        self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
         topic, kind = ("image/compressed", CompressedImage) if compressed else ("image", Image)
         self._entities = (
@@ -161,8 +143,7 @@ class PlaceRecognizerNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
-            for publisher in self._outputs.values():
-                self.destroy_publisher(publisher)
+            self._outputs.destroy()
             self.destroy_publisher(self._diagnostics)
             *subscriptions, localize, load_map, timer = self._entities
             for subscription in subscriptions:
@@ -244,58 +225,21 @@ class PlaceRecognizerNode(LifecycleNode):
             image = decode_message(query.message, self._decode)
             recognition, place_map, recognizer = self._engine.recognize(image, self._current_hint(query.message.header))
             header = Header(stamp=query.message.header.stamp, frame_id=place_map.frame_id)
-            query.match = self._publish(recognition, place_map, header, query.received_s)
+            query.match = conversions.match_message(
+                recognition,
+                header,
+                map_name=place_map.name,
+                num_candidates=self._config.num_candidates,
+                total_ms=(time.monotonic() - query.received_s) * 1e3,
+            )
+            self._outputs.publish(query.match, recognition)
             self._statistics.add_result(recognition.status.name, recognition.latency_ms, time.monotonic())
-            if self._outputs["debug"].get_subscription_count():
-                self._publish_debug_image(image, recognition, place_map, recognizer, query.message.header)
+            self._outputs.publish_debug_image(image, recognition, place_map, recognizer, query.message.header)
         except EffoVPRError as error:
             query.error = str(error)
             self._report(query.error)
         finally:
             query.answered.set()
-
-    def _publish(self, recognition: Recognition, place_map: PlaceMap, header: Header, received_s: float) -> PlaceMatch:
-        match = conversions.match_message(
-            recognition,
-            header,
-            map_name=place_map.name,
-            num_candidates=self._config.num_candidates,
-            total_ms=(time.monotonic() - received_s) * 1e3,
-        )
-        self._outputs["match"].publish(match)
-        pose = conversions.pose_with_covariance(recognition, header)
-        if pose is not None:
-            self._outputs["pose"].publish(pose)
-        fix = conversions.fix_message(recognition, header)
-        if fix is not None:
-            self._outputs["fix"].publish(fix)
-        if self._outputs["markers"].get_subscription_count():
-            self._outputs["markers"].publish(conversions.match_markers(recognition, header))
-        return match
-
-    def _publish_debug_image(
-        self,
-        image: RgbImage,
-        recognition: Recognition,
-        place_map: PlaceMap,
-        recognizer: PlaceRecognizer,
-        header: Header,
-    ) -> None:
-        if not recognition.candidates:
-            return
-        best = recognition.candidates[0].place
-        thumbnail = decode_image(place_map.thumbnail(best.place_id), f"thumbnail of place {best.place_id}")
-        cells = recognizer.matched_cells(recognition.features, best.place_id)
-        picture = draw_matches(
-            image,
-            thumbnail,
-            *cells,
-            recognition.features.grid_wh,
-            status=recognition.status,
-            caption=f"{recognition.confidence:.2f}  {best.session} {best.source}  {recognition.reason}",
-        )
-        message = CompressedImage(header=header, format="jpeg", data=make_thumbnail(picture, WIDTH_PX))
-        self._outputs["debug"].publish(message)
 
     def _current_hint(self, header: Header) -> Hint | None:
         """The last hint, if it is in the map's frame and not older than `hint_timeout_s` beside the image."""
@@ -329,8 +273,7 @@ class PlaceRecognizerNode(LifecycleNode):
     def _publish_map_markers(self) -> None:
         place_map = self._engine.place_map if self._engine else None
         if place_map is not None:
-            markers = conversions.map_markers(place_map.places(), place_map.frame_id)
-            self._outputs["markers"].publish(markers)
+            self._outputs.publish_map(place_map)
 
     def _on_diagnostics(self) -> None:
         now_s = time.monotonic()

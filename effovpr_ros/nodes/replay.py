@@ -32,6 +32,8 @@ _RECORD_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSRelia
 _START_TIMEOUT_S = 30.0
 _TRANSITION_TIMEOUT_S = 120.0
 _QUIET_S = 3.0
+# Discovery on a busy machine takes a second or two; an image published before it is lost.
+_DISCOVERY_S = 4.0
 
 
 class MatchRecorder(Node):
@@ -106,6 +108,7 @@ def replay(options: argparse.Namespace) -> int:
         "rate": f"{options.rate:.6f}",
         "topics": f"['{options.image_topic}']",
         "clock": "false",
+        "start_delay_s": f"{_DISCOVERY_S}",
     }
     with (
         Path(options.out).open("w", encoding="utf-8") as out,

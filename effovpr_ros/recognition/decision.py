@@ -172,7 +172,8 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
     Supporters are the candidates within `same_place_radius_m` that have poses, weighted by score (by
     similarity if nothing was re-ranked). The spread of x, y, z and yaw is taken about the best candidate,
     since that is the pose published, and added to the floor of `min_position_std_m` and `min_yaw_std_rad`.
-    Roll and pitch have the floor alone. Diagonal, hence positive definite and without negative entries,
+    Roll and pitch have the floor alone; where the best place's heading is unknown, all three angles have a standard
+    deviation of pi. Diagonal, hence positive definite and without negative entries,
     which Nav2's AMCL rejects.
 
     Args:
@@ -197,7 +198,8 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
         offset_xyz = np.subtract(pose.position_xyz, best.position_xyz)
         spread += weight * np.square([*offset_xyz, 0.0, 0.0, turn_rad])
         total += weight
-    floor = np.square([config.min_position_std_m] * 3 + [config.min_yaw_std_rad] * 3)
+    angle_std = config.min_yaw_std_rad if candidates[0].place.has_heading else math.pi
+    floor = np.square([config.min_position_std_m] * 3 + [angle_std] * 3)
     return np.asarray(np.diag(floor + (spread / total if total > 0.0 else 0.0)), dtype=np.float64)
 
 

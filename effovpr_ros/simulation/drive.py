@@ -141,7 +141,7 @@ def _shortest_path(floor: FreeFloor, start: tuple[int, int], goal: tuple[int, in
 
 
 def _smooth(path: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moving average over about a metre; the ends stay."""
+    """Moving average over some two metres, which pulls the ends in by half a metre."""
     width = 5
     padded = np.concatenate([np.repeat(path[:1], width, 0), path, np.repeat(path[-1:], width, 0)])
     kernel = np.full(2 * width + 1, 1.0 / (2 * width + 1))

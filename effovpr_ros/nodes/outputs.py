@@ -1,0 +1,86 @@
+"""What `place_recognizer` publishes of a recognition, each only where somebody may need it."""
+
+from __future__ import annotations
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, NavSatFix
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from effovpr_ros.features.preprocessing import RgbImage, decode_image
+from effovpr_ros.mapping.builder import make_thumbnail
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.msg import PlaceMatch
+from effovpr_ros.nodes import conversions
+from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
+from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+
+SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+RESULT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+MARKER_QOS = QoSProfile(
+    history=QoSHistoryPolicy.KEEP_LAST,
+    depth=10,
+    reliability=QoSReliabilityPolicy.RELIABLE,
+    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+class Outputs:
+    """The publishers of one configured node; silent while the node is inactive."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Advertise."""
+        self._node = node
+        self._match = node.create_lifecycle_publisher(PlaceMatch, "~/match", RESULT_QOS)
+        self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", RESULT_QOS)
+        self._fix = node.create_lifecycle_publisher(NavSatFix, "~/fix", RESULT_QOS)
+        self._debug = node.create_lifecycle_publisher(CompressedImage, "~/debug_image/compressed", SENSOR_QOS)
+        self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", MARKER_QOS)
+
+    def destroy(self) -> None:
+        """Withdraw the topics."""
+        for publisher in (self._match, self._pose, self._fix, self._debug, self._markers):
+            self._node.destroy_publisher(publisher)
+
+    def publish(self, match: PlaceMatch, recognition: Recognition) -> None:
+        """Publish a match, and the pose, fix and markers that follow from it."""
+        self._match.publish(match)
+        pose = conversions.pose_with_covariance(recognition, match.header)
+        if pose is not None:
+            self._pose.publish(pose)
+        fix = conversions.fix_message(recognition, match.header)
+        if fix is not None:
+            self._fix.publish(fix)
+        if self._markers.get_subscription_count():
+            self._markers.publish(conversions.match_markers(recognition, match.header))
+
+    def publish_map(self, place_map: PlaceMap) -> None:
+        """Publish all places as markers; late subscribers get them too."""
+        self._markers.publish(conversions.map_markers(place_map.places(), place_map.frame_id))
+
+    def publish_debug_image(
+        self,
+        image: RgbImage,
+        recognition: Recognition,
+        place_map: PlaceMap,
+        recognizer: PlaceRecognizer,
+        header: Header,
+    ) -> None:
+        """Draw the query beside the best place, if anybody listens."""
+        if not recognition.candidates or not self._debug.get_subscription_count():
+            return
+        best = recognition.candidates[0].place
+        thumbnail = decode_image(place_map.thumbnail(best.place_id), f"thumbnail of place {best.place_id}")
+        cells = recognizer.matched_cells(recognition.features, best.place_id)
+        picture = draw_matches(
+            image,
+            thumbnail,
+            *cells,
+            recognition.features.grid_wh,
+            status=recognition.status,
+            caption=f"{recognition.confidence:.2f}  {best.session} {best.source}  {recognition.reason}",
+        )
+        message = CompressedImage(header=header, format="jpeg", data=make_thumbnail(picture, WIDTH_PX))
+        self._debug.publish(message)

@@ -1,0 +1,115 @@
+"""The command line as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from synthetic import picture, tiny_weights
+
+from effovpr_ros.cli.main import main, make_parser
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = ["image,x,y,yaw_deg,latitude,longitude"]
+    for number in range(6):
+        Image.fromarray(picture(number)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{20 * number},0,0,50.0,{8 + number * 0.001}")
+    (folder / "broken.png").write_bytes(b"noise")
+    rows.append("broken.png,0,50,0,,")
+    (folder / "poses.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def build(photos: Path, folder: Path, *more: str) -> int:
+    weights = tiny_weights(photos.parent)
+    model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--t1", "0.0"]
+    return main(["map", "build", str(folder), str(photos), "--table", str(photos / "poses.csv"), *model, *more])
+
+
+def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "map"
+    assert build(photos, folder) == 0
+    printed = capsys.readouterr()
+    assert "map map: 6 places, 6 new" in printed.out
+    assert "1 unreadable" in printed.out
+    assert "unreadable: broken.png" in printed.err
+
+    assert build(photos, folder, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["added"], again["already_present"], again["places"]) == (0, 6, 6)
+
+    assert main(["map", "info", str(folder), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["places"], info["with_pose"], info["with_geo_tag"]) == (6, 6, 6)
+    assert info["model"]["architecture"] == "vit_tiny_test_patch14"
+    assert info["bytes"]["local_descriptors"] > 0
+
+    assert main(["map", "check", str(folder)]) == 0
+    assert "6 places, all sound" in capsys.readouterr().out
+
+    query = [
+        str(photos / "4.png"),
+        str(photos / "2.png"),
+        "--weights",
+        str(tmp_path / "vit_tiny_test_patch14.safetensors"),
+    ]
+    assert main(["query", str(folder), *query, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["results"]
+    assert [answer["candidates"][0]["source"] for answer in answers] == ["4.png", "2.png"]
+    assert main(["query", str(folder), *query]) == 0
+    assert "4.png" in capsys.readouterr().out
+
+    assert main(["map", "export", str(folder), str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "places.geojson").is_file()
+
+
+def test_failed_work_exits_with_1_and_says_why(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["map", "info", str(tmp_path / "gone")]) == 1
+    assert "does not exist; build one" in capsys.readouterr().err
+    assert main(["map", "build", str(tmp_path / "map"), str(tmp_path / "gone")]) == 1
+    assert "image folder" in capsys.readouterr().err
+    assert build(photos, tmp_path / "map") == 0
+    capsys.readouterr()
+    assert main(["query", str(tmp_path / "map"), str(photos / "0.png"), "--weights", str(tmp_path / "none.pth")]) == 1
+    assert "none.pth does not exist" in capsys.readouterr().err
+    (tmp_path / "map" / "index.faiss").write_bytes(b"noise")
+    assert main(["map", "check", str(tmp_path / "map")]) == 1
+    assert "index.faiss" in capsys.readouterr().out
+
+
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):
+    for arguments in ([], ["map"], ["fly"], ["query"], ["map", "build", "a", "b", "--kind", "kml"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+    assert "usage: effovpr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["map", "build"], ["map", "info"], ["map", "check"], ["map", "export"], ["query"], ["demo"], ["doctor"]]
+)
+def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        make_parser().parse_args([*command, "--help"])
+    assert stopped.value.code == 0
+    assert f"example: effovpr {' '.join(command)}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_doctor_says_what_is_here(capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor"]) in (0, 1)
+    printed = capsys.readouterr().out
+    for part in ("torch", "timm", "faiss", "rclpy", "weights"):
+        assert part in printed
+
+
+def test_the_demo_says_which_part_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["demo", "map", "--out", str(tmp_path)]) == 1
+    assert f"run `effovpr demo record --out {tmp_path}`" in capsys.readouterr().err
+    assert main(["demo", "report", "--out", str(tmp_path)]) == 1
+    assert "run `effovpr demo replay" in capsys.readouterr().err

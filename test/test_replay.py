@@ -1,0 +1,159 @@
+"""End to end over DDS, each part a process of its own: bag player, lifecycle node, recorder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from synthetic import picture  # noqa: E402
+
+from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
+from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.place import Pose  # noqa: E402
+from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.nodes import replay  # noqa: E402
+from effovpr_ros.sources.bag_writer import BagWriter  # noqa: E402
+from effovpr_ros.sources.frame import Frame  # noqa: E402
+
+SECOND = 10**9
+TOPIC = "/camera/compressed"
+PLACES = 6
+
+
+def scene(number: int) -> np.ndarray:
+    return picture(number, 320, 240)
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bag of six scenes, one a second, and a fixed stamp."""
+    path = tmp_path_factory.mktemp("bags") / "drive"
+    with BagWriter(path) as writer:
+        for number in range(PLACES):
+            writer.write_image(TOPIC, (1000 + number) * SECOND, scene(number), "camera")
+    return path
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, offline_extractor: FeatureExtractor) -> Path:
+    """A map of the six scenes, 20 m apart."""
+    folder = tmp_path_factory.mktemp("maps") / "house"
+    with PlaceMap.create(folder, fingerprint=offline_extractor.fingerprint) as place_map:
+        frames = [
+            Frame(f"{n}.jpg", "first", n, Pose.from_yaw(20.0 * n, 0.0, 0.0), None, lambda n=n: scene(n))
+            for n in range(PLACES)
+        ]
+        build_map(place_map, offline_extractor, frames, BuildConfig())
+    return folder
+
+
+def test_a_bag_through_the_node(house: Path, drive: Path, tmp_path: Path):
+    out = tmp_path / "matches.jsonl"
+    arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--device", "cpu"]
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    # A frame a second is slower than the node: none is dropped, and each keeps its stamp.
+    assert [record["stamp_ns"] for record in records] == [(1000 + n) * SECOND for n in range(PLACES)]
+    for number, record in enumerate(records):
+        assert record["candidates"][0]["place_id"] == number
+        assert record["status"] == "MATCH", record["reason"]
+        assert record["candidates"][0]["pose"][:3] == [20.0 * number, 0.0, 0.0]
+        assert record["latency_ms"]["total"] >= record["latency_ms"]["extract"] > 0.0
+    assert f"{PLACES} answers" in done.stdout
+
+
+def test_a_replay_without_a_map_fails_with_the_nodes_reason(drive: Path, tmp_path: Path):
+    arguments = ["--map", tmp_path / "gone", "--bag", drive, "--image-topic", TOPIC, "--out", tmp_path / "m.jsonl"]
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "refused to configure" in done.stderr
+    assert "does not exist; build one" in done.stderr + done.stdout
+
+
+def play(bag: Path, seconds: float, **parameters: str) -> tuple[list[tuple[float, CompressedImage]], list[int], int]:
+    """Run the player as a process; returns received images with their time, clocks in ns, and its exit code."""
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.bag_player", "--ros-args", "-p", f"bag_path:={bag}"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("listener", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    images: list[tuple[float, CompressedImage]] = []
+    clocks: list[int] = []
+    node.create_subscription(CompressedImage, TOPIC, lambda m: images.append((time.monotonic(), m)), 10)
+    node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * SECOND + m.clock.nanosec), 10)
+    try:
+        with subprocess.Popen(command) as process:
+            deadline = time.monotonic() + seconds
+            while process.poll() is None and time.monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.1)
+            process.terminate()
+            process.wait(10.0)
+            return images, clocks, process.returncode
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def test_the_player_keeps_the_timing_and_gives_the_clock(drive: Path):
+    images, clocks, code = play(drive, 60.0, rate="4.0", start_delay_s="4.0")
+    assert code == 0
+    assert [message.header.stamp.sec for _, message in images] == [1000 + n for n in range(PLACES)]
+    steps = np.diff([received for received, _ in images])
+    assert np.median(steps) == pytest.approx(0.25, abs=0.05)
+    assert clocks == sorted(clocks)
+    assert clocks[0] >= 1000 * SECOND
+    assert clocks[-1] == (1000 + PLACES - 1) * SECOND
+    assert len(clocks) > 30
+
+
+def test_the_player_loops(drive: Path):
+    images, _, _ = play(drive, 12.0, rate="20.0", loop="true", clock="false")
+    stamps = [message.header.stamp.sec for _, message in images]
+    assert len(stamps) > 2 * PLACES
+    end = stamps.index(1000 + PLACES - 1)
+    assert stamps[end + 1 : end + 1 + PLACES] == [1000 + n for n in range(PLACES)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"bag_path": "/nowhere"}, "bag '/nowhere' does not exist; set the parameter bag_path"),
+        ({"topics": "['/other']"}, "has no topic /other; it has /camera/compressed (sensor_msgs/msg/CompressedImage)"),
+    ],
+)
+def test_the_player_says_what_is_wrong(drive: Path, parameters: dict[str, str], said: str):
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.bag_player", "--ros-args"]
+    for name, value in {"bag_path": str(drive), **parameters}.items():
+        command += ["-p", f"{name}:={value}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_a_replay_is_kept_away_from_robots(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    environment = replay.isolated_environment()
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert 1 <= int(environment["ROS_DOMAIN_ID"]) <= 100
+    assert {**environment, "PATH": ""} == {**os.environ, **environment, "PATH": ""}
+    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+    assert replay.isolated_environment()["ROS_DOMAIN_ID"] == "42"
