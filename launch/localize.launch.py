@@ -3,7 +3,7 @@
 ros2 launch effovpr_ros localize.launch.py map:=/path/to/map image_topic:=/camera/image_raw
 """
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
@@ -18,17 +18,18 @@ from launch import LaunchDescription
 ARGUMENTS = {
     "map": ("", "Map directory; empty: as in the config file, or later by ~/load_map."),
     "image_topic": ("/camera/image_raw", "Camera topic; of the raw image, also with transport compressed."),
-    "image_transport": ("raw", "raw or compressed (image_topic/compressed)."),
+    "image_transport": ("", "raw or compressed (image_topic/compressed); empty: as in the config file."),
     "config": (
         PathJoinSubstitution([FindPackageShare("effovpr_ros"), "config", "localize.yaml"]),
         "Parameter file; the other arguments take precedence over it.",
     ),
-    "device": ("auto", "auto, cpu, cuda or cuda:N."),
+    "device": ("", "auto, cpu, cuda or cuda:N; empty: as in the config file."),
     "namespace": ("", "Namespace of the node."),
     "use_sim_time": ("false", "Take time from /clock, as a played bag gives it."),
     "autostart": ("true", "Configure and activate at once."),
     "debug_view": ("false", "Show query and match side by side (needs rqt_image_view)."),
 }
+PARAMETER_OF_ARGUMENT = {"map": "map_path", "image_transport": "image_transport", "device": "device"}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -36,22 +37,24 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=launch_nodes)])
+
+
+def launch_nodes(context):
     value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
+    # Arguments that were not given must not overwrite the config file.
+    given = {
+        parameter: ParameterValue(value[argument], value_type=str)
+        for argument, parameter in PARAMETER_OF_ARGUMENT.items()
+        if value[argument].perform(context)
+    }
     recognizer = LifecycleNode(
         package="effovpr_ros",
         executable="place_recognizer",
         name="place_recognizer",
         namespace=value["namespace"],
         output="screen",
-        parameters=[
-            value["config"],
-            {
-                "map_path": ParameterValue(value["map"], value_type=str),
-                "image_transport": ParameterValue(value["image_transport"], value_type=str),
-                "device": ParameterValue(value["device"], value_type=str),
-                "use_sim_time": ParameterValue(value["use_sim_time"], value_type=bool),
-            },
-        ],
+        parameters=[value["config"], given, {"use_sim_time": ParameterValue(value["use_sim_time"], value_type=bool)}],
         remappings=[("image", value["image_topic"]), ("image/compressed", [value["image_topic"], "/compressed"])],
     )
 
@@ -70,8 +73,7 @@ def generate_launch_description() -> LaunchDescription:
     debug_view = Node(
         package="rqt_image_view",
         executable="rqt_image_view",
-        arguments=["/place_recognizer/debug_image/compressed"],
+        arguments=[[value["namespace"], "/place_recognizer/debug_image/compressed"]],
         condition=IfCondition(value["debug_view"]),
     )
-    configure = change(Transition.TRANSITION_CONFIGURE)
-    return LaunchDescription([*arguments, recognizer, activate_when_configured, configure, debug_view])
+    return [recognizer, activate_when_configured, change(Transition.TRANSITION_CONFIGURE), debug_view]

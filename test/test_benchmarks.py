@@ -1,0 +1,207 @@
+"""Speed and size with the offline model: `make bench`. Ratios are taken within one run on one machine."""
+
+from __future__ import annotations
+
+import io
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from synthetic import picture
+
+from effovpr_ros.features.codes import MAX_CODE
+from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.preprocessing import preprocess
+from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.place import NewPlace, Pose
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.sources.frame import Frame
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
+GRID = 23
+
+
+def median_ms(function: Callable[[], object], repeat: int = 15) -> float:
+    function()
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        function()
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times)
+
+
+def report(name: str, wanted: str, reached: str) -> None:
+    print(f"\n{name:60} wanted {wanted:14} reached {reached}")
+
+
+def backbone_ms(extractor: FeatureExtractor, batch: int) -> float:
+    """One bare forward pass of the ViT: no facets, no attention to [CLS], no preprocessing."""
+    pixels = preprocess([picture(0, 640, 480)] * batch, extractor.config.image_size)
+    vit = extractor.backbone.vit
+
+    @torch.inference_mode()
+    def forward() -> None:
+        vit.forward_features(pixels)
+
+    return median_ms(forward)
+
+
+def synthetic_map(folder: Path, extractor: FeatureExtractor, places: int, keypoints: int) -> Path:
+    """A map of random features, `keypoints` patches a place."""
+    rng = np.random.default_rng(0)
+    cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2)[:keypoints].astype(np.uint8)
+    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, 384)).astype(np.int8)
+    with PlaceMap.create(folder, fingerprint=extractor.fingerprint) as place_map:
+        for start in range(0, places, 500):
+            batch = []
+            for number in range(start, min(start + 500, places)):
+                descriptor = rng.normal(size=384).astype(np.float32)
+                local = LocalFeatures(np.roll(codes, number, axis=1), cells)
+                features = Features(descriptor / np.linalg.norm(descriptor), local, (GRID, GRID))
+                pose = Pose.from_yaw(float(number), 0.0, 0.0)
+                batch.append(NewPlace("a", number, f"{number}", pose, None, (640, 480), b"", features))
+            place_map.add(batch)
+        place_map.flush()
+    return folder
+
+
+def test_map_building_keeps_up_with_the_backbone(offline_extractor: FeatureExtractor, tmp_path: Path):
+    images = [picture(seed, 640, 480) for seed in range(8)]
+    frames = [Frame(f"{n}", "a", n, None, None, lambda n=n: images[n % 8]) for n in range(96)]
+    before = backbone_ms(offline_extractor, 8)
+    with PlaceMap.create(tmp_path / "map", fingerprint=offline_extractor.fingerprint) as place_map:
+        result = build_map(place_map, offline_extractor, frames, BuildConfig(batch_size=8))
+    after = backbone_ms(offline_extractor, 8)
+    bare_s = statistics.mean([before, after]) / 8 * 96 / 1e3
+    report("map building / bare backbone throughput", ">= 0.9", f"{bare_s / result.seconds:.2f}")
+    assert bare_s / result.seconds >= 0.9
+
+
+def test_opening_ten_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):
+    folder = synthetic_map(tmp_path / "map", offline_extractor, 10_000, 64)
+
+    def open_map() -> None:
+        PlaceMap.open(folder).close()
+
+    opened_ms = median_ms(open_map, 5)
+    report("opening a map of 10,000 places", "< 2000 ms", f"{opened_ms:.0f} ms")
+    assert opened_ms < 2000.0
+
+
+def test_bytes_of_local_descriptors(offline_extractor: FeatureExtractor, tmp_path: Path, real_images: Path):
+    from effovpr_ros.sources.images import open_image_folder
+
+    frames = open_image_folder(real_images / "corridor_walk" / "database").frames[:24]
+    with PlaceMap.create(tmp_path / "map", fingerprint=offline_extractor.fingerprint) as place_map:
+        build_map(place_map, offline_extractor, frames, BuildConfig())
+        ratio = place_map.bytes_by_part()["local_descriptors"] / len(place_map) / (GRID * GRID * 384 * 2)
+    report("bytes of local descriptors / all patches in fp16", "<= 0.25", f"{ratio:.3f}")
+    assert ratio <= 0.25
+
+
+class NodeClient:
+    """A real node process with a map, and a client that publishes images and notes when answers come."""
+
+    def __init__(self, folder: Path) -> None:
+        rclpy = pytest.importorskip("rclpy")
+        from rclpy.qos import qos_profile_sensor_data
+        from sensor_msgs.msg import Image
+
+        from effovpr_ros.msg import PlaceMatch
+        from effovpr_ros.nodes.outputs import RESULT_QOS
+        from effovpr_ros.nodes.replay import MatchRecorder
+
+        self._image_type = Image
+        command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.place_recognizer", "--ros-args"]
+        command += ["-p", f"map_path:={folder}", "-p", "device:=cpu"]
+        self._process = subprocess.Popen(command)
+        rclpy.init()
+        self._node = MatchRecorder(io.StringIO())
+        self._node.create_subscription(PlaceMatch, "/place_recognizer/match", self._on_match, RESULT_QOS)
+        self._publisher = self._node.create_publisher(Image, "/image", qos_profile_sensor_data)
+        self._node.bring_up(lambda: None)
+        self.received: dict[int, float] = {}
+        self.matches: list[PlaceMatch] = []
+        self.spin(3.0)
+
+    def _on_match(self, message: Any) -> None:
+        self.received[message.header.stamp.sec] = time.perf_counter()
+        self.matches.append(message)
+
+    def publish(self, number: int) -> float:
+        pixels = picture(number % 40, 640, 480)
+        message = self._image_type(height=480, width=640, encoding="rgb8", step=1920, data=pixels.tobytes())
+        message.header.stamp.sec = number
+        published = time.perf_counter()
+        self._publisher.publish(message)
+        return published
+
+    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        import rclpy
+
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline and not until():
+            rclpy.spin_once(self._node, timeout_sec=max(0.0, min(deadline - time.perf_counter(), 0.2)))
+
+    def close(self) -> None:
+        import rclpy
+
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20.0)
+
+
+def test_node_latency_and_backlog(offline_extractor: FeatureExtractor, tmp_path: Path):
+    images = [picture(number, 640, 480) for number in range(4)]
+    keypoints = round(statistics.mean(len(features.local) for features in offline_extractor.extract(images)))
+    client = NodeClient(synthetic_map(tmp_path / "map", offline_extractor, 1000, max(keypoints, 500)))
+    try:
+        latencies, floors = [], []
+        for number in range(1, 41):
+            published = client.publish(number)
+            client.spin(10.0, lambda number=number: number in client.received)
+            if number in client.received:
+                latencies.append((client.received[number] - published) * 1e3)
+            if number % 5 == 0:
+                floors.append(backbone_ms(offline_extractor, 1))
+                # The idle threads of this process's own forward passes spin for a while.
+                time.sleep(0.5)
+        latency, floor = statistics.median(latencies[5:]), statistics.median(floors)
+        stages = {
+            stage: statistics.median(getattr(match, f"{stage}_ms") for match in client.matches[5:])
+            for stage in ("extract", "search", "rerank", "decide", "total")
+        }
+        spread = np.percentile(latencies[5:], [10, 90]).round()
+        report(
+            "image to ~/match / bare forward pass", "<= 1.5", f"{latency / floor:.2f} ({latency:.0f} / {floor:.0f} ms)"
+        )
+        print(
+            f"  answered {len(latencies)} of 40, 10th and 90th percentile {spread} ms; medians of stages in ms:", stages
+        )
+
+        # Three times the rate that it can serve, for about ten seconds.
+        period_s, sent = latency / 3e3, {}
+        client.received.clear()
+        for number in range(1000, 1000 + round(10.0 / period_s)):
+            sent[number] = client.publish(number)
+            client.spin(period_s)
+        client.spin(5.0 * latency / 1e3)
+        delays = [(client.received[number] - sent[number]) * 1e3 for number in sorted(client.received)]
+        half = len(delays) // 2
+        growth = statistics.median(delays[half:]) / statistics.median(delays[:half])
+        report("delay in 2nd half / 1st half at 3 x the rate", "<= 1.2", f"{growth:.2f} ({len(delays)} of {len(sent)})")
+    finally:
+        client.close()
+    assert max(client.received) >= max(sent) - 4
+    assert growth <= 1.2
+    assert latency / floor <= 1.5

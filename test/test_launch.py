@@ -1,0 +1,60 @@
+"""The launch file, where `launch_ros` is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("launch_ros", reason="launch_ros comes with a ROS distribution, not as a wheel")
+
+from launch.actions import DeclareLaunchArgument
+from launch_ros.actions import LifecycleNode
+from launch_ros.utilities import evaluate_parameters
+
+from launch import LaunchContext
+
+PATH = Path(__file__).parents[1] / "launch" / "localize.launch.py"
+
+
+@pytest.fixture
+def launch_file() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("localize_launch", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def node_parameters(launch_file: ModuleType, given: dict[str, str]) -> dict[str, Any]:
+    """Parameters that the launch file sets beside the config file."""
+    context = LaunchContext()
+    for action in launch_file.generate_launch_description().entities:
+        if isinstance(action, DeclareLaunchArgument):
+            action.execute(context)
+    context.launch_configurations.update({"config": "/config.yaml", **given})
+    node = launch_file.launch_nodes(context)[0]
+    assert isinstance(node, LifecycleNode)
+    config, *rest = evaluate_parameters(context, node._Node__parameters)
+    assert str(config) == "/config.yaml"
+    return {name: value for values in rest for name, value in values.items()}
+
+
+def test_arguments_that_are_not_given_leave_the_config_file_alone(launch_file: ModuleType):
+    assert node_parameters(launch_file, {}) == {"use_sim_time": False}
+
+
+def test_arguments_take_precedence(launch_file: ModuleType):
+    given = {"map": "/map", "image_transport": "compressed", "device": "cpu", "use_sim_time": "true"}
+    wanted = {"map_path": "/map", "image_transport": "compressed", "device": "cpu", "use_sim_time": True}
+    assert node_parameters(launch_file, given) == wanted
+
+
+def test_every_argument_is_described(launch_file: ModuleType):
+    declared = [a for a in launch_file.generate_launch_description().entities if isinstance(a, DeclareLaunchArgument)]
+    assert {argument.name for argument in declared} == set(launch_file.ARGUMENTS)
+    assert all(argument.description.endswith(".") for argument in declared)
