@@ -113,7 +113,6 @@ class NodeClient:
 
     def __init__(self, folder: Path) -> None:
         rclpy = pytest.importorskip("rclpy")
-        from rclpy.qos import qos_profile_sensor_data
         from sensor_msgs.msg import Image
 
         from effovpr_ros.msg import PlaceMatch
@@ -122,12 +121,12 @@ class NodeClient:
 
         self._image_type = Image
         command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.place_recognizer", "--ros-args"]
-        command += ["-p", f"map_path:={folder}", "-p", "device:=cpu"]
+        command += ["-p", f"map_path:={folder}", "-p", "device:=cpu", "-p", "image_reliability:=reliable"]
         self._process = subprocess.Popen(command)
         rclpy.init()
         self._node = MatchRecorder(io.StringIO())
         self._node.create_subscription(PlaceMatch, "/place_recognizer/match", self._on_match, RESULT_QOS)
-        self._publisher = self._node.create_publisher(Image, "/image", qos_profile_sensor_data)
+        self._publisher = self._node.create_publisher(Image, "/image", 1)
         self._node.bring_up(lambda: None)
         self.received: dict[int, float] = {}
         self.matches: list[PlaceMatch] = []
@@ -169,7 +168,7 @@ def test_node_latency_and_backlog(offline_extractor: FeatureExtractor, tmp_path:
         latencies, floors = [], []
         for number in range(1, 41):
             published = client.publish(number)
-            client.spin(10.0, lambda number=number: number in client.received)
+            client.spin(3.0, lambda number=number: number in client.received)
             if number in client.received:
                 latencies.append((client.received[number] - published) * 1e3)
             if number % 5 == 0:
@@ -182,12 +181,10 @@ def test_node_latency_and_backlog(offline_extractor: FeatureExtractor, tmp_path:
             for stage in ("extract", "search", "rerank", "decide", "total")
         }
         spread = np.percentile(latencies[5:], [10, 90]).round()
-        report(
-            "image to ~/match / bare forward pass", "<= 1.5", f"{latency / floor:.2f} ({latency:.0f} / {floor:.0f} ms)"
-        )
-        print(
-            f"  answered {len(latencies)} of 40, 10th and 90th percentile {spread} ms; medians of stages in ms:", stages
-        )
+        assert len(latencies) >= 38
+        ratio = f"{latency / floor:.2f} ({latency:.0f} / {floor:.0f} ms)"
+        report("image to ~/match / bare forward pass", "<= 1.5", ratio)
+        print(f"  10th and 90th percentile {spread} ms; medians of stages in ms: {stages}")
 
         # Three times the rate that it can serve, for about ten seconds.
         period_s, sent = latency / 3e3, {}

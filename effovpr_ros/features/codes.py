@@ -50,8 +50,10 @@ def decode(codes: NDArray[np.int8]) -> NDArray[np.float32]:
 
 def inverse_norms(codes: NDArray[np.int8]) -> NDArray[np.float32]:
     """1 / L2 norm of each row of codes, 0 for a row of zeros: (N, C) int8 to (N,) float32."""
-    squares = np.einsum("nc,nc->n", codes, codes, dtype=np.int32)
-    return np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1)), 0.0).astype(np.float32)
+    # Sums of small integers are exact in float32, whose products are vectorised.
+    values = codes.astype(np.float32)
+    squares = np.einsum("nc,nc->n", values, values).astype(np.float64)
+    return np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1.0)), 0.0).astype(np.float32)
 
 
 def pack(codes: NDArray[np.int8]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import Backbone, create_backbone
-from effovpr_ros.features.codes import LOCAL_CODES, decode, encode
+from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 
@@ -74,6 +75,11 @@ class LocalFeatures:
     def __len__(self) -> int:
         """Number of keypoints."""
         return len(self.cells_xy)
+
+    @cached_property
+    def inverse_norms(self) -> NDArray[np.float32]:
+        """(N,) float32, 1 / L2 norm of the codes of each keypoint."""
+        return inverse_norms(self.codes)
 
     @property
     def descriptors(self) -> NDArray[np.float32]:

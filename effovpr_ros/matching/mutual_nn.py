@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.errors import DescriptorShapeError
-from effovpr_ros.features.codes import inverse_norms
 from effovpr_ros.features.extractor import LocalFeatures
 
 _logger = logging.getLogger(__name__)
 
 # Similarities of about two candidates of 500 keypoints stay in the cache of a CPU core; a GPU wants few large
 # launches instead.
-_CPU_ROWS = 1024
+_CPU_ROWS = 1100
 _GPU_ROWS = 65536
 
 
@@ -103,20 +102,71 @@ def match_candidates(
                 f"{query.codes.shape}: C must agree; were both made by the same model?"
             )
     device = torch.device(device)
-    dot_products = _DotProducts(query.codes, device)
-    max_rows = _CPU_ROWS if device.type == "cpu" else _GPU_ROWS
+    match = _match_on_cpu if device.type == "cpu" else _match_padded
+    match(query, candidates, occupied, min_similarity, device, matches)
+    return matches
+
+
+def _match_on_cpu(
+    query: LocalFeatures,
+    candidates: Sequence[LocalFeatures],
+    occupied: Sequence[int],
+    min_similarity: float,
+    device: torch.device,
+    matches: BatchMatches,
+) -> None:
+    """Fill in `matches`: one matrix product for a few candidates, then each while it is in the cache.
+
+    NumPy finds the largest of a row several times faster than torch does on a CPU; the largest of a column is
+    located only where its row agrees.
+    """
+    dot_products = _DotProducts(query, device)
+    for chunk in _chunks(occupied, [len(candidate) for candidate in candidates], _CPU_ROWS):
+        chosen = [candidates[number] for number in chunk]
+        codes = np.concatenate([candidate.codes for candidate in chosen])
+        scale = np.concatenate([candidate.inverse_norms for candidate in chosen])
+        stacked = dot_products.cosines(codes, scale).numpy()
+        start = 0
+        for number, candidate in zip(chunk, chosen, strict=True):
+            similarity = stacked[start : start + len(candidate)]
+            start += len(candidate)
+            nearest_query = similarity.argmax(axis=1)
+            best = similarity[np.arange(len(candidate)), nearest_query]
+            agreed = np.flatnonzero((best == similarity.max(axis=0)[nearest_query]) & (best > min_similarity))
+            # Of equally similar keypoints of the candidate, the query's keypoint chooses the first.
+            agreed = agreed[similarity[:, nearest_query[agreed]].argmax(axis=0) == agreed]
+            matches.candidate_index[number, nearest_query[agreed]] = agreed
+            matches.similarity[number, nearest_query[agreed]] = best[agreed]
+
+
+def _match_padded(
+    query: LocalFeatures,
+    candidates: Sequence[LocalFeatures],
+    occupied: Sequence[int],
+    min_similarity: float,
+    device: torch.device,
+    matches: BatchMatches,
+) -> None:
+    """Fill in `matches` by few large launches over padded blocks, as a GPU wants them."""
+    dot_products = _DotProducts(query, device)
+    width = query.codes.shape[1]
     # Neighbours in size share a block, so that little is spent on padding.
     by_size = sorted(occupied, key=lambda number: len(candidates[number]))
-    for chunk in _chunks(by_size, [len(candidate) for candidate in candidates], max_rows):
+    for chunk in _chunks(by_size, [len(candidate) for candidate in candidates], _GPU_ROWS):
         sizes = [len(candidates[number]) for number in chunk]
-        similarity = dot_products.cosines([candidates[number].codes for number in chunk])
+        codes = np.zeros((len(chunk), max(sizes), width), np.int8)
+        scale = np.zeros((len(chunk), max(sizes)), np.float32)
+        for row, number in enumerate(chunk):
+            codes[row, : sizes[row]] = candidates[number].codes
+            scale[row, : sizes[row]] = candidates[number].inverse_norms
+        similarity = dot_products.cosines(codes.reshape(-1, width), scale.reshape(-1))
+        similarity = similarity.view(len(chunk), max(sizes), -1)
         if min(sizes) < max(sizes):
             padding = torch.arange(max(sizes), device=device) >= torch.tensor(sizes, device=device)[:, None]
             similarity.masked_fill_(padding[:, :, None], -torch.inf)
         nearest_candidate, best, mutual = _mutual(similarity, min_similarity)
         matches.candidate_index[chunk] = nearest_candidate.where(mutual, -1).cpu().numpy()
         matches.similarity[chunk] = best.where(mutual, 0.0).cpu().numpy()
-    return matches
 
 
 class _DotProducts:
@@ -126,25 +176,31 @@ class _DotProducts:
     of a CPU with 8-bit dot product instructions and the float32 fallback give the same numbers.
     """
 
-    def __init__(self, query: NDArray[np.int8], device: torch.device) -> None:
-        columns = torch.from_numpy(np.ascontiguousarray(query.T)).to(device)
+    def __init__(self, query: LocalFeatures, device: torch.device) -> None:
+        columns = torch.from_numpy(np.ascontiguousarray(query.codes.T)).to(device)
         self._device = device
         self._integer = device.type == "cpu" and _has_integer_kernel()
         self._columns = columns if self._integer else columns.float()
-        self._inverse_norms = torch.from_numpy(inverse_norms(query)).to(device)
+        self._inverse_norms = torch.from_numpy(query.inverse_norms).to(device)
+        self._dots = torch.empty((0, len(query)), dtype=torch.int32)
+        self._cosines = torch.empty((0, len(query)))
 
-    def cosines(self, candidates: Sequence[NDArray[np.int8]]) -> Tensor:
-        """(M_k, C) codes of B candidates to (B, max M, N) float32 cosines; rows of padding are zero."""
-        longest, width = max(len(codes) for codes in candidates), self._columns.shape[0]
-        block = np.zeros((len(candidates), longest, width), np.int8)
-        for row, codes in zip(block, candidates, strict=True):
-            row[: len(codes)] = codes
-        flat = block.reshape(-1, width)
-        rows = torch.from_numpy(flat).to(self._device)
-        dots = torch._int_mm(rows, self._columns).float() if self._integer else rows.float() @ self._columns
-        scale = torch.from_numpy(inverse_norms(flat)).to(self._device)
-        dots.mul_(scale[:, None]).mul_(self._inverse_norms)
-        return dots.view(len(candidates), longest, -1)
+    def cosines(self, codes: NDArray[np.int8], inverse_norms: NDArray[np.float32]) -> Tensor:
+        """(R, C) codes of candidates and the inverses of their norms to (R, N) float32 cosines.
+
+        The result is overwritten by the next call.
+        """
+        rows = torch.from_numpy(codes).to(self._device)
+        scale = torch.from_numpy(inverse_norms).to(self._device)
+        if not self._integer:
+            return (rows.float() @ self._columns).mul_(scale[:, None]).mul_(self._inverse_norms)
+        # Fresh memory for each product would cost as much as the product.
+        if len(rows) > len(self._dots):
+            self._dots = torch.empty((len(rows), self._columns.shape[1]), dtype=torch.int32)
+            self._cosines = torch.empty(self._dots.shape)
+        dots, cosines = self._dots[: len(rows)], self._cosines[: len(rows)]
+        torch._int_mm(rows, self._columns, out=dots)
+        return torch.mul(dots, self._inverse_norms, out=cosines).mul_(scale[:, None])
 
 
 @functools.cache

@@ -30,6 +30,11 @@ class NodeConfig:
     precision: str = setting("auto", "auto, fp32, fp16 or bf16.", choices=("auto", *PRECISIONS))
     num_threads: int = setting(0, "CPU threads of the network; 0: as torch decides.", min=0, max=1024)
     image_transport: str = setting("raw", "raw or compressed.", choices=("raw", "compressed"))
+    image_reliability: str = setting(
+        "best_effort",
+        "QoS of the image subscription; reliable helps where large raw images get lost.",
+        choices=("best_effort", "reliable"),
+    )
     max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(

@@ -24,7 +24,7 @@ from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.image_decoding import decode_message, make_decoder
-from effovpr_ros.nodes.outputs import RESULT_QOS, SENSOR_QOS, Outputs
+from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS, Outputs
 from effovpr_ros.nodes.parameters import NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.worker import LatestWorker
@@ -127,9 +127,10 @@ class PlaceRecognizerNode(LifecycleNode):
         compressed = self._config.image_transport == "compressed"
         self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
+        image_qos = RELIABLE_SENSOR_QOS if self._config.image_reliability == "reliable" else SENSOR_QOS
         topic, kind = ("image/compressed", CompressedImage) if compressed else ("image", Image)
         self._entities = (
-            self.create_subscription(kind, topic, self._on_image, SENSOR_QOS, callback_group=sensors),
+            self.create_subscription(kind, topic, self._on_image, image_qos, callback_group=sensors),
             self.create_subscription(
                 PoseWithCovarianceStamped, "~/hint", self._on_hint, RESULT_QOS, callback_group=sensors
             ),
