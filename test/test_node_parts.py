@@ -204,6 +204,15 @@ def test_the_worker_survives_errors():
     assert str(errors[0]) == "bad item"
 
 
+def test_the_worker_runs_calls_in_its_thread_and_hands_back_what_they_raise():
+    worker: LatestWorker[int] = LatestWorker(lambda item: None, lambda error: None)
+    assert worker.call(lambda: threading.current_thread().name) == "inference"
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda: 1 // 0)
+    assert worker.call(lambda: 5) == 5
+    worker.stop()
+
+
 def test_statistics_by_hand():
     statistics = Statistics()
     for number in range(1, 5):

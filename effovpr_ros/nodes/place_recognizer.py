@@ -69,15 +69,17 @@ class PlaceRecognizerNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load map and model, advertise; a failure leaves the node unconfigured and alive."""
+        worker: LatestWorker[_Query] = LatestWorker(self._process, self._on_worker_error)
         try:
             self._config = parameters.read_node_config(self)
-            self._engine = RecognitionEngine(self._config, parameters.read_recognizer_config(self))
+            self._engine = engine = RecognitionEngine(self._config, parameters.read_recognizer_config(self))
             if self._config.map_path:
-                self._announce(self._engine.load_map(self._config.map_path))
+                self._announce(worker.call(lambda: engine.load_map(self._config.map_path)))
             else:
                 self.get_logger().warning("map_path is empty: images are answered once ~/load_map has loaded a map")
         except EffoVPRError as error:
             self.get_logger().error(f"configure failed: {error}")
+            worker.stop()
             self._engine = None
             return TransitionCallbackReturn.FAILURE
         decoder_name, self._decode = make_decoder()
@@ -87,8 +89,8 @@ class PlaceRecognizerNode(LifecycleNode):
         self._newest: Image | CompressedImage | None = None
         self._image_arrived = threading.Condition()
         self._last_offer_s = 0.0
+        self._worker = worker
         self._create_interfaces()
-        self._worker = LatestWorker(self._process, self._on_worker_error)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -209,7 +211,8 @@ class PlaceRecognizerNode(LifecycleNode):
 
     def _on_load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
         try:
-            place_map = self._engine.load_map(request.path)
+            engine = self._engine
+            place_map = self._worker.call(lambda: engine.load_map(request.path))
         except EffoVPRError as error:
             self.get_logger().error(f"load_map: {error}")
             response.message = str(error)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class LatestWorker(Generic[Item]):
@@ -24,7 +27,7 @@ class LatestWorker(Generic[Item]):
         self._on_error = on_error
         self._condition = threading.Condition()
         self._newest: Item | None = None
-        self._requests: deque[Item] = deque()
+        self._urgent: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -46,8 +49,20 @@ class LatestWorker(Generic[Item]):
     def request(self, item: Item) -> None:
         """Hand over an item that is processed in any case, before offered ones."""
         with self._condition:
-            self._requests.append(item)
+            self._urgent.append(partial(self._handle, item))
             self._condition.notify()
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run a function in the thread, after the item at hand, and wait for what it returns or raises.
+
+        Whatever uses torch belongs here: each thread that does gets a team of CPU threads of its own, and teams that
+        together outnumber the cores slow each other down.
+        """
+        future: Future[Result] = Future()
+        with self._condition:
+            self._urgent.append(partial(_answer, future, function))
+            self._condition.notify()
+        return future.result()
 
     def clear(self) -> None:
         """Forget the offered item that waits."""
@@ -64,14 +79,24 @@ class LatestWorker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._requests or self._newest is not None)
+                self._condition.wait_for(lambda: self._stopping or self._urgent or self._newest is not None)
                 if self._stopping:
                     return
-                if self._requests:
-                    item = self._requests.popleft()
+                if self._urgent:
+                    job = self._urgent.popleft()
                 else:
-                    item, self._newest = self._newest, None  # type: ignore[assignment]
-            try:
-                self._process(item)
-            except Exception as error:  # the node must outlive any one image
-                self._on_error(error)
+                    job, self._newest = partial(self._handle, self._newest), None
+            job()
+
+    def _handle(self, item: Item) -> None:
+        try:
+            self._process(item)
+        except Exception as error:  # the node must outlive any one image
+            self._on_error(error)
+
+
+def _answer(future: Future[Any], function: Callable[[], Any]) -> None:
+    try:
+        future.set_result(function())
+    except BaseException as error:  # handed to the caller, which raises it
+        future.set_exception(error)
