@@ -18,8 +18,9 @@ ALLOWED = {
     "mapping": {"errors", "features", "matching", "sources.frame"},
     "sources": {"errors", "features", "mapping.place", "mapping.geodesy"},
     "recognition": {"errors", "features", "matching", "mapping"},
+    "evaluation": {"errors", "features", "matching", "mapping", "sources", "recognition"},
     "simulation": {"errors", "features", "mapping", "sources"},
-    "cli": {"errors", "features", "matching", "mapping", "sources", "recognition", "simulation"},
+    "cli": {"errors", "features", "matching", "mapping", "sources", "recognition", "simulation", "evaluation"},
     "nodes": {"errors", "features", "matching", "mapping", "sources", "recognition", "msg", "srv"},
 }
 ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "lifecycle_msgs", "builtin_interfaces"}

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from effovpr_ros.cli import demo, doctor, map_commands, query
+from effovpr_ros.cli import demo, doctor, evaluate, map_commands, query
 from effovpr_ros.errors import EffoVPRError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -17,13 +17,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="effovpr",
-        description="Visual place recognition with EffoVPR: build maps, query them, run the demo.",
+        description="Visual place recognition with EffoVPR: build maps, query them, evaluate, run the demo.",
         epilog="exit codes: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, the log to stderr.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen automatically")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     map_commands.add_parser(commands)
     query.add_parser(commands)
+    evaluate.add_parser(commands)
     demo.add_parser(commands)
     doctor.add_parser(commands)
     return parser

@@ -126,10 +126,19 @@ class PlaceRecognizer:
         latency = recognition.latency_ms
         return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
 
-    def recognize_features(self, features: Features, *, hint: Hint | None = None) -> Recognition:
-        """Find the place that features of the map's model show; see `recognize`."""
+    def recognize_features(
+        self, features: Features, *, hint: Hint | None = None, within: Callable[[Place], bool] | None = None
+    ) -> Recognition:
+        """Find the place that features of the map's model show.
+
+        Args:
+            features: of the map's model.
+            hint: see `recognize`.
+            within: only places that it admits are considered; not together with a hint.
+        """
         started = time.perf_counter()
-        candidates = self._map.search(features.global_descriptor, self.config.top_k, within=self._within(hint))
+        admits = within or self._within(hint)
+        candidates = self._map.search(features.global_descriptor, self.config.top_k, within=admits)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:

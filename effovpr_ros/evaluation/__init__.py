@@ -1,0 +1,1 @@
+"""How good is a setting on a set of images? Ground truth, metrics, and runs of the real pipeline."""

@@ -1,0 +1,92 @@
+"""Metrics of place recognition. Pure functions on ranks, confidences and booleans."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """One point a threshold on the confidence of each query's first candidate, highest threshold first.
+
+    Attributes:
+        precision: right ones among the accepted.
+        recall: right ones accepted among the queries that have a positive.
+        threshold: accepted is a confidence of at least this.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+
+    @property
+    def average_precision(self) -> float:
+        """Sum of precision times the step in recall, as scikit-learn defines it for its own recall."""
+        return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
+
+    def recall_at(self, precision: float) -> float:
+        """Largest recall at no less than a precision; 0 where no threshold reaches it."""
+        reached = self.precision >= precision
+        return float(self.recall[reached].max()) if reached.any() else 0.0
+
+
+def recall_at_k(ranked: Sequence[Sequence[int]], positives: Sequence[Collection[int]], k: int) -> tuple[float, float]:
+    """Queries with a positive among their first k candidates, over those that have one and over all.
+
+    Args:
+        ranked: database numbers of each query, best first.
+        positives: database numbers of each query's right answers.
+        k: from 1.
+
+    Raises:
+        EvaluationError: no query has a positive.
+    """
+    with_positive = sum(bool(item) for item in positives)
+    if not with_positive:
+        raise EvaluationError("no query has a positive; check the radius, the ground truth file and its names")
+    hits = sum(any(number in right for number in order[:k]) for order, right in zip(ranked, positives, strict=True))
+    return hits / with_positive, hits / len(positives)
+
+
+def random_recall_at_1(positives: Sequence[Collection[int]], allowed: Sequence[Collection[int]]) -> float:
+    """Expected R@1 of a guess, over the queries that have a positive."""
+    shares = [
+        len(set(right) & set(among)) / len(among) for right, among in zip(positives, allowed, strict=True) if right
+    ]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def precision_recall(
+    confidences: Sequence[float], right: Sequence[bool], queries_with_positives: int
+) -> PrecisionRecall:
+    """Precision and recall over all thresholds; equal confidences are accepted together.
+
+    Args:
+        confidences: of each answered query's first candidate.
+        right: whether it is a positive.
+        queries_with_positives: what recall is a fraction of.
+    """
+    order = np.argsort(-np.asarray(confidences, np.float64), kind="stable")
+    ranked = np.asarray(confidences, np.float64)[order]
+    true = np.cumsum(np.asarray(right, bool)[order])
+    last_of_equal = np.flatnonzero(np.diff(ranked, append=-np.inf))
+    true, accepted = true[last_of_equal], last_of_equal + 1
+    return PrecisionRecall(true / accepted, true / max(queries_with_positives, 1), ranked[last_of_equal])
+
+
+def bootstrap_interval(
+    hits: Sequence[bool], *, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap of the mean of hits (Efron, 1979)."""
+    values = np.asarray(hits, np.float64)
+    if not len(values):
+        return (0.0, 1.0)
+    drawn = np.random.default_rng(seed).integers(0, len(values), (samples, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
