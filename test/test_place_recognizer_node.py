@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,9 @@ class Harness:
         self.node.destroy_node()
         self.client.destroy_node()
         rclpy.shutdown(context=self.context)
+        # The lifecycle services are withdrawn when the node is collected.
+        del self.node, self.client, self._executors
+        gc.collect()
 
     def listen(self, kind: type, topic: str, qos: Any = RESULT_QOS) -> list[Any]:
         received: list[Any] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
+from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from synthetic import picture  # noqa: E402
@@ -58,6 +61,21 @@ def house(tmp_path_factory: pytest.TempPathFactory, offline_extractor: FeatureEx
     return folder
 
 
+@pytest.fixture
+def silent_recognizer() -> Iterator[None]:
+    """Another recogniser of the default name on the same domain, which never answers."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = LifecycleNode("place_recognizer", context=context)
+    yield
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    # The lifecycle services are withdrawn when the node is collected.
+    del node
+    gc.collect()
+
+
+@pytest.mark.usefixtures("silent_recognizer")
 def test_a_bag_through_the_node(house: Path, drive: Path, tmp_path: Path):
     out = tmp_path / "matches.jsonl"
     arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--device", "cpu"]

@@ -22,6 +22,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from tqdm import tqdm
 
 from effovpr_ros.errors import NodeError
@@ -96,7 +97,10 @@ def replay(options: argparse.Namespace) -> int:
     Raises:
         NodeError: a process failed.
     """
-    remapping = ["-r", f"image:={options.image_topic}", "-r", f"image/compressed:={options.image_topic}"]
+    # A namespace of its own tells this recogniser from any other on the same domain.
+    namespace = f"/replay_{os.getpid()}"
+    remapping = ["-r", f"__ns:={namespace}"]
+    remapping += ["-r", f"image:={options.image_topic}", "-r", f"image/compressed:={options.image_topic}"]
     recognizer_parameters = {
         "map_path": str(Path(options.map).resolve()),
         "image_transport": options.image_transport,
@@ -114,8 +118,8 @@ def replay(options: argparse.Namespace) -> int:
         Path(options.out).open("w", encoding="utf-8") as out,
         _process("place_recognizer", recognizer_parameters, remapping) as recognizer,
     ):
-        rclpy.init()
-        recorder = MatchRecorder(out)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        recorder = MatchRecorder(out, f"{namespace}/place_recognizer")
         try:
             recorder.bring_up(lambda: _require_running(recognizer))
             with _process("bag_player", player_parameters, []) as player, tqdm(unit="answer", disable=None) as bar:
@@ -179,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parse(arguments)
     os.environ.update(isolated_environment())
+    # The processes that were started end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         recorded = replay(options)
     except (NodeError, OSError) as error:
