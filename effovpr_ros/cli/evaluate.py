@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
-from effovpr_ros.evaluation.runner import ANSWER_COLUMNS, answers, extract_dataset, run_methods, summarise
+from effovpr_ros.evaluation.method import EffoVPRMethod
+from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
+from effovpr_ros.evaluation.summary import ANSWER_COLUMNS, answer_rows, summarise
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
 PRESETS = {"default": RecognizerConfig(), "paper": RecognizerConfig(score="count")}
 """What `--preset` names; they share T1, T2, block and K, and differ in the score."""
@@ -76,22 +80,28 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    methods = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
+    configs = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
     dataset: Dataset = options.dataset(options)
     extractor = FeatureExtractor(extractor_config(options))
-    images = len(dataset.queries) + (0 if dataset.database is dataset.queries else len(dataset.database))
-    with tqdm(total=images, unit="image", desc="features", disable=None) as bar:
-        extracted = extract_dataset(dataset, extractor, lambda done: bar.update(done))
-    with tqdm(total=len(methods) * len(dataset.queries), unit="query", desc="methods", disable=None) as bar:
-        results = run_methods(dataset, extracted, extractor, methods, lambda done: bar.update(done))
-    summary = summarise(dataset, extracted, results)
+    with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
+        queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
+    with ExitStack() as stack:
+        with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
+            place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
+        methods = {
+            name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, config))
+            for name, config in configs.items()
+        }
+        with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
+            results = run_methods(queries, methods, lambda done: bar.update(done))
+    summary = summarise(dataset, results)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "result.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         with (options.out / "answers.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, ANSWER_COLUMNS)
             table.writeheader()
-            table.writerows(answers(dataset, results))
+            table.writerows(answer_rows(dataset, results))
     if options.json:
         print_json(summary)
     else:

@@ -1,0 +1,93 @@
+"""What is evaluated: anything that answers queries with places of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from effovpr_ros.features.extractor import Features
+from effovpr_ros.mapping.place import Place
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.recognizer import Latency, PlaceRecognizer, Recognition, Status
+from effovpr_ros.sources.frame import Frame
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image that is asked about.
+
+    Attributes:
+        frame: the image, read when a method needs its pixels.
+        features: of the map's model.
+        extract_ms: time that they took, decoding left out.
+        allowed: numbers of the places that it may be answered with; None for all.
+    """
+
+    frame: Frame
+    features: Features
+    extract_ms: float
+    allowed: range | None = None
+
+    def admits(self, place: Place) -> bool:
+        """Whether a place may be the answer."""
+        return self.allowed is None or place.place_id in self.allowed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method says of one query.
+
+    Attributes:
+        ranked: numbers of places, best first; may be empty.
+        confidence: what precision and recall run over, in [0, 1] where `calibrated`.
+        status: None where the method never refuses.
+        latency_ms: by stage, with the extraction of features that the method needs.
+        recognition: of EffoVPR, for pictures; None for other methods.
+    """
+
+    ranked: Sequence[int]
+    confidence: float
+    status: Status | None
+    latency_ms: Latency
+    recognition: Recognition | None = None
+
+
+class Method(Protocol):
+    """Answers queries one after the other, in the order of the data set.
+
+    Attributes:
+        bytes_per_place: stored descriptors.
+        calibrated: whether the confidence is a probability.
+    """
+
+    @property
+    def bytes_per_place(self) -> float:
+        """Bytes of stored descriptors."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the confidence is a probability."""
+
+    def answer(self, query: Query) -> Answer:
+        """Answer one query; ranked is empty where it is allowed no place."""
+
+
+class EffoVPRMethod:
+    """The pipeline of this package, as the node runs it."""
+
+    def __init__(self, place_map: PlaceMap, recognizer: PlaceRecognizer) -> None:
+        """Join a map and its recogniser."""
+        self._recognizer = recognizer
+        parts = place_map.bytes_by_part()
+        stored = parts["global_descriptors"] + (parts["local_descriptors"] if recognizer.config.rerank else 0)
+        self.bytes_per_place = stored / len(place_map)
+        self.calibrated = False
+
+    def answer(self, query: Query) -> Answer:
+        """See `Method`."""
+        within = None if query.allowed is None else query.admits
+        found = self._recognizer.recognize_features(query.features, within=within)
+        latency = replace(found.latency_ms, extract=query.extract_ms, total=found.latency_ms.total + query.extract_ms)
+        ranked = [candidate.place.place_id for candidate in found.candidates]
+        return Answer(ranked, found.confidence, found.status, latency, found)

@@ -1,0 +1,88 @@
+"""Results to plain values: the object of `--json` and the rows of `answers.csv` (docs/evaluation.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from effovpr_ros.errors import EvaluationError
+from effovpr_ros.evaluation.ground_truth import Dataset
+from effovpr_ros.evaluation.method import Answer
+from effovpr_ros.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
+from effovpr_ros.evaluation.runner import MethodResult
+from effovpr_ros.recognition.recognizer import Status
+
+SCHEMA_VERSION = 1
+RANKS = (1, 5, 10, 20)
+PRECISIONS = (1.0, 0.99)
+ANSWER_COLUMNS = ("method", "query", "status", "confidence", "database", "right")
+STAGES = ("extract", "search", "rerank", "decide", "total")
+
+
+def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str, Any]:
+    """The result as plain values; docs/evaluation.md describes the schema."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": {
+            "name": dataset.name,
+            "queries": len(dataset.queries),
+            "queries_with_positives": sum(bool(item) for item in dataset.positives),
+            "database": len(dataset.database),
+        },
+        "random_recall_at_1": random_recall_at_1(dataset.positives, dataset.allowed),
+        "methods": {name: _summarise_method(dataset, result) for name, result in results.items()},
+    }
+
+
+def answer_rows(dataset: Dataset, results: Mapping[str, MethodResult]) -> Iterator[dict[str, Any]]:
+    """One row for each method and query, with `ANSWER_COLUMNS`; `right` is empty where the query has no positive."""
+    for name, result in results.items():
+        for frame, answer, positives in zip(dataset.queries, result.answers, dataset.positives, strict=True):
+            best = answer.ranked[0] if answer.ranked else None
+            yield {
+                "method": name,
+                "query": frame.name,
+                "status": answer.status.name if answer.status is not None else "",
+                "confidence": f"{answer.confidence:.4f}",
+                "database": dataset.database[best].name if best is not None else "",
+                "right": int(best in positives) if positives else "",
+            }
+
+
+def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
+    ranked = [answer.ranked for answer in result.answers]
+    recalls = {k: recall_at_k(ranked, dataset.positives, k) for k in RANKS}
+    answered = [
+        (answer, answer.ranked[0] in positives)
+        for answer, positives in zip(result.answers, dataset.positives, strict=True)
+        if answer.ranked
+    ]
+    if not answered:
+        raise EvaluationError("no query could be answered: none is allowed a database image; lower --min-gap")
+    with_positives = sum(bool(item) for item in dataset.positives)
+    confidences, rights = [answer.confidence for answer, _ in answered], [right for _, right in answered]
+    curve = precision_recall(confidences, rights, with_positives)
+    hits = [bool(o) and o[0] in right for o, right in zip(ranked, dataset.positives, strict=True) if right]
+    low, high = bootstrap_interval(hits)
+    matches = [right for answer, right in answered if answer.status is Status.MATCH]
+    return {
+        "recall": {str(k): recalls[k][0] for k in RANKS},
+        "recall_all_queries": {str(k): recalls[k][1] for k in RANKS},
+        "recall_at_1_interval": [low, high],
+        "average_precision": curve.average_precision,
+        "recall_at_precision": {str(p): curve.recall_at(p) for p in PRECISIONS},
+        "matches": len(matches),
+        "wrong_matches": matches.count(False),
+        "calibration_error": None,
+        "latency_ms": _latencies([answer for answer, _ in answered]),
+        "bytes_per_place": result.bytes_per_place,
+    }
+
+
+def _latencies(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+    percentiles = {
+        stage: np.percentile([getattr(answer.latency_ms, stage) for answer in answers], [50, 95]) for stage in STAGES
+    }
+    return {stage: {"p50": float(low), "p95": float(high)} for stage, (low, high) in percentiles.items()}
