@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -13,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effovpr_ros.cli import evaluate_compare
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -25,7 +24,8 @@ from effovpr_ros.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.evaluation.method import EffoVPRMethod
 from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
-from effovpr_ros.evaluation.summary import ANSWER_COLUMNS, answer_rows, summarise
+from effovpr_ros.evaluation.saved_run import save_run
+from effovpr_ros.evaluation.summary import summarise
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -72,11 +72,12 @@ def add_parser(commands: Subparsers) -> None:
         )
         form.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
         form.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
-        form.add_argument("--out", type=Path, help="folder for result.json and answers.csv")
+        form.add_argument("--out", type=Path, help="folder for report.html, result.json and answers.csv")
         form.add_argument("--json", action="store_true", help="print one JSON object")
         add_model_options(form)
         add_device_options(form)
         form.set_defaults(run=_run)
+    evaluate_compare.add_parser(forms)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -94,14 +95,14 @@ def _run(options: argparse.Namespace) -> int:
         }
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
-    summary = summarise(dataset, results)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "result.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        with (options.out / "answers.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ANSWER_COLUMNS)
-            table.writeheader()
-            table.writerows(answer_rows(dataset, results))
+        summary = summarise(dataset, results)
+        if options.out:
+            # Plots take half a second to import, which other commands need not wait for.
+            from effovpr_ros.evaluation.report import REPORT_NAME, Run, write_report
+
+            save_run(options.out, summary, dataset, results)
+            run = Run(dataset, queries, methods, results, configs, extractor.fingerprint, options.command_line)
+            write_report(options.out / REPORT_NAME, run, summary)
     if options.json:
         print_json(summary)
     else:

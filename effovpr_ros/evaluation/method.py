@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.mapping.place import Place
@@ -73,6 +76,14 @@ class Method(Protocol):
         """Answer one query; ranked is empty where it is allowed no place."""
 
 
+@runtime_checkable
+class MatchesPatches(Protocol):
+    """A method that can show which patches of a query and a place it takes for the same."""
+
+    def matched_cells(self, query: Query, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(P, 2) query cells and (P, 2) place cells as (column, row), best match first."""
+
+
 class EffoVPRMethod:
     """The pipeline of this package, as the node runs it."""
 
@@ -91,3 +102,7 @@ class EffoVPRMethod:
         latency = replace(found.latency_ms, extract=query.extract_ms, total=found.latency_ms.total + query.extract_ms)
         ranked = [candidate.place.place_id for candidate in found.candidates]
         return Answer(ranked, found.confidence, found.status, latency, found)
+
+    def matched_cells(self, query: Query, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """See `MatchesPatches`."""
+        return self._recognizer.matched_cells(query.features, place_id)

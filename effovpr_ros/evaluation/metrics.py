@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,27 @@ class PrecisionRecall:
         return float(self.recall[reached].max()) if reached.any() else 0.0
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy in equal-width bins of confidence; bins without an answer are left out.
+
+    Attributes:
+        confidence: (B,) float64, mean of each bin.
+        accuracy: (B,) float64, share of right answers.
+        count: (B,) int64, answers.
+    """
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean gap between confidence and accuracy, weighted by count (Naeini et al., AAAI 2015); 0 without answers."""
+        gaps = np.abs(self.confidence - self.accuracy)
+        return float(np.average(gaps, weights=self.count)) if len(gaps) else 0.0
+
+
 def recall_at_k(ranked: Sequence[Sequence[int]], positives: Sequence[Collection[int]], k: int) -> tuple[float, float]:
     """Queries with a positive among their first k candidates, over those that have one and over all.
 
@@ -62,6 +84,20 @@ def random_recall_at_1(positives: Sequence[Collection[int]], allowed: Sequence[C
     return float(np.mean(shares)) if shares else 0.0
 
 
+def random_recall_at_k(positives: Sequence[Collection[int]], allowed: Sequence[Collection[int]], k: int) -> float:
+    """Expected R@k of k different guesses, over the queries that have a positive.
+
+    All k miss with the hypergeometric probability C(M - P, k) / C(M, k) for P positives among M allowed images.
+    """
+    shares = []
+    for right, among in zip(positives, allowed, strict=True):
+        if right:
+            total, found = len(among), len(set(right) & set(among))
+            tried = min(k, total)
+            shares.append(1.0 - math.comb(total - found, tried) / math.comb(total, tried))
+    return float(np.mean(shares)) if shares else 0.0
+
+
 def precision_recall(
     confidences: Sequence[float], right: Sequence[bool], queries_with_positives: int
 ) -> PrecisionRecall:
@@ -80,13 +116,35 @@ def precision_recall(
     return PrecisionRecall(true / accepted, true / max(queries_with_positives, 1), ranked[last_of_equal])
 
 
+def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> Reliability:
+    """Bin answers by confidence: bin b of B holds [b / B, (b + 1) / B), the last one 1 as well.
+
+    Args:
+        confidences: probabilities, of each answered query's first candidate.
+        right: whether it is a positive.
+        bins: B.
+
+    Raises:
+        EvaluationError: a confidence that is no probability.
+    """
+    values, hits = np.asarray(confidences, np.float64), np.asarray(right, np.float64)
+    outside = values[~((values >= 0.0) & (values <= 1.0))]
+    if len(outside):
+        raise EvaluationError(f"confidence {outside[0]} is outside [0, 1]; only calibrated methods have a reliability")
+    numbers = np.minimum((values * bins).astype(np.int64), bins - 1)
+    count = np.bincount(numbers, minlength=bins)
+    filled = count > 0
+    mean = [np.bincount(numbers, weights, minlength=bins)[filled] / count[filled] for weights in (values, hits)]
+    return Reliability(mean[0], mean[1], count[filled])
+
+
 def bootstrap_interval(
-    hits: Sequence[bool], *, level: float = 0.95, samples: int = 2000, seed: int = 0
+    values: Sequence[float], *, level: float = 0.95, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of hits (Efron, 1979)."""
-    values = np.asarray(hits, np.float64)
-    if not len(values):
+    """Percentile bootstrap of the mean of values, such as hits or paired differences of hits (Efron, 1979)."""
+    given = np.asarray(values, np.float64)
+    if not len(given):
         return (0.0, 1.0)
-    drawn = np.random.default_rng(seed).integers(0, len(values), (samples, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    drawn = np.random.default_rng(seed).integers(0, len(given), (samples, len(given)))
+    low, high = np.quantile(given[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)

@@ -10,7 +10,13 @@ import numpy as np
 from effovpr_ros.errors import EvaluationError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer
-from effovpr_ros.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
+from effovpr_ros.evaluation.metrics import (
+    bootstrap_interval,
+    precision_recall,
+    random_recall_at_1,
+    recall_at_k,
+    reliability,
+)
 from effovpr_ros.evaluation.runner import MethodResult
 from effovpr_ros.recognition.recognizer import Status
 
@@ -75,7 +81,9 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
         "recall_at_precision": {str(p): curve.recall_at(p) for p in PRECISIONS},
         "matches": len(matches),
         "wrong_matches": matches.count(False),
-        "calibration_error": None,
+        "calibration_error": (
+            reliability(confidences, rights).expected_calibration_error if result.calibrated else None
+        ),
         "latency_ms": _latencies([answer for answer, _ in answered]),
         "bytes_per_place": result.bytes_per_place,
     }

@@ -30,10 +30,7 @@ def draw_matches(
     status: Status,
     caption: str,
 ) -> RgbImage:
-    """Draw the query (left) beside a place (right) under a caption in the colour of the status.
-
-    Every matched patch is marked; the first 60 matches are joined by lines. A match has one colour on both
-    sides, by its column in the query, so that parallel bands of colour show agreement.
+    """Draw what `draw_pair` draws under a caption in the colour of the status.
 
     Args:
         query_image: (H, W, 3) uint8 RGB.
@@ -50,30 +47,58 @@ def draw_matches(
     Raises:
         ImageError: an image that is not (H, W, 3) uint8.
     """
+    pair = draw_pair(query_image, thumbnail, query_cells_xy, place_cells_xy, grid_wh)
+    lines = _wrap(f"{status.name}  {caption}")
+    bar = np.full((_LINE_HEIGHT_PX * len(lines) + 10, WIDTH_PX, 3), _STATUS_RGB[status], dtype=np.uint8)
+    for number, line in enumerate(lines):
+        baseline = _LINE_HEIGHT_PX * (number + 1) - 4
+        cv2.putText(bar, line, (10, baseline), _FONT, _FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([bar, pair])
+
+
+def draw_pair(
+    query_image: RgbImage,
+    thumbnail: RgbImage,
+    query_cells_xy: NDArray[np.uint8],
+    place_cells_xy: NDArray[np.uint8],
+    grid_wh: tuple[int, int],
+) -> RgbImage:
+    """Draw the query (left) beside a place (right).
+
+    Every matched patch is marked; the first 60 matches are joined by lines. A match has one colour on both
+    sides, by its column in the query, so that parallel bands of colour show agreement.
+
+    Args:
+        query_image: (H, W, 3) uint8 RGB.
+        thumbnail: (h, w, 3) uint8 RGB of the place.
+        query_cells_xy: see `draw_matches`.
+        place_cells_xy: see `draw_matches`.
+        grid_wh: see `draw_matches`.
+
+    Returns:
+        (height, 1000, 3) uint8 RGB.
+
+    Raises:
+        ImageError: an image that is not (H, W, 3) uint8.
+    """
     for name, image in (("query", query_image), ("thumbnail", thumbnail)):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ImageError(
                 f"{name} image of shape {image.shape}, {image.dtype} cannot be drawn; give (H, W, 3) uint8"
             )
-    lines = _wrap(f"{status.name}  {caption}")
-    bar_height = _LINE_HEIGHT_PX * len(lines) + 10
     panel_width = (WIDTH_PX - _GAP_PX) // 2
     # Both panels have the query's shape: both images were squeezed into the same grid of patches.
     panel_height = max(1, round(panel_width * query_image.shape[0] / query_image.shape[1]))
-    picture = np.full((bar_height + panel_height, WIDTH_PX, 3), 24, dtype=np.uint8)
-    picture[:bar_height] = _STATUS_RGB[status]
-    for number, line in enumerate(lines):
-        baseline = _LINE_HEIGHT_PX * (number + 1) - 4
-        cv2.putText(picture, line, (10, baseline), _FONT, _FONT_SCALE, (255, 255, 255), 1, cv2.LINE_AA)
+    picture = np.full((panel_height, WIDTH_PX, 3), 24, dtype=np.uint8)
     right = WIDTH_PX - panel_width
     for left, image in ((0, query_image), (right, thumbnail)):
         panel = cv2.resize(image, (panel_width, panel_height), interpolation=cv2.INTER_AREA)
-        picture[bar_height:, left : left + panel_width] = panel
+        picture[:, left : left + panel_width] = panel
 
     cell = np.array([panel_width / grid_wh[0], panel_height / grid_wh[1]])
     colours = _colours(query_cells_xy, grid_wh[0])
     centres = [
-        np.rint((cells.reshape(-1, 2) + 0.5) * cell + (left, bar_height)).astype(int).tolist()
+        np.rint((cells.reshape(-1, 2) + 0.5) * cell + (left, 0)).astype(int).tolist()
         for left, cells in ((0, query_cells_xy), (right, place_cells_xy))
     ]
     half = np.maximum(1, cell * 0.3).astype(int)
