@@ -84,6 +84,17 @@ def from_loops(images: Path, loops: Path, *, min_gap: int = 10) -> Dataset:
     return _checked(Dataset(images.resolve().parent.name, frames, frames, right, allowed))
 
 
+def position_xy_m(frame: Frame) -> tuple[float, float] | None:
+    """Where ground truth takes an image to be: UTM metres as its name gives them, else x and y of its pose, else None.
+
+    The names come first because poses made from them have an origin of their own in each folder.
+    """
+    fields = Path(frame.name).name.split("@")
+    if len(fields) > 2 and fields[0] == "":
+        return float(fields[1]), float(fields[2])
+    return None if frame.pose is None else (frame.pose.position_xyz[0], frame.pose.position_xyz[1])
+
+
 def _numbers(frames: Sequence[Frame]) -> dict[str, int]:
     """Number by file name without folders.
 
@@ -121,16 +132,13 @@ def _positions(frames: Sequence[Frame]) -> np.ndarray[tuple[int, int], np.dtype[
     """(N, 2) metres in one frame: UTM as the names give it, else the pose in the common ENU frame."""
     positions = []
     for frame in frames:
-        fields = Path(frame.name).name.split("@")
-        if len(fields) > 2 and fields[0] == "":
-            positions.append((float(fields[1]), float(fields[2])))
-        elif frame.pose is not None:
-            positions.append(frame.pose.position_xyz[:2])
-        else:
+        position = position_xy_m(frame)
+        if position is None:
             raise EvaluationError(
                 f"{frame.name} has no position; name the images @utm_east@utm_north@...@, give them EXIF GPS, "
                 "or name the right answers with --positives"
             )
+        positions.append(position)
     values = np.array(positions, np.float64)
     named = Path(frames[0].name).name.startswith("@")
     if named and (np.abs(values) <= 180.0).all():

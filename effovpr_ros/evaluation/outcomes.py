@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from effovpr_ros.evaluation.ground_truth import Dataset
+from effovpr_ros.evaluation.ground_truth import Dataset, position_xy_m
 from effovpr_ros.evaluation.method import Answer
 from effovpr_ros.recognition.recognizer import Status
 from effovpr_ros.sources.frame import Frame
@@ -73,10 +73,9 @@ def judge(dataset: Dataset, answers: Sequence[Answer]) -> tuple[QueryOutcome, ..
 
 
 def horizontal_distance_m(query: Frame, stored: Frame) -> float | None:
-    """Metres between two poses in one frame, height left out; None where one is unknown."""
-    if query.pose is None or stored.pose is None:
-        return None
-    return math.dist(query.pose.position_xyz[:2], stored.pose.position_xyz[:2])
+    """Metres between two positions of the ground truth; None where one is unknown."""
+    start, end = position_xy_m(query), position_xy_m(stored)
+    return None if start is None or end is None else math.dist(start, end)
 
 
 def _first_stage(answer: Answer) -> int | None:

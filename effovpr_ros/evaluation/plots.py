@@ -60,6 +60,8 @@ _STYLE: dict[Any, Any] = {
 }
 _WIDTH_IN, _HEIGHT_IN, _LEGEND_ROW_IN = 4.4, 2.9, 0.22
 _ERROR_BINS = 24
+_MOST_MARKERS = 40
+_FAR_M, _ORIGIN_STEP_M = 1e5, 100.0
 _LEAST_ERROR_M = 0.1
 
 
@@ -87,7 +89,8 @@ def precision_recall_plot(curves: Mapping[str, PrecisionRecall]) -> Plot:
         for number, (name, curve) in enumerate(curves.items()):
             # From the first threshold to the left the precision of the most confident answers holds.
             recall, precision = np.append(0.0, curve.recall), np.append(curve.precision[:1], curve.precision)
-            axes.plot(recall, precision, **_line(number), marker=".", markersize=3.0, label=name)
+            marker = "o" if len(recall) <= _MOST_MARKERS else ""
+            axes.plot(recall, precision, **_line(number), marker=marker, markersize=3.0, label=name)
         axes.set(xlim=(0.0, 1.02), ylim=(0.0, 1.04), xlabel="recall", ylabel="precision")
         figures = ", ".join(f"{name} {curve.average_precision:.3f}" for name, curve in curves.items())
         return _plot(
@@ -108,7 +111,7 @@ def recall_plot(recalls: Mapping[str, Sequence[float]], chance: Sequence[float])
             axes.plot(ranks, values, **_line(number), marker="o", markersize=3.0, label=name)
         axes.plot(ranks, chance, color=_MUTED, linestyle=":", label="a guess")
         axes.set(ylim=(0.0, 1.04), xlabel="K, candidates looked at", ylabel="recall@K")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks([1, *range(5, len(chance) + 1, 5)])
         figures = ", ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in recalls.items())
         return _plot(
             figure,
@@ -181,22 +184,29 @@ def map_plot(
 
     Args:
         name: of the method.
-        database_xy: (M, 2) metres in the map frame.
+        database_xy: (M, 2) metres in the frame of the ground truth.
         queries_xy: (N, 2) of each outcome.
         false_matches: from each such query to the place it was taken for, as (x, y).
     """
-    extent = np.ptp(np.concatenate([database_xy, *queries_xy.values()]), axis=0)
+    everything = np.concatenate([database_xy, *queries_xy.values()])
+    extent = np.ptp(everything, axis=0)
+    # UTM has six and seven digits, of which a map needs the last few.
+    far = np.abs(everything).max() > _FAR_M
+    origin = np.floor(everything.min(axis=0) / _ORIGIN_STEP_M) * _ORIGIN_STEP_M if far else np.zeros(2)
     height_in = _WIDTH_IN * float(np.clip(extent[1] / max(extent[0], 1e-9), 0.35, 1.3))
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(len(queries_xy) + 1, height_in)
-        axes.plot(*database_xy.T, ".", color=_MUTED, markersize=3.0, label=f"map ({len(database_xy)})")
-        axes.add_collection(
-            LineCollection(list(false_matches), colors=_OUTCOMES[Outcome.FALSE_MATCH][0], linewidths=0.8)
-        )
+        axes.plot(*(database_xy - origin).T, ".", color=_MUTED, markersize=3.0, label=f"map ({len(database_xy)})")
+        joins = np.reshape(false_matches, (-1, 2, 2)) - origin
+        axes.add_collection(LineCollection(list(joins), colors=_OUTCOMES[Outcome.FALSE_MATCH][0], linewidths=0.8))
         for kind, at in queries_xy.items():
             colour, marker, size = _OUTCOMES[kind]
-            axes.plot(*at.T, marker, color=colour, markersize=size, label=f"{kind.value} ({len(at)})")
-        axes.set(xlabel="x, east [m]", ylabel="y, north [m]")
+            axes.plot(*(at - origin).T, marker, color=colour, markersize=size, label=f"{kind.value} ({len(at)})")
+        labels = [
+            f"{axis} [m]" if not far else f"{axis} of {start:.0f} [m]"
+            for axis, start in zip(("x, east", "y, north"), origin, strict=True)
+        ]
+        axes.set(xlabel=labels[0], ylabel=labels[1])
         axes.set_aspect("equal", adjustable="datalim")
         figures = ", ".join(f"{len(at)} {kind.value}" for kind, at in queries_xy.items())
         return _plot(

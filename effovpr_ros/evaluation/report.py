@@ -12,7 +12,7 @@ import numpy as np
 
 from effovpr_ros.errors import EvaluationError
 from effovpr_ros.evaluation.gallery import Entry, Shelf, choose, draw_entry
-from effovpr_ros.evaluation.ground_truth import Dataset
+from effovpr_ros.evaluation.ground_truth import Dataset, position_xy_m
 from effovpr_ros.evaluation.method import Method, Query
 from effovpr_ros.evaluation.metrics import precision_recall, random_recall_at_k, recall_at_k, reliability
 from effovpr_ros.evaluation.outcomes import Outcome, QueryOutcome, judge
@@ -175,8 +175,8 @@ def _recall_plot(run: Run) -> Plot:
 
 
 def _map_plot(name: str, dataset: Dataset, outcomes: Sequence[QueryOutcome]) -> Plot:
-    stored_xy = [frame.pose.position_xyz[:2] if frame.pose else None for frame in dataset.database]
-    asked_xy = [frame.pose.position_xyz[:2] if frame.pose else None for frame in dataset.queries]
+    stored_xy = [position_xy_m(frame) for frame in dataset.database]
+    asked_xy = [position_xy_m(frame) for frame in dataset.queries]
     by_outcome = {
         kind: np.array(
             [xy for item in outcomes if item.outcome is kind and (xy := asked_xy[item.query]) is not None]
