@@ -216,6 +216,14 @@ def test_the_page_has_every_section_and_escapes_names():
     assert used <= themes[0] | {"--colour"}
 
 
+def test_the_calibration_error_is_of_answered_queries_of_calibrated_methods():
+    methods = summarise(run().dataset, run().results)["methods"]
+    assert methods["effovpr"]["calibration_error"] is None
+    # Bins: 0.95 and 0.9, one of two right; 0.4 right; 0.7, 0.8, 0.3 and 0.1 wrong. Query 7 has no answer.
+    worked = (2 * (0.925 - 0.5) + (1.0 - 0.4) + 0.7 + 0.8 + 0.3 + 0.1) / 7
+    assert methods["<i>bow</i>"]["calibration_error"] == pytest.approx(worked)
+
+
 def test_sections_without_data_say_why():
     page = page_of(run(posed=False, calibrated=False))
     assert "Reliability is left out: no method of this run gives calibrated confidences." in page

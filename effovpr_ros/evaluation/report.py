@@ -125,6 +125,9 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         stages=STAGES,
         chance={k: random_recall_at_k(run.dataset.positives, run.dataset.allowed, k) for k in RANKS},
         calibrated=bool(reliabilities),
+        refuses={
+            name: any(answer.status is not None for answer in result.answers) for name, result in run.results.items()
+        },
         outcome_kinds=tuple(Outcome),
         outcome_counts={name: {kind: _count(items, kind) for kind in Outcome} for name, items in outcomes.items()},
         curves=curves,
