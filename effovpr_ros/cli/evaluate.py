@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,15 +23,22 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
-from effovpr_ros.evaluation.method import EffoVPRMethod
+from effovpr_ros.evaluation.method import EffoVPRMethod, Method
+from effovpr_ros.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
 from effovpr_ros.evaluation.summary import ANSWER_COLUMNS, answer_rows, summarise
+from effovpr_ros.evaluation.vlad import VladMethod
 from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
 PRESETS = {"default": RecognizerConfig(), "paper": RecognizerConfig(score="count")}
 """What `--preset` names; they share T1, T2, block and K, and differ in the score."""
+
+Baseline = Callable[[PlaceMap, int], Method]
+"""Makes a method of a map and the most places in an answer."""
+BASELINES: dict[str, Baseline] = {"vlad": VladMethod, "orb-bow": OrbBowMethod}
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -68,7 +75,8 @@ def add_parser(commands: Subparsers) -> None:
             "--methods",
             nargs="+",
             default=["effovpr", "global"],
-            help="effovpr (both stages), global (stage 1 only), or NAME:key=value,... with settings of recognition",
+            help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
+            "(classical SLAM), or NAME:key=value,... with settings of recognition",
         )
         form.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
         form.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
@@ -80,7 +88,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    configs = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
+    wanted = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
     dataset: Dataset = options.dataset(options)
     extractor = FeatureExtractor(extractor_config(options))
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
@@ -89,8 +97,10 @@ def _run(options: argparse.Namespace) -> int:
         with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
             place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
         methods = {
-            name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, config))
-            for name, config in configs.items()
+            name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, made))
+            if isinstance(made, RecognizerConfig)
+            else made(place_map, options.top_k)
+            for name, made in wanted.items()
         }
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
@@ -109,32 +119,38 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig]:
+def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig | Baseline]:
     """Methods by name.
 
     Args:
-        texts: effovpr, global, or NAME:key=value,... with fields of `RecognizerConfig`.
+        texts: effovpr, global, a baseline, or NAME:key=value,... with fields of `RecognizerConfig`.
         base: what the settings change.
 
     Raises:
-        ConfigError: an unknown method, field or value, or a name that comes twice.
+        ConfigError: an unknown method, field or value, settings of a baseline, or a name that comes twice.
     """
-    methods: dict[str, RecognizerConfig] = {}
+    methods: dict[str, RecognizerConfig | Baseline] = {}
     known = {entry.name: entry for entry in fields(RecognizerConfig)}
     for text in texts:
         name, _, settings = text.partition(":")
         values: dict[str, Any] = {}
+        if name in methods:
+            raise ConfigError(f"method {name!r} comes twice; give one of them another name")
+        if name in BASELINES:
+            if settings:
+                raise ConfigError(f"method {text!r}: {name} has no settings; give settings of effovpr another name")
+            methods[name] = BASELINES[name]
+            continue
         if not settings:
             if name not in ("effovpr", "global"):
-                raise ConfigError(f"method {name!r} is unknown; use effovpr, global or NAME:key=value,...")
+                known_names = ", ".join(("effovpr", "global", *BASELINES))
+                raise ConfigError(f"method {name!r} is unknown; use {known_names} or NAME:key=value,...")
             values = {"rerank": name == "effovpr"}
         for setting in filter(None, settings.split(",")):
             key, _, value = setting.partition("=")
             if key not in known:
                 raise ConfigError(f"method {text!r}: no setting {key!r}; use {', '.join(known)}")
             values[key] = _convert(value, known[key].default, text)
-        if name in methods:
-            raise ConfigError(f"method {name!r} comes twice; give one of them another name")
         methods[name] = replace(base, **values)
     return methods
 
