@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.evaluate_ablate import add_ablate_option, run_ablation
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -35,6 +36,8 @@ from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
 PRESETS = {"default": RecognizerConfig(), "paper": RecognizerConfig(score="count")}
 """What `--preset` names; they share T1, T2, block and K, and differ in the score."""
+
+DEFAULT_METHODS = ["effovpr", "global"]
 
 Baseline = Callable[[PlaceMap, int], Method]
 """Makes a method of a map and the most places in an answer."""
@@ -74,13 +77,14 @@ def add_parser(commands: Subparsers) -> None:
         form.add_argument(
             "--methods",
             nargs="+",
-            default=["effovpr", "global"],
+            default=DEFAULT_METHODS,
             help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
             "(classical SLAM), or NAME:key=value,... with settings of recognition",
         )
+        add_ablate_option(form)
         form.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
         form.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
-        form.add_argument("--out", type=Path, help="folder for result.json and answers.csv")
+        form.add_argument("--out", type=Path, help="folder for result.json and answers.csv, or ablation.json")
         form.add_argument("--json", action="store_true", help="print one JSON object")
         add_model_options(form)
         add_device_options(form)
@@ -88,7 +92,12 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    wanted = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
+    base = replace(PRESETS[options.preset], top_k=options.top_k)
+    if options.ablate is not None:
+        if options.methods != DEFAULT_METHODS:
+            raise ConfigError("--ablate varies settings of effovpr; give it without --methods")
+        return run_ablation(options, base)
+    wanted = parse_methods(options.methods, base)
     dataset: Dataset = options.dataset(options)
     extractor = FeatureExtractor(extractor_config(options))
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
