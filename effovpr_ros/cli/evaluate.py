@@ -23,6 +23,7 @@ from effovpr_ros.cli.options import (
     print_json,
 )
 from effovpr_ros.errors import ConfigError
+from effovpr_ros.evaluation.ablation import parse_factors, plan_settings
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.evaluation.method import EffoVPRMethod, Method
 from effovpr_ros.evaluation.orb_bow import OrbBowMethod
@@ -93,13 +94,14 @@ def add_parser(commands: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     base = replace(PRESETS[options.preset], top_k=options.top_k)
-    if options.ablate is not None:
-        if options.methods != DEFAULT_METHODS:
-            raise ConfigError("--ablate varies settings of effovpr; give it without --methods")
-        return run_ablation(options, base)
     wanted = parse_methods(options.methods, base)
+    factors = () if options.ablate is None else parse_factors(options.ablate)
+    if factors and options.methods != DEFAULT_METHODS:
+        raise ConfigError("--ablate varies settings of effovpr; give it without --methods")
     dataset: Dataset = options.dataset(options)
     extractor = FeatureExtractor(extractor_config(options))
+    if factors:
+        return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
         queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
     with ExitStack() as stack:
@@ -109,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
             name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, made))
             if isinstance(made, RecognizerConfig)
             else made(place_map, options.top_k)
-            for name, made in wanted.items()
+            for name, made in tqdm(wanted.items(), unit="method", desc="set up", disable=None)
         }
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))

@@ -9,12 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from effovpr_ros.cli.options import extractor_config, print_json
-from effovpr_ros.evaluation.ablation import FACTORS, Ablation, AblationRow, parse_factors, plan_settings
+from effovpr_ros.cli.options import print_json
+from effovpr_ros.evaluation.ablation import FACTORS, Ablation, AblationRow, Setting
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.summary import SCHEMA_VERSION, describe
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.recognition.config import RecognizerConfig
 
 
 def add_ablate_option(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +25,18 @@ def add_ablate_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_ablation(options: argparse.Namespace, recognizer: RecognizerConfig) -> int:
+def run_ablation(
+    options: argparse.Namespace, dataset: Dataset, settings: Sequence[Setting], extractor: FeatureExtractor
+) -> int:
     """Measure and print.
 
     Args:
-        options: of `effovpr evaluate FORM`.
-        recognizer: what is varied around.
-
-    Raises:
-        ConfigError: an unknown factor.
+        options: `out` and `json`.
+        dataset: to measure on.
+        settings: from `plan_settings`.
+        extractor: of the base setting.
     """
-    factors = parse_factors(options.ablate)
-    dataset: Dataset = options.dataset(options)
-    extractor = FeatureExtractor(extractor_config(options))
-    ablation = Ablation(dataset, plan_settings(factors, extractor, recognizer), extractor)
+    ablation = Ablation(dataset, settings, extractor)
     with tqdm(total=ablation.num_steps, unit="step", desc="ablation", disable=None) as bar:
         rows = ablation.run(lambda done: bar.update(done))
     result = {

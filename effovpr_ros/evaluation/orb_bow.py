@@ -25,7 +25,7 @@ NUM_WORDS = 4096
 
 _ORB_BYTES = 32
 # ORB features that the vocabulary is learnt from.
-_SAMPLE = 200_000
+_SAMPLE = 100_000
 _ITERATIONS = 10
 _SEED = 0
 # A sparse entry is a word number and a weight.
