@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from effovpr_ros.cli import evaluate_compare
+from effovpr_ros.cli.evaluate_ablate import add_ablate_option, run_ablation
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -21,17 +22,27 @@ from effovpr_ros.cli.options import (
     print_json,
 )
 from effovpr_ros.errors import ConfigError
+from effovpr_ros.evaluation.ablation import parse_factors, plan_settings
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
-from effovpr_ros.evaluation.method import EffoVPRMethod
+from effovpr_ros.evaluation.method import EffoVPRMethod, Method
+from effovpr_ros.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
 from effovpr_ros.evaluation.saved_run import save_run
 from effovpr_ros.evaluation.summary import summarise
+from effovpr_ros.evaluation.vlad import VladMethod
 from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
 PRESETS = {"default": RecognizerConfig(), "paper": RecognizerConfig(score="count")}
 """What `--preset` names; they share T1, T2, block and K, and differ in the score."""
+
+DEFAULT_METHODS = ["effovpr", "global"]
+
+Baseline = Callable[[PlaceMap, int], Method]
+"""Makes a method of a map and the most places in an answer."""
+BASELINES: dict[str, Baseline] = {"vlad": VladMethod, "orb-bow": OrbBowMethod}
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -67,12 +78,16 @@ def add_parser(commands: Subparsers) -> None:
         form.add_argument(
             "--methods",
             nargs="+",
-            default=["effovpr", "global"],
-            help="effovpr (both stages), global (stage 1 only), or NAME:key=value,... with settings of recognition",
+            default=DEFAULT_METHODS,
+            help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
+            "(classical SLAM), or NAME:key=value,... with settings of recognition",
         )
+        add_ablate_option(form)
         form.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
         form.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
-        form.add_argument("--out", type=Path, help="folder for report.html, result.json and answers.csv")
+        form.add_argument(
+            "--out", type=Path, help="folder for report.html, result.json and answers.csv, or ablation.json"
+        )
         form.add_argument("--json", action="store_true", help="print one JSON object")
         add_model_options(form)
         add_device_options(form)
@@ -81,17 +96,25 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    configs = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
+    base = replace(PRESETS[options.preset], top_k=options.top_k)
+    wanted = parse_methods(options.methods, base)
+    factors = () if options.ablate is None else parse_factors(options.ablate)
+    if factors and options.methods != DEFAULT_METHODS:
+        raise ConfigError("--ablate varies settings of effovpr; give it without --methods")
     dataset: Dataset = options.dataset(options)
     extractor = FeatureExtractor(extractor_config(options))
+    if factors:
+        return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
         queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
     with ExitStack() as stack:
         with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
             place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
         methods = {
-            name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, config))
-            for name, config in configs.items()
+            name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, made))
+            if isinstance(made, RecognizerConfig)
+            else made(place_map, options.top_k)
+            for name, made in tqdm(wanted.items(), unit="method", desc="set up", disable=None)
         }
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
@@ -101,7 +124,8 @@ def _run(options: argparse.Namespace) -> int:
             from effovpr_ros.evaluation.report import REPORT_NAME, Run, write_report
 
             save_run(options.out, summary, dataset, results)
-            run = Run(dataset, queries, methods, results, configs, extractor.fingerprint, options.command_line)
+            settings = {name: made if isinstance(made, RecognizerConfig) else None for name, made in wanted.items()}
+            run = Run(dataset, queries, methods, results, settings, extractor.fingerprint, options.command_line)
             write_report(options.out / REPORT_NAME, run, summary)
     if options.json:
         print_json(summary)
@@ -110,32 +134,38 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig]:
+def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig | Baseline]:
     """Methods by name.
 
     Args:
-        texts: effovpr, global, or NAME:key=value,... with fields of `RecognizerConfig`.
+        texts: effovpr, global, a baseline, or NAME:key=value,... with fields of `RecognizerConfig`.
         base: what the settings change.
 
     Raises:
-        ConfigError: an unknown method, field or value, or a name that comes twice.
+        ConfigError: an unknown method, field or value, settings of a baseline, or a name that comes twice.
     """
-    methods: dict[str, RecognizerConfig] = {}
+    methods: dict[str, RecognizerConfig | Baseline] = {}
     known = {entry.name: entry for entry in fields(RecognizerConfig)}
     for text in texts:
         name, _, settings = text.partition(":")
         values: dict[str, Any] = {}
+        if name in methods:
+            raise ConfigError(f"method {name!r} comes twice; give one of them another name")
+        if name in BASELINES:
+            if settings:
+                raise ConfigError(f"method {text!r}: {name} has no settings; give settings of effovpr another name")
+            methods[name] = BASELINES[name]
+            continue
         if not settings:
             if name not in ("effovpr", "global"):
-                raise ConfigError(f"method {name!r} is unknown; use effovpr, global or NAME:key=value,...")
+                known_names = ", ".join(("effovpr", "global", *BASELINES))
+                raise ConfigError(f"method {name!r} is unknown; use {known_names} or NAME:key=value,...")
             values = {"rerank": name == "effovpr"}
         for setting in filter(None, settings.split(",")):
             key, _, value = setting.partition("=")
             if key not in known:
                 raise ConfigError(f"method {text!r}: no setting {key!r}; use {', '.join(known)}")
             values[key] = _convert(value, known[key].default, text)
-        if name in methods:
-            raise ConfigError(f"method {name!r} comes twice; give one of them another name")
         methods[name] = replace(base, **values)
     return methods
 

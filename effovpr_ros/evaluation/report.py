@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from effovpr_ros.evaluation.plots import (
 from effovpr_ros.evaluation.runner import MethodResult
 from effovpr_ros.evaluation.summary import RANKS, STAGES
 from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.recognition.config import RecognizerConfig
 
 REPORT_NAME = "report.html"
 _TEMPLATE = "report.html"
@@ -46,7 +47,7 @@ class Run:
         queries: as they were asked.
         methods: by name, still able to match patches.
         results: by the same names.
-        settings: by the same names, the dataclass that configures each method.
+        settings: by the same names, what configures each method; None where nothing of this package does.
         fingerprint: of the model.
         command: as typed.
     """
@@ -55,7 +56,7 @@ class Run:
     queries: Sequence[Query]
     methods: Mapping[str, Method]
     results: Mapping[str, MethodResult]
-    settings: Mapping[str, object]
+    settings: Mapping[str, RecognizerConfig | None]
     fingerprint: ModelFingerprint
     command: str
 
@@ -135,7 +136,7 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         absent=absent,
         galleries={name: _gallery(run, name, items) for name, items in outcomes.items()},
         reranked={name: _reranked(items) for name, items in outcomes.items()},
-        settings={name: _settings(config) for name, config in run.settings.items()},
+        settings={name: _settings(config) if config else () for name, config in run.settings.items()},
         model=asdict(run.fingerprint),
         command=run.command,
     )
@@ -212,14 +213,8 @@ def _gallery(run: Run, name: str, outcomes: Sequence[QueryOutcome]) -> tuple[Dra
     )
 
 
-def _settings(config: object) -> tuple[Setting, ...]:
-    if not is_dataclass(config) or isinstance(config, type):
-        raise TypeError(f"settings of a method are a dataclass, not {type(config).__name__}")
+def _settings(config: RecognizerConfig) -> tuple[Setting, ...]:
     return tuple(
-        Setting(
-            entry.name,
-            str(getattr(config, entry.name)),
-            entry.default is MISSING or getattr(config, entry.name) != entry.default,
-        )
+        Setting(entry.name, str(getattr(config, entry.name)), getattr(config, entry.name) != entry.default)
         for entry in fields(config)
     )

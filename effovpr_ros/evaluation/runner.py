@@ -11,7 +11,7 @@ from pathlib import Path
 
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, Method, Query
-from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -51,11 +51,23 @@ def extract_queries(
 
 @contextmanager
 def database_map(
-    dataset: Dataset, queries: Sequence[Query], extractor: FeatureExtractor, progress: Callable[[int], object]
+    dataset: Dataset,
+    queries: Sequence[Query],
+    extractor: FeatureExtractor,
+    progress: Callable[[int], object],
+    *,
+    known: Sequence[Features] | None = None,
 ) -> Iterator[PlaceMap]:
     """A map of the database images, as the node would open it, in a scratch folder.
 
     Where the database is the queries themselves, their features are used.
+
+    Args:
+        dataset: its database.
+        queries: its queries with features of the extractor.
+        extractor: of the map's features.
+        progress: called with the number of images done.
+        known: features of the extractor of every database image, if they are there already.
 
     Raises:
         ImageError: an image cannot be read.
@@ -67,7 +79,9 @@ def database_map(
         for start in range(0, len(dataset.database), _BATCH):
             frames = dataset.database[start : start + _BATCH]
             images = [frame.load() for frame in frames]
-            if dataset.database is dataset.queries:
+            if known is not None:
+                features = list(known[start : start + _BATCH])
+            elif dataset.database is dataset.queries:
                 features = [query.features for query in queries[start : start + _BATCH]]
             else:
                 features = extractor.extract(images)

@@ -31,6 +31,14 @@ def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str
     """The result as plain values; docs/evaluation.md describes the schema."""
     return {
         "schema_version": SCHEMA_VERSION,
+        **describe(dataset),
+        "methods": {name: _summarise_method(dataset, result) for name, result in results.items()},
+    }
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The keys `dataset` and `random_recall_at_1`."""
+    return {
         "dataset": {
             "name": dataset.name,
             "queries": len(dataset.queries),
@@ -38,7 +46,6 @@ def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str
             "database": len(dataset.database),
         },
         "random_recall_at_1": random_recall_at_1(dataset.positives, dataset.allowed),
-        "methods": {name: _summarise_method(dataset, result) for name, result in results.items()},
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -171,6 +172,30 @@ class FeatureExtractor:
             local_codes=LOCAL_CODES,
         )
 
+    def reading(self, config: ExtractorConfig) -> FeatureExtractor:
+        """An extractor of other local features that shares this one's network, so that nothing is loaded.
+
+        Args:
+            config: may differ in block, facet, T1 and the cap on keypoints.
+
+        Raises:
+            ConfigError: another network, input size, device or precision; or no such block or facet.
+        """
+        alike = ("local_block", "facet", "min_attention", "max_keypoints")
+        if replace(config, **{name: getattr(self.config, name) for name in alike}) != self.config:
+            raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
+        shared = copy.copy(self)
+        shared.config = config
+        shared.backbone = Backbone(self.backbone.vit, local_block=config.local_block, facet=config.facet)
+        shared.fingerprint = replace(
+            self.fingerprint,
+            local_block=shared.backbone.local_block,
+            facet=config.facet,
+            min_attention=config.min_attention,
+            max_keypoints=config.max_keypoints,
+        )
+        return shared
+
     @torch.inference_mode()
     def extract(self, images: Sequence[RgbImage]) -> list[Features]:
         """Compute the features of a batch.
@@ -193,11 +218,12 @@ class FeatureExtractor:
         attention = output.cls_attention.cpu().numpy()
         rows, columns = self.backbone.grid_hw
         return [
-            Features(global_descriptor, self._select(facet, weight, columns), (columns, rows))
+            Features(global_descriptor, self.select(facet, weight, columns), (columns, rows))
             for global_descriptor, facet, weight in zip(global_descriptors, facets, attention, strict=True)
         ]
 
-    def _select(self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int) -> LocalFeatures:
+    def select(self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int) -> LocalFeatures:
+        """Local features of the keypoints among (P, C) facets with (P,) attention to [CLS] in rows of `columns`."""
         kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(encode(facet[kept]), cells_xy)

@@ -151,12 +151,18 @@ def build_map(
     )
 
 
+def shrink(image: RgbImage, longest_side: int) -> RgbImage:
+    """An image whose longest side has at most so many pixels; smaller ones stay as they are."""
+    scale = longest_side / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
 def make_thumbnail(image: RgbImage, longest_side: int) -> bytes:
     """JPEG of an image, shrunk so that its longest side has at most so many pixels."""
-    scale = longest_side / max(image.shape[:2])
-    if scale < 1.0:
-        size_wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    image = shrink(image, longest_side)
     done, jpeg = cv2.imencode(
         ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _THUMBNAIL_QUALITY]
     )
