@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,18 +14,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.evaluate_forms import add_bag_form, add_live_form, extractor_for, loops_dataset
+from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
     add_model_options,
+    add_pose_options,
     command,
-    extractor_config,
     print_json,
 )
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
+from effovpr_ros.evaluation.ground_truth import RADIUS_M, Dataset, from_folders
 from effovpr_ros.evaluation.method import EffoVPRMethod
-from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
+from effovpr_ros.evaluation.runner import MethodResult, database_map, extract_queries, run_methods
 from effovpr_ros.evaluation.summary import ANSWER_COLUMNS, answer_rows, summarise
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -47,10 +50,17 @@ def add_parser(commands: Subparsers) -> None:
     folders.add_argument("database", type=Path, help="images named @utm_east@utm_north@...@.jpg or with EXIF GPS")
     folders.add_argument("queries", type=Path, help="likewise")
     folders.add_argument("--positives", type=Path, help="CSV (query, database) of right answers instead of positions")
-    folders.add_argument("--radius", type=float, default=25.0, help="metres within which two images show one place")
+    folders.add_argument("--table", type=Path, help="CSV of the database: image, x, y or image, latitude, longitude")
+    folders.add_argument("--query-table", type=Path, help="CSV of the queries, likewise")
+    folders.add_argument("--radius", type=float, default=RADIUS_M, help="metres within which two images show one place")
     folders.set_defaults(
         dataset=lambda given: from_folders(
-            given.database, given.queries, positives=given.positives, radius_m=given.radius
+            given.database,
+            given.queries,
+            positives=given.positives,
+            table=given.table,
+            query_table=given.query_table,
+            radius_m=given.radius,
         )
     )
     loops = command(
@@ -59,11 +69,20 @@ def add_parser(commands: Subparsers) -> None:
         "evaluate one drive against its own past",
         "effovpr evaluate loops images/ --loops loops.csv --min-gap 10",
     )
-    loops.add_argument("images", type=Path, help="frames in natural order of their names")
-    loops.add_argument("--loops", type=Path, required=True, help="CSV (image, earlier image) of right answers")
+    loops.add_argument("images", type=Path, help="folder of frames in natural order of their names, or a bag")
+    loops.add_argument("--loops", type=Path, help="of a folder: CSV (image, earlier image) of right answers")
     loops.add_argument("--min-gap", type=int, default=10, help="least number of frames between a frame and its match")
-    loops.set_defaults(dataset=lambda given: from_loops(given.images, given.loops, min_gap=given.min_gap))
+    loops.add_argument("--spacing-m", type=float, default=0.0, help="of a bag: metres between frames; 0: every frame")
+    add_pose_options(loops)
+    loops.set_defaults(dataset=lambda given: loops_dataset(given, loops.error))
+    bag = add_bag_form(forms)
+    live = add_live_form(forms, _finish)
+    for form in (folders, loops, bag, live):
+        form.add_argument("--out", type=Path, help="folder for result.json and answers.csv")
+        form.add_argument("--json", action="store_true", help="print one JSON object")
     for form in (folders, loops):
+        add_model_options(form)
+    for form in (folders, loops, bag):
         form.add_argument(
             "--methods",
             nargs="+",
@@ -72,9 +91,6 @@ def add_parser(commands: Subparsers) -> None:
         )
         form.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
         form.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
-        form.add_argument("--out", type=Path, help="folder for result.json and answers.csv")
-        form.add_argument("--json", action="store_true", help="print one JSON object")
-        add_model_options(form)
         add_device_options(form)
         form.set_defaults(run=_run)
 
@@ -82,7 +98,7 @@ def add_parser(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     configs = parse_methods(options.methods, replace(PRESETS[options.preset], top_k=options.top_k))
     dataset: Dataset = options.dataset(options)
-    extractor = FeatureExtractor(extractor_config(options))
+    extractor = FeatureExtractor(extractor_for(options, dataset))
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
         queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
     with ExitStack() as stack:
@@ -94,6 +110,13 @@ def _run(options: argparse.Namespace) -> int:
         }
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
+    return _finish(options, dataset, results)
+
+
+def _finish(options: argparse.Namespace, dataset: Dataset, results: Mapping[str, MethodResult]) -> int:
+    """Print the summary, and write it where --out says."""
+    for note in dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
     summary = summarise(dataset, results)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(summary)
     else:
-        print(_table(summary))
+        print(summary_table(summary))
     return 0
 
 
@@ -148,23 +171,3 @@ def _convert(value: str, default: object, text: str) -> object:
         return type(default)(value)  # type: ignore[call-arg]
     except ValueError as error:
         raise ConfigError(f"method {text!r}: {value!r} is no {type(default).__name__}") from error
-
-
-def _table(summary: dict[str, Any]) -> str:
-    data = summary["dataset"]
-    lines = [
-        f"{data['name']}: {data['queries']} queries, {data['queries_with_positives']} with a positive, "
-        f"{data['database']} database images; a guess has R@1 {100.0 * summary['random_recall_at_1']:.1f}",
-        f"{'method':16}{'R@1':>6} {'95 %':>13}{'R@5':>7}{'R@10':>7}{'AP':>7}{'R@P=1':>7}{'MATCH':>7}{'wrong':>7}"
-        f"{'ms':>8}{'KB':>7}",
-    ]
-    for name, method in summary["methods"].items():
-        low, high = (100.0 * value for value in method["recall_at_1_interval"])
-        recall = {k: 100.0 * value for k, value in method["recall"].items()}
-        lines.append(
-            f"{name:16}{recall['1']:6.1f} {f'[{low:.0f}, {high:.0f}]':>13}{recall['5']:7.1f}{recall['10']:7.1f}"
-            f"{method['average_precision']:7.3f}{method['recall_at_precision']['1.0']:7.3f}{method['matches']:7d}"
-            f"{method['wrong_matches']:7d}{method['latency_ms']['total']['p50']:8.1f}"
-            f"{method['bytes_per_place'] / 1e3:7.1f}"
-        )
-    return "\n".join(lines)

@@ -22,10 +22,10 @@ _THUMBNAIL_SIDE = 640
 
 @dataclass(frozen=True)
 class MethodResult:
-    """Answers of one method, one a query."""
+    """Answers of one method, one a query; the bytes are None where the map is not known."""
 
     answers: Sequence[Answer]
-    bytes_per_place: float
+    bytes_per_place: float | None
     calibrated: bool
 
 
@@ -53,13 +53,22 @@ def extract_queries(
 def database_map(
     dataset: Dataset, queries: Sequence[Query], extractor: FeatureExtractor, progress: Callable[[int], object]
 ) -> Iterator[PlaceMap]:
-    """A map of the database images, as the node would open it, in a scratch folder.
+    """The map that is evaluated, open.
 
-    Where the database is the queries themselves, their features are used.
+    It is the data set's own, opened read-only, or one made of the database images in a scratch folder, as the node
+    would open it. Where the database is the queries themselves, their features are used.
 
     Raises:
         ImageError: an image cannot be read.
+        MapError: the data set's map cannot be opened.
+        ModelMismatchError: it was made by another model.
     """
+    if dataset.map_path is not None:
+        with PlaceMap.open(dataset.map_path) as place_map:
+            place_map.require_model(extractor.fingerprint)
+            progress(len(place_map))
+            yield place_map
+        return
     with (
         tempfile.TemporaryDirectory(prefix="effovpr_evaluate_") as folder,
         PlaceMap.create(Path(folder) / "map", fingerprint=extractor.fingerprint) as place_map,

@@ -11,6 +11,13 @@ from effovpr_ros.errors import EvaluationError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer
 from effovpr_ros.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
+from effovpr_ros.evaluation.outcomes import (
+    answered_outside,
+    error_percentiles,
+    heading_errors_deg,
+    position_errors_m,
+    recall_by_condition,
+)
 from effovpr_ros.evaluation.runner import MethodResult
 from effovpr_ros.recognition.recognizer import Status
 
@@ -29,9 +36,12 @@ def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str
             "name": dataset.name,
             "queries": len(dataset.queries),
             "queries_with_positives": sum(bool(item) for item in dataset.positives),
-            "database": len(dataset.database),
+            "database": len(dataset.database) if dataset.database_known else None,
         },
-        "random_recall_at_1": random_recall_at_1(dataset.positives, dataset.allowed),
+        "notes": list(dataset.notes),
+        "random_recall_at_1": random_recall_at_1(dataset.positives, dataset.allowed)
+        if dataset.database_known
+        else None,
         "methods": {name: _summarise_method(dataset, result) for name, result in results.items()},
     }
 
@@ -67,6 +77,11 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
     hits = [bool(o) and o[0] in right for o, right in zip(ranked, dataset.positives, strict=True) if right]
     low, high = bootstrap_interval(hits)
     matches = [right for answer, right in answered if answer.status is Status.MATCH]
+    position_m, heading_deg = (
+        position_errors_m(dataset, result.answers),
+        heading_errors_deg(dataset, result.answers),
+    )
+    matched = [answer.status is Status.MATCH for answer in result.answers]
     return {
         "recall": {str(k): recalls[k][0] for k in RANKS},
         "recall_all_queries": {str(k): recalls[k][1] for k in RANKS},
@@ -75,6 +90,12 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
         "recall_at_precision": {str(p): curve.recall_at(p) for p in PRECISIONS},
         "matches": len(matches),
         "wrong_matches": matches.count(False),
+        "outside": answered_outside(dataset, result.answers),
+        "position_error_m": error_percentiles(position_m[matched]),
+        "position_error_m_all_answers": error_percentiles(position_m),
+        "heading_error_deg": error_percentiles(heading_deg[matched]),
+        "heading_error_deg_all_answers": error_percentiles(heading_deg),
+        "by_condition": recall_by_condition(dataset, result.answers),
         "calibration_error": None,
         "latency_ms": _latencies([answer for answer, _ in answered]),
         "bytes_per_place": result.bytes_per_place,
