@@ -199,6 +199,12 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
     assert "leave --loops out" in capsys.readouterr().err
 
 
+def register_messages(writer: BagWriter) -> None:
+    for name in ("PlaceCandidate", "PlaceMatch"):
+        text = (MESSAGES / f"{name}.msg").read_text()
+        writer._store.register(get_types_from_msg(text, f"effovpr_ros/msg/{name}"))
+
+
 def match_message(
     writer: BagWriter, second: int, status: Status, places: Sequence[tuple[int, Pose]], map_name: str = "house"
 ) -> Any:
@@ -251,9 +257,7 @@ def record(
     path: Path, answers: Sequence[tuple[int, Status, Any]] = ANSWERS, *, storage: str = "mcap", **names: str
 ) -> Path:
     with BagWriter(path, storage=storage) as writer:
-        for name in ("PlaceCandidate", "PlaceMatch"):
-            text = (MESSAGES / f"{name}.msg").read_text()
-            writer._store.register(get_types_from_msg(text, f"effovpr_ros/msg/{name}"))
+        register_messages(writer)
         for second, x in zip(range(1000, 1005), (1, 21, 43, 300, 20), strict=True):
             writer.write_odometry(ODOM, second * SECOND, at(x, 0, 5), frame_id="map", child_frame_id="base")
         for second, status, places in answers:
@@ -349,6 +353,32 @@ def test_recordings_that_cannot_be_judged(tmp_path: Path, extractor: FeatureExtr
     other = read_matches(record(tmp_path / "other", map_name="garden"), MATCH)
     with pytest.raises(EvaluationError, match=r"answers are of several maps \(garden, house\)"):
         judge_recording(bag, [*answers, *other], ODOM_TRUTH)
+
+
+def test_live_without_answers_to_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    silent = tmp_path / "silent"
+    with BagWriter(silent) as writer:
+        register_messages(writer)
+        writer._writer.add_connection(MATCH, match_records.MATCH_TYPE, typestore=writer._store)
+        writer.write_odometry(ODOM, SECOND, at(0), frame_id="map", child_frame_id="base")
+    blind = write_drive(tmp_path / "blind", [0], [at(0)], images=False)
+    stereo = tmp_path / "stereo"
+    with BagWriter(stereo) as writer:
+        for topic in ("/left", "/right"):
+            writer.write_image(topic, SECOND, picture(0), "camera")
+    drive = write_drive(tmp_path / "drive", [0], [at(0)])
+    for arguments, said in (
+        ([silent], "topic /place_recognizer/match has no message; was the node active"),
+        (
+            [blind],
+            "no topic /place_recognizer/match of effovpr_ros/msg/PlaceMatch; name it with --match-topic; topics: /fix",
+        ),
+        ([stereo], "its images are played to the running node; name one of /left, /right with --image-topic"),
+        ([drive, "--match-topic", "/answers"], "--match-topic '/answers' is no NODE/match"),
+        ([record(tmp_path / "live"), "--match-topic", "/b/match"], "no topic /b/match of effovpr_ros/msg/PlaceMatch"),
+    ):
+        assert main(["evaluate", "live", *map(str, arguments), "--pose", ODOM]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_lines_of_replay_are_read(tmp_path: Path):
