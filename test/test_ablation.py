@@ -145,7 +145,7 @@ def test_the_command_prints_one_table_or_one_object(
 
     assert main([*folders, "--ablate", "block", "--preset", "paper", "--json", "--out", str(tmp_path / "out")]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result) == {"schema_version", "dataset", "random_recall_at_1", "ablation"}
+    assert set(result) == {"schema_version", "dataset", "notes", "random_recall_at_1", "ablation"}
     assert [(row["factor"], row["value"], row["base"]) for row in result["ablation"]] == [
         ("block", 0, False),
         ("block", 1, True),
@@ -156,5 +156,6 @@ def test_the_command_prints_one_table_or_one_object(
 
     assert main([*folders, "--ablate", "colour"]) != 0
     assert "factor 'colour' is unknown; use some of block" in capsys.readouterr().err
-    assert main([*folders, "--ablate", "K", "--methods", "global"]) != 0
-    assert "give it without --methods" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*folders, "--ablate", "K", "--methods", "global"])
+    assert "not allowed with argument --ablate" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
-from effovpr_ros.cli.evaluate import BASELINES, PRESETS, parse_methods
+from effovpr_ros.cli.evaluate_methods import BASELINES, PRESETS, parse_methods
 from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation import orb_bow, vlad
 from effovpr_ros.evaluation.method import Query

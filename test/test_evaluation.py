@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from synthetic import picture, tiny_weights
 
-from effovpr_ros.cli.evaluate import PRESETS, parse_methods
+from effovpr_ros.cli.evaluate_methods import PRESETS, parse_methods
 from effovpr_ros.cli.main import main
 from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation.ground_truth import from_folders, from_loops
@@ -188,4 +188,4 @@ def test_loops_answer_from_the_past_only(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["evaluate", "loops", str(frames), "--loops", str(table), "--min-gap", "2", *model]) == 0
     printed = capsys.readouterr().out
     assert "8 queries, 4 with a positive, 8 database images" in printed
-    assert [line.split()[1] for line in printed.splitlines()[2:]] == ["100.0", "100.0"]
+    assert [line.split()[1] for line in printed.splitlines()[2:4]] == ["100.0", "100.0"]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from synthetic import picture  # noqa: E402
 
+from effovpr_ros.cli.main import main  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
 from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
 from effovpr_ros.mapping.place import Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.msg import PlaceCandidate, PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import replay  # noqa: E402
 from effovpr_ros.sources.bag_writer import BagWriter  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
@@ -91,6 +94,61 @@ def test_a_bag_through_the_node(house: Path, drive: Path, tmp_path: Path):
         assert record["candidates"][0]["pose"][:3] == [20.0 * number, 0.0, 0.0]
         assert record["latency_ms"]["total"] >= record["latency_ms"]["extract"] > 0.0
     assert f"{PLACES} answers" in done.stdout
+
+
+@pytest.fixture
+def running_recognizer() -> Iterator[str]:
+    """A node that answers each image of second 1000 + n with a place at x = n; returns its name."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("running", context=context)
+    publisher = node.create_publisher(PlaceMatch, "/running/match", 10)
+
+    def answer(image: CompressedImage) -> None:
+        candidate = PlaceCandidate(place_id=image.header.stamp.sec - 1000, has_pose=True)
+        candidate.pose.position.x = float(candidate.place_id)
+        publisher.publish(
+            PlaceMatch(header=image.header, status=PlaceMatch.MATCH, confidence=0.9, candidates=[candidate])
+        )
+
+    node.create_subscription(CompressedImage, TOPIC, answer, 10)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    yield "/running"
+    executor.shutdown()
+    thread.join()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_a_running_node_is_evaluated(running_recognizer: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    bag = tmp_path / "drive"
+    with BagWriter(bag) as writer:
+        for number in range(4):
+            stamp_ns = (1000 + number) * SECOND
+            writer.write_image(TOPIC, stamp_ns, picture(number), "camera")
+            # The last answer is 7 m off.
+            pose = Pose.from_yaw(number + (7.0 if number == 3 else 0.5), 0.0, 0.0)
+            writer.write_odometry("/odom", stamp_ns, pose, frame_id="map", child_frame_id="base")
+    arguments = ["evaluate", "live", str(bag), "--pose", "/odom", "--rate", "4", "--json"]
+    assert main([*arguments, "--match-topic", f"{running_recognizer}/match"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["dataset"]["queries"] == 4
+    live = result["methods"]["live"]
+    assert (live["recall"]["1"], live["matches"], live["wrong_matches"]) == (3 / 4, 4, 1)
+    assert live["position_error_m"] == {"p50": 0.5, "p95": pytest.approx(0.5 + 0.85 * 6.5), "max": 7.0, "count": 4}
+
+
+def test_a_node_that_does_not_run_is_said(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(replay, "_START_TIMEOUT_S", 1.0)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 50) % 100))
+    arguments = ["--running", "/nobody", "--bag", str(drive), "--image-topic", TOPIC, "--out", str(tmp_path / "m")]
+    assert replay.main(arguments) == 1
+    assert "no active node publishes /nobody/match after 1 s; start and activate it" in capsys.readouterr().err
 
 
 def test_a_replay_without_a_map_fails_with_the_nodes_reason(drive: Path, tmp_path: Path):

@@ -23,9 +23,9 @@ from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, Query
 from effovpr_ros.evaluation.metrics import precision_recall, reliability
 from effovpr_ros.evaluation.outcomes import Outcome, judge
-from effovpr_ros.evaluation.plots import precision_recall_plot, reliability_plot
-from effovpr_ros.evaluation.report import Run, render_report
-from effovpr_ros.evaluation.runner import MethodResult
+from effovpr_ros.evaluation.plots import map_plot, precision_recall_plot, reliability_plot
+from effovpr_ros.evaluation.report import render_report
+from effovpr_ros.evaluation.runner import MethodResult, Run
 from effovpr_ros.evaluation.saved_run import load_run
 from effovpr_ros.evaluation.summary import summarise
 from effovpr_ros.mapping.place import Candidate, Place, Pose
@@ -189,6 +189,13 @@ def test_plots_follow_the_theme_and_share_no_ids():
     assert "expected calibration error 0.150" in plots[1].alt
 
 
+def test_a_map_of_large_coordinates_names_their_origin():
+    stored_xy, asked_xy = np.array([[550010.0, 4180020.0], [550090.0, 4180020.0]]), np.array([[550013.0, 4180024.0]])
+    svg = map_plot("a", stored_xy, {Outcome.RIGHT: asked_xy}, []).svg
+    assert "x, east of 550000 [m]" in svg
+    assert "y, north of 4180000 [m]" in svg
+
+
 def page_of(given: Run) -> str:
     return render_report(given, summarise(given.dataset, given.results))
 
@@ -316,6 +323,6 @@ def test_the_command_writes_a_report_of_real_answers(tmp_path: Path):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f"effovpr evaluate folders {folders[0]}" in html.unescape(page)
     assert "5.0 m away, 16 matched patches" in page
-    assert "x, east of 550000 [m]" in page
+    assert "x, east [m]" in page
     assert "vit_tiny_test_patch14" in page
     assert set(load_run(out).answers) == {"effovpr", "global"}

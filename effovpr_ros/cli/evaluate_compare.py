@@ -10,7 +10,7 @@ from pathlib import Path
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.evaluation.compare import MethodComparison, compare_runs
 from effovpr_ros.evaluation.saved_run import SavedRun, load_run
-from effovpr_ros.evaluation.summary import SCHEMA_VERSION
+from effovpr_ros.evaluation.summary import SCHEMA_VERSION, dataset_line
 
 
 def add_parser(forms: Subparsers) -> None:
@@ -51,10 +51,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _table(runs: tuple[SavedRun, SavedRun], compared: Sequence[MethodComparison]) -> str:
-    data = runs[0].summary["dataset"]
     lines = [
-        f"{data['name']}: {data['queries']} queries, {data['queries_with_positives']} with a positive, "
-        f"{data['database']} database images",
+        dataset_line(runs[0].summary["dataset"]),
         f"A: {runs[0].folder}",
         f"B: {runs[1].folder}",
         f"{'method':24}{'R@1 A':>7}{'R@1 B':>7}{'B - A':>7} {'95 %':>15}{'AP A':>7}{'AP B':>7}{'B - A':>8}"

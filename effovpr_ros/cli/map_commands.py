@@ -26,7 +26,7 @@ from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.sources.bags import BagSource
+from effovpr_ros.sources.bags import BagSource, is_bag
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import KINDS, open_image_folder
 
@@ -135,8 +135,7 @@ def _open_source(options: argparse.Namespace) -> _Source:
         # A second session joins the frame of the first.
         with PlaceMap.open(options.map) as existing:
             datum = existing.datum
-    is_bag = options.source.is_file() or (options.source / "metadata.yaml").is_file()
-    if is_bag or any(options.source.glob("*.mcap")) or any(options.source.glob("*.db3")):
+    if is_bag(options.source):
         bag = BagSource(
             options.source,
             image_topic=options.image_topic,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from effovpr_ros.errors import EvaluationError
 from effovpr_ros.evaluation.metrics import bootstrap_interval
 from effovpr_ros.evaluation.saved_run import SavedAnswer, SavedRun
+from effovpr_ros.evaluation.summary import dataset_line
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,17 @@ def _require_same_queries(run_a: SavedRun, run_b: SavedRun) -> None:
     unlike = [a.query for a, b in zip(answers_a, answers_b, strict=True) if (a.right is None) != (b.right is None)]
     if chance_a != chance_b or unlike:
         raise EvaluationError(
-            f"the runs were judged by different ground truth: a guess has R@1 {chance_a:.4f} in {run_a.folder} and "
-            f"{chance_b:.4f} in {run_b.folder}; use the same positives, radius and gap"
+            f"the runs were judged by different ground truth: a guess has R@1 {_share(chance_a)} in {run_a.folder} and "
+            f"{_share(chance_b)} in {run_b.folder}; use the same positives, radius and gap"
         )
 
 
 def _describe(run: SavedRun) -> str:
-    data = run.summary["dataset"]
-    return (
-        f"{run.folder} on {data['name']} ({data['queries']} queries, {data['queries_with_positives']} with a positive, "
-        f"{data['database']} database images)"
-    )
+    return f"{run.folder} on {dataset_line(run.summary['dataset'])}"
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def _compare(run_a: SavedRun, run_b: SavedRun, name_a: str, name_b: str) -> MethodComparison:

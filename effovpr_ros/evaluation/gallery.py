@@ -12,7 +12,8 @@ import numpy as np
 from effovpr_ros.errors import ImageError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, MatchesPatches, Method, Query
-from effovpr_ros.evaluation.outcomes import Outcome, QueryOutcome, horizontal_distance_m
+from effovpr_ros.evaluation.outcomes import Outcome, QueryOutcome
+from effovpr_ros.evaluation.positions import horizontal_distance_m
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.recognition.drawing import draw_pair
 

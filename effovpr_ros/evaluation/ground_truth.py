@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
+from pathlib import Path, PurePosixPath
 
 from effovpr_ros.errors import EvaluationError
+from effovpr_ros.evaluation.named_truth import read_named_truth
+from effovpr_ros.evaluation.positions import in_common_frame, positions_xy, within_radius
+from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.sources.frame import Frame
-from effovpr_ros.sources.images import open_image_folder
+from effovpr_ros.sources.images import ImageFolder, open_image_folder
+
+RADIUS_M = 25.0
+"""Within which two images outdoors show one place, as visual place recognition sets have it."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,15 @@ class Dataset:
 
     Attributes:
         name: for reports.
-        database: M images that a map is made of.
+        database: M images that a map is made of. Where they have poses, these are in one frame with the queries'.
         queries: N images.
         positives: for each query, numbers of the database images that show its place; may be empty.
         allowed: for each query, numbers of the database images that it may be answered with.
+        map_path: the map that the database images are the places of; None: a map is made of them.
+        conditions: for each query, what it was taken in (session, season, ...); empty where the data name none.
+        notes: what a reader of the figures has to know: images left out, assumptions made.
+        database_known: False where only the places that were answered are known, so that nothing is said of a guess;
+            the last of `database` then stands for all others.
     """
 
     name: str
@@ -31,35 +39,79 @@ class Dataset:
     queries: Sequence[Frame]
     positives: Sequence[frozenset[int]]
     allowed: Sequence[range]
+    map_path: Path | None = None
+    conditions: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    database_known: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together.
+
+        Raises:
+            EvaluationError: they do not speak of the same number of queries.
+        """
+        wanted = len(self.queries)
+        parts = {"positives": self.positives, "allowed": self.allowed, "conditions": self.conditions or self.queries}
+        for part, values in parts.items():
+            if len(values) != wanted:
+                raise EvaluationError(f"{self.name}: {wanted} queries, but {len(values)} {part}; give one a query")
 
 
-def from_folders(database: Path, queries: Path, *, positives: Path | None = None, radius_m: float = 25.0) -> Dataset:
+def from_folders(
+    database: Path,
+    queries: Path,
+    *,
+    positives: Path | None = None,
+    table: Path | None = None,
+    query_table: Path | None = None,
+    radius_m: float = RADIUS_M,
+) -> Dataset:
     """A database folder and a query folder.
 
     Args:
-        database: images; tagged by `@utm_east@utm_north@` names or EXIF unless `positives` is given.
+        database: images, searched with sub-folders; a query's sub-folder is its condition.
         queries: likewise.
-        positives: CSV with a header and the columns query, database (file names).
+        positives: CSV with a header and the columns query, database (file names, relative to the folders where a name
+            alone is ambiguous) and optionally condition or session. Without it images are placed by
+            `@utm_east@utm_north@` names, by EXIF, or by the tables.
+        table: CSV of the database's positions, see `sources.tables.read_csv`.
+        query_table: of the queries'.
         radius_m: without `positives`, images at most this far apart show one place.
 
     Raises:
-        EvaluationError: names that are not there, no positions, coordinates in degrees where metres are due, or no
-            positive at all.
-        SourceError: a folder cannot be read.
+        EvaluationError: names that are not there or ambiguous, no positions, coordinates swapped or in degrees where
+            metres are due, or no positive at all.
+        SourceError: a folder or table cannot be read.
     """
-    kind = "plain" if positives else "auto"
-    stored = open_image_folder(database, kind=kind)
-    asked = open_image_folder(queries, kind=kind, datum=stored.datum)
-    if positives is not None:
-        right = _from_table(positives, _numbers(asked.frames), _numbers(stored.frames))
-    else:
-        if not radius_m > 0.0:
-            raise EvaluationError(f"radius {radius_m} m is not positive")
-        distance = np.linalg.norm(_positions(asked.frames)[:, None] - _positions(stored.frames)[None], axis=2)
-        right = [frozenset(np.flatnonzero(row <= radius_m).tolist()) for row in distance]
+    if (table is None) != (query_table is None):
+        raise EvaluationError("--table and --query-table belong together; give both, or neither")
+    if positives is not None and table is not None:
+        raise EvaluationError("--positives and --table both say what is right; give one of them")
+    stored = _open(database, table, plain=positives is not None)
+    asked = _open(queries, query_table, plain=positives is not None, datum=stored.datum)
+    notes = [*_left_out(database, stored), *_left_out(queries, asked)]
     everything = [range(len(stored.frames))] * len(asked.frames)
     name = f"{queries.resolve().parent.name}/{queries.resolve().name}"
-    return _checked(Dataset(name, stored.frames, asked.frames, right, everything))
+    conditions = _sub_folders(asked.frames)
+    if positives is not None:
+        truth = read_named_truth(positives, asked.frames, stored.frames)
+        conditions = truth.conditions or conditions
+        dataset = Dataset(name, stored.frames, asked.frames, truth.positives, everything, None, conditions, notes)
+        return require_positives(dataset, f"{positives} names no right answer; add rows of query,database")
+    placed = in_common_frame(stored, asked)
+    stored_xy = positions_xy(placed.database)
+    right = within_radius(stored_xy, positions_xy(placed.queries), radius_m)
+    if len(stored_xy) > 1 and all(len(numbers) == len(stored_xy) for numbers in right):
+        notes.append(
+            f"every database image is within {radius_m:g} m of every query, so that no answer can be wrong; lower the "
+            "radius, or check whether the positions are degrees where metres are due"
+        )
+    remedy = "check the radius, and whether both folders are of one place and their positions in metres or WGS84"
+    swapped = sum(map(bool, within_radius(stored_xy, placed.queries_swapped_xy, radius_m))) if not any(right) else 0
+    if swapped:
+        remedy = f"with {placed.coordinates} swapped {swapped} would: they are swapped in one of the folders"
+    dataset = Dataset(name, placed.database, placed.queries, right, everything, None, conditions, notes)
+    return require_positives(dataset, f"{remedy} (none is within {radius_m:g} m of a database image)")
 
 
 def from_loops(images: Path, loops: Path, *, min_gap: int = 10) -> Dataset:
@@ -74,84 +126,73 @@ def from_loops(images: Path, loops: Path, *, min_gap: int = 10) -> Dataset:
         EvaluationError: see `from_folders`.
         SourceError: the folder cannot be read.
     """
-    if min_gap < 1:
-        raise EvaluationError(f"min_gap {min_gap} must be at least 1, since a frame shows its own place")
     frames = open_image_folder(images, kind="plain").frames
-    numbers = _numbers(frames)
-    right = _from_table(loops, numbers, numbers)
-    allowed = [range(max(0, number - min_gap + 1)) for number in range(len(frames))]
-    right = [frozenset(item for item in found if item in among) for found, among in zip(right, allowed, strict=True)]
-    return _checked(Dataset(images.resolve().parent.name, frames, frames, right, allowed))
+    allowed = past_frames(len(frames), min_gap)
+    truth = read_named_truth(loops, frames, frames, database_is="earlier images")
+    name = images.resolve().parent.name
+    conditions = truth.conditions or _sub_folders(frames)
+    right = among(truth.positives, allowed)
+    dataset = Dataset(name, frames, frames, right, allowed, None, conditions)
+    return require_positives(dataset, f"{loops} names no image at least {min_gap} frames earlier; lower --min-gap")
 
 
-def position_xy_m(frame: Frame) -> tuple[float, float] | None:
-    """Where ground truth takes an image to be: UTM metres as its name gives them, else x and y of its pose, else None.
-
-    The names come first because poses made from them have an origin of their own in each folder.
-    """
-    fields = Path(frame.name).name.split("@")
-    if len(fields) > 2 and fields[0] == "":
-        return float(fields[1]), float(fields[2])
-    return None if frame.pose is None else (frame.pose.position_xyz[0], frame.pose.position_xyz[1])
-
-
-def _numbers(frames: Sequence[Frame]) -> dict[str, int]:
-    """Number by file name without folders.
+def past_frames(count: int, min_gap: int) -> list[range]:
+    """For each frame of a drive, numbers of the frames at least so many before it.
 
     Raises:
-        EvaluationError: two images have one name.
+        EvaluationError: the gap is less than 1.
     """
-    numbers: dict[str, int] = {}
-    for number, frame in enumerate(frames):
-        name = Path(frame.name).name
-        if name in numbers:
-            raise EvaluationError(f"two images are named {name}; ground truth by file name needs unique names")
-        numbers[name] = number
-    return numbers
+    if min_gap < 1:
+        raise EvaluationError(f"min_gap {min_gap} must be at least 1, since a frame shows its own place")
+    return [range(max(0, number - min_gap + 1)) for number in range(count)]
 
 
-def _from_table(table: Path, queries: dict[str, int], database: dict[str, int]) -> list[frozenset[int]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"ground truth {table} cannot be read: {error}") from error
-    right: list[set[int]] = [set() for _ in queries]
-    for line, row in enumerate(rows[1:], start=2):
-        if len(row) < 2:
-            raise EvaluationError(f"{table}, line {line}: wanted two file names, found {','.join(row)!r}")
-        query, stored = (Path(cell.strip()).name for cell in row[:2])
-        for name, known, where in ((query, queries, "queries"), (stored, database, "database")):
-            if name not in known:
-                raise EvaluationError(f"{table}, line {line}: {name} is not among the images of the {where}")
-        right[queries[query]].add(database[stored])
-    return [frozenset(item) for item in right]
+def among(positives: Sequence[frozenset[int]], allowed: Sequence[range]) -> list[frozenset[int]]:
+    """Positives that are allowed."""
+    return [frozenset(item for item in found if item in allow) for found, allow in zip(positives, allowed, strict=True)]
 
 
-def _positions(frames: Sequence[Frame]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(N, 2) metres in one frame: UTM as the names give it, else the pose in the common ENU frame."""
-    positions = []
-    for frame in frames:
-        position = position_xy_m(frame)
-        if position is None:
-            raise EvaluationError(
-                f"{frame.name} has no position; name the images @utm_east@utm_north@...@, give them EXIF GPS, "
-                "or name the right answers with --positives"
-            )
-        positions.append(position)
-    values = np.array(positions, np.float64)
-    named = Path(frames[0].name).name.startswith("@")
-    if named and (np.abs(values) <= 180.0).all():
-        raise EvaluationError(
-            f"{frames[0].name}: the names hold degrees where UTM metres are due; convert them, or use --positives"
-        )
-    return values
+def require_positives(dataset: Dataset, reason: str) -> Dataset:
+    """The data set, if any query has a right answer.
 
-
-def _checked(dataset: Dataset) -> Dataset:
+    Raises:
+        EvaluationError: none has; says why and the remedy.
+    """
     if not any(dataset.positives):
-        raise EvaluationError(
-            f"{dataset.name}: no query has a positive; check the radius, the ground truth file, and whether easting "
-            "and northing are swapped in one of the folders"
-        )
+        raise EvaluationError(f"{dataset.name}: no query has a positive; {reason}")
     return dataset
+
+
+def _open(folder: Path, table: Path | None, *, plain: bool, datum: Datum | None = None) -> ImageFolder:
+    """The folder's images.
+
+    Raises:
+        EvaluationError: none can be placed, or the table names images that are not there.
+    """
+    kind = "plain" if plain else "csv" if table is not None else "auto"
+    opened = open_image_folder(folder, kind=kind, table=table, datum=datum)
+    missing = [line for line in opened.refused if line.endswith("does not exist")]
+    if table is not None and missing:
+        raise EvaluationError(
+            f"table {table} names {len(missing)} images that {folder} does not have, the first in {missing[0]}; "
+            "correct the rows, or name the folder that the table belongs to"
+        )
+    if not opened.frames:
+        first = opened.refused[0] if opened.refused else f"{table or folder} names none"
+        raise EvaluationError(
+            f"{folder}: no image can be used ({len(opened.refused)} refused as {opened.kind}, the first: {first}); "
+            "correct the positions, or name the right answers with --positives"
+        )
+    return opened
+
+
+def _left_out(folder: Path, opened: ImageFolder) -> list[str]:
+    if not opened.refused:
+        return []
+    return [f"{folder}: {len(opened.refused)} images left out, the first: {opened.refused[0]}"]
+
+
+def _sub_folders(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Sub-folder of each image; none at all where there are no sub-folders."""
+    folders = tuple(PurePosixPath(frame.name).parent.as_posix() for frame in frames)
+    return folders if any(folder != "." for folder in folders) else ()

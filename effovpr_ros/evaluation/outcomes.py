@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from effovpr_ros.evaluation.ground_truth import Dataset, position_xy_m
+from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer
+from effovpr_ros.evaluation.positions import horizontal_distance_m
 from effovpr_ros.recognition.recognizer import Status
-from effovpr_ros.sources.frame import Frame
 
 
 class Outcome(Enum):
@@ -70,12 +69,6 @@ def judge(dataset: Dataset, answers: Sequence[Answer]) -> tuple[QueryOutcome, ..
             )
         )
     return tuple(outcomes)
-
-
-def horizontal_distance_m(query: Frame, stored: Frame) -> float | None:
-    """Metres between two positions of the ground truth; None where one is unknown."""
-    start, end = position_xy_m(query), position_xy_m(stored)
-    return None if start is None or end is None else math.dist(start, end)
 
 
 def _first_stage(answer: Answer) -> int | None:

@@ -103,20 +103,22 @@ def precision_recall_plot(curves: Mapping[str, PrecisionRecall]) -> Plot:
 
 
 def recall_plot(recalls: Mapping[str, Sequence[float]], chance: Sequence[float]) -> Plot:
-    """Recall among the first K candidates of each method, from K = 1, beside that of a guess."""
+    """Recall among the first K candidates of each method, from K = 1, beside that of a guess where it is known."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(len(recalls) + 1)
-        ranks = np.arange(1, len(chance) + 1)
         for number, (name, values) in enumerate(recalls.items()):
-            axes.plot(ranks, values, **_line(number), marker="o", markersize=3.0, label=name)
-        axes.plot(ranks, chance, color=_MUTED, linestyle=":", label="a guess")
+            axes.plot(range(1, len(values) + 1), values, **_line(number), marker="o", markersize=3.0, label=name)
+        figures = [f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in recalls.items()]
+        if chance:
+            axes.plot(range(1, len(chance) + 1), chance, color=_MUTED, linestyle=":", label="a guess")
+            figures.append(f"a guess {chance[0]:.3f} to {chance[-1]:.3f}")
+        last = max(len(values) for values in recalls.values())
         axes.set(ylim=(0.0, 1.04), xlabel="K, candidates looked at", ylabel="recall@K")
-        axes.set_xticks([1, *range(5, len(chance) + 1, 5)])
-        figures = ", ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in recalls.items())
+        axes.set_xticks([1, *range(5, last + 1, 5)])
         return _plot(
             figure,
             "Recall among the first K candidates",
-            f"Recall from K = 1 to {len(chance)}: {figures}; a guess {chance[0]:.3f} to {chance[-1]:.3f}.",
+            f"Recall from K = 1 to {last}: {', '.join(figures)}.",
             "Share of the queries with a positive that have one among their first K candidates.",
         )
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from effovpr_ros.errors import EvaluationError
 from effovpr_ros.evaluation.gallery import Entry, Shelf, choose, draw_entry
-from effovpr_ros.evaluation.ground_truth import Dataset, position_xy_m
-from effovpr_ros.evaluation.method import Method, Query
+from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.metrics import precision_recall, random_recall_at_k, recall_at_k, reliability
 from effovpr_ros.evaluation.outcomes import Outcome, QueryOutcome, judge
 from effovpr_ros.evaluation.plots import (
@@ -24,9 +23,8 @@ from effovpr_ros.evaluation.plots import (
     recall_plot,
     reliability_plot,
 )
-from effovpr_ros.evaluation.runner import MethodResult
+from effovpr_ros.evaluation.runner import Run
 from effovpr_ros.evaluation.summary import RANKS, STAGES
-from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.recognition.config import RecognizerConfig
 
 REPORT_NAME = "report.html"
@@ -36,29 +34,6 @@ _NO_POSITIONS = (
     "with one (from a pose, EXIF GPS or @utm_east@utm_north@ names)."
 )
 _NOT_CALIBRATED = "Reliability is left out: no method of this run gives calibrated confidences."
-
-
-@dataclass(frozen=True)
-class Run:
-    """What was evaluated and what came of it.
-
-    Attributes:
-        dataset: with the ground truth.
-        queries: as they were asked.
-        methods: by name, still able to match patches.
-        results: by the same names.
-        settings: by the same names, what configures each method; None where nothing of this package does.
-        fingerprint: of the model.
-        command: as typed.
-    """
-
-    dataset: Dataset
-    queries: Sequence[Query]
-    methods: Mapping[str, Method]
-    results: Mapping[str, MethodResult]
-    settings: Mapping[str, RecognizerConfig | None]
-    fingerprint: ModelFingerprint
-    command: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +99,7 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         summary=summary,
         ranks=RANKS,
         stages=STAGES,
-        chance={k: random_recall_at_k(run.dataset.positives, run.dataset.allowed, k) for k in RANKS},
+        chance=dict(zip(RANKS, _chance(run.dataset, RANKS), strict=False)),
         calibrated=bool(reliabilities),
         refuses={
             name: any(answer.status is not None for answer in result.answers) for name, result in run.results.items()
@@ -134,10 +109,10 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         curves=curves,
         maps=[_map_plot(name, run.dataset, items) for name, items in outcomes.items()] if positioned else [],
         absent=absent,
-        galleries={name: _gallery(run, name, items) for name, items in outcomes.items()},
+        galleries={name: _gallery(run, name, items) for name, items in outcomes.items()} if run.queries else {},
         reranked={name: _reranked(items) for name, items in outcomes.items()},
-        settings={name: _settings(config) if config else () for name, config in run.settings.items()},
-        model=asdict(run.fingerprint),
+        settings={name: _settings(run.settings.get(name)) for name in run.results},
+        model=asdict(run.fingerprint) if run.fingerprint else {},
         command=run.command,
     )
 
@@ -175,12 +150,21 @@ def _recall_plot(run: Run) -> Plot:
     for name, result in run.results.items():
         ranked = [answer.ranked for answer in result.answers]
         recalls[name] = [recall_at_k(ranked, positives, k)[0] for k in ranks]
-    return recall_plot(recalls, [random_recall_at_k(positives, run.dataset.allowed, k) for k in ranks])
+    return recall_plot(recalls, _chance(run.dataset, ranks))
+
+
+def _chance(dataset: Dataset, ranks: Sequence[int]) -> list[float]:
+    """Recall of a guess at each rank; empty where the database is not known."""
+    if not dataset.database_known:
+        return []
+    return [random_recall_at_k(dataset.positives, dataset.allowed, k) for k in ranks]
 
 
 def _map_plot(name: str, dataset: Dataset, outcomes: Sequence[QueryOutcome]) -> Plot:
-    stored_xy = [position_xy_m(frame) for frame in dataset.database]
-    asked_xy = [position_xy_m(frame) for frame in dataset.queries]
+    stored_xy, asked_xy = (
+        [frame.pose.position_xyz[:2] if frame.pose else None for frame in frames]
+        for frames in (dataset.database, dataset.queries)
+    )
     by_outcome = {
         kind: np.array(
             [xy for item in outcomes if item.outcome is kind and (xy := asked_xy[item.query]) is not None]
@@ -213,7 +197,9 @@ def _gallery(run: Run, name: str, outcomes: Sequence[QueryOutcome]) -> tuple[Dra
     )
 
 
-def _settings(config: RecognizerConfig) -> tuple[Setting, ...]:
+def _settings(config: RecognizerConfig | None) -> tuple[Setting, ...]:
+    if config is None:
+        return ()
     return tuple(
         Setting(entry.name, str(getattr(config, entry.name)), getattr(config, entry.name) != entry.default)
         for entry in fields(config)

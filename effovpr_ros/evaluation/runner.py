@@ -6,15 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, Method, Query
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor, Features, ModelFingerprint
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.config import RecognizerConfig
 
 _BATCH = 8
 _THUMBNAIL_SIDE = 640
@@ -22,11 +23,40 @@ _THUMBNAIL_SIDE = 640
 
 @dataclass(frozen=True)
 class MethodResult:
-    """Answers of one method, one a query."""
+    """What a method reached.
+
+    Attributes:
+        answers: one a query.
+        bytes_per_place: of stored descriptors; None where the map is not known.
+        calibrated: whether confidences are probabilities.
+    """
 
     answers: Sequence[Answer]
-    bytes_per_place: float
+    bytes_per_place: float | None
     calibrated: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was evaluated and what came of it.
+
+    Attributes:
+        dataset: with the ground truth.
+        results: by the name of the method.
+        command: as typed.
+        queries: as they were asked; none where answers were recorded.
+        methods: by name, still able to match patches; none where answers were recorded.
+        settings: of the methods that have some, by name.
+        fingerprint: of the model; None where it is not known.
+    """
+
+    dataset: Dataset
+    results: Mapping[str, MethodResult]
+    command: str
+    queries: Sequence[Query] = ()
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    settings: Mapping[str, RecognizerConfig] = field(default_factory=dict)
+    fingerprint: ModelFingerprint | None = None
 
 
 def extract_queries(
@@ -58,9 +88,10 @@ def database_map(
     *,
     known: Sequence[Features] | None = None,
 ) -> Iterator[PlaceMap]:
-    """A map of the database images, as the node would open it, in a scratch folder.
+    """The map that is evaluated, open.
 
-    Where the database is the queries themselves, their features are used.
+    It is the data set's own, opened read-only, or one made of the database images in a scratch folder, as the node
+    would open it. Where the database is the queries themselves, their features are used.
 
     Args:
         dataset: its database.
@@ -71,7 +102,15 @@ def database_map(
 
     Raises:
         ImageError: an image cannot be read.
+        MapError: the data set's map cannot be opened.
+        ModelMismatchError: it was made by another model.
     """
+    if dataset.map_path is not None:
+        with PlaceMap.open(dataset.map_path) as place_map:
+            place_map.require_model(extractor.fingerprint)
+            progress(len(place_map))
+            yield place_map
+        return
     with (
         tempfile.TemporaryDirectory(prefix="effovpr_evaluate_") as folder,
         PlaceMap.create(Path(folder) / "map", fingerprint=extractor.fingerprint) as place_map,

@@ -52,15 +52,27 @@ def save_run(folder: Path, summary: Mapping[str, Any], dataset: Dataset, results
     Raises:
         EvaluationError: the folder cannot be written.
     """
+    save_json(folder / RESULT_NAME, summary)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT_NAME).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         with (folder / ANSWERS_NAME).open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, ANSWER_COLUMNS)
             table.writeheader()
             table.writerows(answer_rows(dataset, results))
     except OSError as error:
-        raise EvaluationError(f"the run cannot be saved in {folder}: {error.strerror}; choose another --out") from error
+        raise _not_saved(folder, error) from error
+
+
+def save_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object, and the folder that it lies in.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _not_saved(path.parent, error) from error
 
 
 def load_run(folder: Path) -> SavedRun:
@@ -105,3 +117,7 @@ def _read_answers(path: Path, summary: Mapping[str, Any]) -> dict[str, tuple[Sav
                 "evaluate again"
             )
     return {name: tuple(answers) for name, answers in found.items()}
+
+
+def _not_saved(folder: Path, error: OSError) -> EvaluationError:
+    return EvaluationError(f"the run cannot be saved in {folder}: {error.strerror}; choose another --out")

@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 
 from effovpr_ros.errors import EvaluationError
+from effovpr_ros.evaluation.accuracy import (
+    answered_outside,
+    error_percentiles,
+    heading_errors_deg,
+    position_errors_m,
+    recall_by_condition,
+)
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer
 from effovpr_ros.evaluation.metrics import (
@@ -37,16 +44,25 @@ def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """The keys `dataset` and `random_recall_at_1`."""
+    """The keys `dataset`, `notes` and `random_recall_at_1`."""
     return {
         "dataset": {
             "name": dataset.name,
             "queries": len(dataset.queries),
             "queries_with_positives": sum(bool(item) for item in dataset.positives),
-            "database": len(dataset.database),
+            "database": len(dataset.database) if dataset.database_known else None,
         },
-        "random_recall_at_1": random_recall_at_1(dataset.positives, dataset.allowed),
+        "notes": list(dataset.notes),
+        "random_recall_at_1": (
+            random_recall_at_1(dataset.positives, dataset.allowed) if dataset.database_known else None
+        ),
     }
+
+
+def dataset_line(data: Mapping[str, Any]) -> str:
+    """The key `dataset` of a summary, for people."""
+    database = f"{data['database']} database images" if data["database"] is not None else "database not known"
+    return f"{data['name']}: {data['queries']} queries, {data['queries_with_positives']} with a positive, {database}"
 
 
 def answer_rows(dataset: Dataset, results: Mapping[str, MethodResult]) -> Iterator[dict[str, Any]]:
@@ -80,6 +96,8 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
     hits = [bool(o) and o[0] in right for o, right in zip(ranked, dataset.positives, strict=True) if right]
     low, high = bootstrap_interval(hits)
     matches = [right for answer, right in answered if answer.status is Status.MATCH]
+    position_m, heading_deg = position_errors_m(dataset, result.answers), heading_errors_deg(dataset, result.answers)
+    matched = [answer.status is Status.MATCH for answer in result.answers]
     return {
         "recall": {str(k): recalls[k][0] for k in RANKS},
         "recall_all_queries": {str(k): recalls[k][1] for k in RANKS},
@@ -88,6 +106,12 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
         "recall_at_precision": {str(p): curve.recall_at(p) for p in PRECISIONS},
         "matches": len(matches),
         "wrong_matches": matches.count(False),
+        "outside": answered_outside(dataset, result.answers),
+        "position_error_m": error_percentiles(position_m[matched]),
+        "position_error_m_all_answers": error_percentiles(position_m),
+        "heading_error_deg": error_percentiles(heading_deg[matched]),
+        "heading_error_deg_all_answers": error_percentiles(heading_deg),
+        "by_condition": recall_by_condition(dataset, result.answers),
         "calibration_error": (
             reliability(confidences, rights).expected_calibration_error if result.calibrated else None
         ),

@@ -64,7 +64,9 @@ def utm_to_geo(east_m: float, north_m: float, zone: int, letter: str) -> GeoPoin
         raise GeodesyError(f"UTM coordinate ({east_m}, {north_m}) is not finite")
     longitude, latitude = _utm_transformer(zone, band >= "N").transform(east_m, north_m)
     if not (math.isfinite(longitude) and math.isfinite(latitude)):
-        raise GeodesyError(f"UTM coordinate ({east_m}, {north_m}) lies outside zone {zone}{letter}")
+        raise GeodesyError(
+            f"UTM coordinate ({east_m}, {north_m}) lies outside zone {zone}{letter}; are easting and northing swapped?"
+        )
     return GeoPoint(float(latitude), float(longitude))
 
 

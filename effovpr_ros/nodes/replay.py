@@ -1,6 +1,7 @@
 """Program `replay`: a bag through the real node over DDS, every answer recorded as a line of JSON.
 
 ros2 run effovpr_ros replay --map MAP --bag BAG --image-topic TOPIC --out matches.jsonl
+ros2 run effovpr_ros replay --running /place_recognizer --bag BAG --image-topic TOPIC --out matches.jsonl
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class MatchRecorder(Node):
         """
         super().__init__("match_recorder", **options)
         self._out = out
+        self._recognizer = recognizer
         self.recorded = 0
         self.last_s = time.monotonic()
         self.create_subscription(PlaceMatch, f"{recognizer}/match", self._on_match, _RECORD_QOS)
@@ -84,6 +86,27 @@ class MatchRecorder(Node):
             if not future.result().success:
                 raise NodeError(f"the recogniser refused to {name}; its log says why")
 
+    def await_running(self, image_topic: str) -> None:
+        """Wait for a recogniser that others started.
+
+        Raises:
+            NodeError: nobody publishes its answers, or nobody listens to the images.
+        """
+        topic = self.resolve_topic_name(f"{self._recognizer}/match")
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while not (self.count_publishers(topic) and self.count_subscribers(image_topic)):
+            rclpy.spin_once(self, timeout_sec=0.2)
+            if time.monotonic() > deadline_s:
+                if not self.count_publishers(topic):
+                    raise NodeError(
+                        f"no active node publishes {topic} after {_START_TIMEOUT_S:.0f} s; start and activate it, in "
+                        "this ROS domain, or name it with --running (effovpr evaluate live: --match-topic)"
+                    )
+                raise NodeError(
+                    f"nobody listens to {image_topic}; remap the images of {self._recognizer} to it, or name the topic "
+                    "that it listens to with --image-topic"
+                )
+
     def _on_match(self, message: PlaceMatch) -> None:
         self._out.write(json.dumps(match_record(message)) + "\n")
         self._out.flush()
@@ -107,13 +130,6 @@ def replay(options: argparse.Namespace) -> int:
         "device": options.device,
         "num_candidates": "10",
     }
-    player_parameters = {
-        "bag_path": str(Path(options.bag).resolve()),
-        "rate": f"{options.rate:.6f}",
-        "topics": f"['{options.image_topic}']",
-        "clock": "false",
-        "start_delay_s": f"{_DISCOVERY_S}",
-    }
     with (
         Path(options.out).open("w", encoding="utf-8") as out,
         _process("place_recognizer", recognizer_parameters, remapping) as recognizer,
@@ -122,17 +138,47 @@ def replay(options: argparse.Namespace) -> int:
         recorder = MatchRecorder(out, f"{namespace}/place_recognizer")
         try:
             recorder.bring_up(lambda: _require_running(recognizer))
-            with _process("bag_player", player_parameters, []) as player, tqdm(unit="answer", disable=None) as bar:
-                while player.poll() is None or time.monotonic() - recorder.last_s < _QUIET_S:
-                    rclpy.spin_once(recorder, timeout_sec=0.2)
-                    _require_running(recognizer)
-                    bar.update(recorder.recorded - bar.n)
-                if player.returncode:
-                    raise NodeError(f"bag_player ended with exit code {player.returncode}; its log says why")
+            _play(options, recorder, lambda: _require_running(recognizer))
             return recorder.recorded
         finally:
             recorder.destroy_node()
             rclpy.try_shutdown()
+
+
+def play_to_running(options: argparse.Namespace) -> int:
+    """Play to a recogniser that runs already, record until it is quiet; returns the number of answers.
+
+    Raises:
+        NodeError: it is not there, or the player failed.
+    """
+    with Path(options.out).open("w", encoding="utf-8") as out:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        recorder = MatchRecorder(out, options.running)
+        try:
+            recorder.await_running(options.image_topic)
+            _play(options, recorder, lambda: None)
+            return recorder.recorded
+        finally:
+            recorder.destroy_node()
+            rclpy.try_shutdown()
+
+
+def _play(options: argparse.Namespace, recorder: MatchRecorder, still_runs: Callable[[], None]) -> None:
+    """Play the images of the bag and record until both are quiet."""
+    parameters = {
+        "bag_path": str(Path(options.bag).resolve()),
+        "rate": f"{options.rate:.6f}",
+        "topics": f"['{options.image_topic}']",
+        "clock": "false",
+        "start_delay_s": f"{_DISCOVERY_S}",
+    }
+    with _process("bag_player", parameters, []) as player, tqdm(unit="answer", disable=None) as bar:
+        while player.poll() is None or time.monotonic() - recorder.last_s < _QUIET_S:
+            rclpy.spin_once(recorder, timeout_sec=0.2)
+            still_runs()
+            bar.update(recorder.recorded - bar.n)
+        if player.returncode:
+            raise NodeError(f"bag_player ended with exit code {player.returncode}; its log says why")
 
 
 @contextmanager
@@ -161,7 +207,9 @@ def _require_running(process: subprocess.Popen[bytes]) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="replay", description="Replay a bag through place_recognizer over DDS.")
-    parser.add_argument("--map", required=True, help="map folder")
+    recogniser = parser.add_mutually_exclusive_group(required=True)
+    recogniser.add_argument("--map", help="map folder; a recogniser of it is started")
+    recogniser.add_argument("--running", metavar="NODE", help="play to this recogniser, which runs in this ROS domain")
     parser.add_argument("--bag", required=True, help="rosbag2 folder")
     parser.add_argument("--image-topic", required=True, help="topic of the bag")
     parser.add_argument("--image-transport", choices=("raw", "compressed"), default="compressed")
@@ -182,11 +230,12 @@ def isolated_environment() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parse(arguments)
-    os.environ.update(isolated_environment())
+    if not options.running:
+        os.environ.update(isolated_environment())
     # The processes that were started end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        recorded = replay(options)
+        recorded = play_to_running(options) if options.running else replay(options)
     except (NodeError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1

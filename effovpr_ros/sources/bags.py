@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ POSE_TYPES = (
 _NO_FIX = -1
 
 
+@dataclass(frozen=True)
+class BagLocation:
+    """Where a bag says that the robot was.
+
+    Attributes:
+        pose: in the map frame; not turned where it follows from a fix.
+        geo: the fix, if the poses are fixes.
+    """
+
+    pose: Pose
+    geo: GeoPoint | None
+
+
 class BagSource:
     """Images of a bag with their poses.
 
@@ -44,7 +58,7 @@ class BagSource:
         self,
         path: str | Path,
         *,
-        image_topic: str = "",
+        image_topic: str | None = "",
         pose_topic: str = "",
         session: str = "",
         max_gap_s: float = 0.5,
@@ -54,7 +68,7 @@ class BagSource:
 
         Args:
             path: rosbag2 directory, or a single .mcap file.
-            image_topic: Image or CompressedImage; empty for the only one there is.
+            image_topic: Image or CompressedImage; empty for the only one there is; None where only poses are wanted.
             pose_topic: Odometry, PoseStamped, PoseWithCovarianceStamped, Path or NavSatFix; empty for the only one
                 there is.
             session: name of the drive; the bag's name if empty.
@@ -69,7 +83,7 @@ class BagSource:
         self.refused: Counter[str] = Counter()
         self._max_gap_ns = round(max_gap_s * 1e9)
         topics = bag_topics(self.path)
-        self.image_topic = _choose(topics, image_topic, IMAGE_TYPES, "image", self.path)
+        self.image_topic = "" if image_topic is None else _choose(topics, image_topic, IMAGE_TYPES, "image", self.path)
         self.pose_topic = _choose(topics, pose_topic, POSE_TYPES, "pose", self.path)
         self.datum = datum
         self._fixes: GeoTrajectory | None = None
@@ -85,14 +99,17 @@ class BagSource:
 
     def __len__(self) -> int:
         """Number of images, with or without a pose."""
-        with _opened(self.path) as reader:
+        with opened_bag(self.path) as reader:
             return sum(item.msgcount for item in reader.connections if item.topic == self.image_topic)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, *, reread: bool = False) -> Iterator[Frame]:
         """Images in the order of recording that have a pose; the others are counted in `refused` by reason.
 
-        An image's stamp is its header's, or where that is zero the time of recording. The serialised image is held
-        until its frame is dropped.
+        An image's stamp is its header's, or where that is zero the time of recording.
+
+        Args:
+            reread: the frame reads its image from the bag again, so that a whole drive can be held; otherwise it
+                holds the serialised image until it is dropped.
 
         Raises:
             SourceError: the bag turns out damaged midway.
@@ -101,20 +118,36 @@ class BagSource:
         for recorded_ns, message in self._messages(self.image_topic):
             stamp_ns = _stamp_ns(message) or recorded_ns
             try:
-                geo = self._fixes.at(stamp_ns, self._max_gap_ns) if self._fixes else None
-                if geo is not None and self.datum is not None:
-                    pose = enu_pose(self.datum, geo)
-                elif self._poses is not None:
-                    pose = self._poses.at(stamp_ns, self._max_gap_ns)
-                else:
-                    raise TrajectoryError("no pose is known")
+                where = self.location(stamp_ns)
             except TrajectoryError as error:
                 reason = "in a gap of the trajectory" if "gap" in str(error) else "outside the trajectory"
                 if not self.refused[reason]:
                     _logger.warning("%s: image refused: %s", self.path, error)
                 self.refused[reason] += 1
                 continue
-            yield Frame(self.image_topic, self.session, stamp_ns, pose, geo, partial(image_from_message, message))
+            load = partial(self._read_image, recorded_ns, stamp_ns) if reread else partial(image_from_message, message)
+            yield Frame(
+                self.image_topic, self.session, stamp_ns, where.pose, where.geo, load, has_heading=where.geo is None
+            )
+
+    def location(self, stamp_ns: int) -> BagLocation:
+        """Where the robot was at a time.
+
+        Raises:
+            TrajectoryError: outside the trajectory, or in a gap of it.
+        """
+        if self._fixes is not None and self.datum is not None:
+            geo = self._fixes.at(stamp_ns, self._max_gap_ns)
+            return BagLocation(enu_pose(self.datum, geo), geo)
+        if self._poses is None:
+            raise TrajectoryError("no pose is known")
+        return BagLocation(self._poses.at(stamp_ns, self._max_gap_ns), None)
+
+    def _read_image(self, recorded_ns: int, stamp_ns: int) -> RgbImage:
+        for _, message in self._messages(self.image_topic, recorded_ns):
+            if (_stamp_ns(message) or recorded_ns) == stamp_ns:
+                return image_from_message(message)
+        raise ImageError(f"bag {self.path} no longer holds the image of {stamp_ns * 1e-9:.3f} s; was it replaced?")
 
     def _read_fixes(self) -> GeoTrajectory:
         stamps_ns, fixes = [], []
@@ -156,11 +189,13 @@ class BagSource:
             _logger.warning("%s, topic %s: %s", self.path, self.pose_topic, error)
         self.refused["invalid pose"] += 1
 
-    def _messages(self, topic: str) -> Iterator[tuple[int, Any]]:
-        with _opened(self.path) as reader:
+    def _messages(self, topic: str, only_ns: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Time of recording and message; all of a topic, or those recorded at one time."""
+        stop_ns = None if only_ns is None else only_ns + 1
+        with opened_bag(self.path) as reader:
             connections = [item for item in reader.connections if item.topic == topic]
             try:
-                for connection, recorded_ns, data in reader.messages(connections=connections):
+                for connection, recorded_ns, data in reader.messages(connections, only_ns, stop_ns):
                     yield recorded_ns, reader.deserialize(data, connection.msgtype)
             except GeneratorExit:
                 raise
@@ -170,13 +205,19 @@ class BagSource:
                 ) from error
 
 
+def is_bag(path: str | Path) -> bool:
+    """Whether a path looks like a bag: a single file, or a folder with metadata or storage files of rosbag2."""
+    root = Path(path)
+    return root.is_file() or (root / "metadata.yaml").is_file() or any((*root.glob("*.mcap"), *root.glob("*.db3")))
+
+
 def bag_topics(path: str | Path) -> dict[str, str]:
     """Topics of a bag and their types.
 
     Raises:
         SourceError: missing or unreadable.
     """
-    with _opened(Path(path)) as reader:
+    with opened_bag(Path(path)) as reader:
         return {connection.topic: connection.msgtype for connection in reader.connections}
 
 
@@ -205,13 +246,18 @@ def image_from_message(message: Any) -> RgbImage:
         raise ImageError(f"{size} cannot be converted to RGB: {error}") from error
 
 
-class _opened:  # noqa: N801
+class opened_bag:  # noqa: N801
     """Context of an open reader whose errors on opening are this package's."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> AnyReader:
+        """Open.
+
+        Raises:
+            SourceError: missing or unreadable.
+        """
         if not self._path.exists():
             raise SourceError(f"bag {self._path} does not exist")
         try:
@@ -225,6 +271,7 @@ class _opened:  # noqa: N801
         return self._reader
 
     def __exit__(self, *_: object) -> None:
+        """Close."""
         self._reader.close()
 
 

@@ -86,6 +86,7 @@ def open_image_folder(
             pose=tag.pose or (enu_pose(datum, tag.geo, tag.heading_deg) if datum and tag.geo else None),
             geo=tag.geo,
             load=partial(read_image, tag.path),
+            has_heading=tag.oriented if tag.pose else tag.heading_deg is not None,
         )
         for tag in tags.tags
     ]

@@ -31,6 +31,7 @@ class Tag:
         pose: in the map frame, if known.
         geo: WGS84, if known.
         heading_deg: clockwise from north, if known.
+        oriented: the pose's orientation is known.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Tag:
     pose: Pose | None = None
     geo: GeoPoint | None = None
     heading_deg: float | None = None
+    oriented: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,18 @@ def _csv_tag(row: Mapping[str, str | None], folder: Path) -> Tag:
         return float(cells[name]) if cells.get(name) else default
 
     pose = geo = None
+    oriented = False
     if cells.get("x") and cells.get("y"):
         x, y, z = (number(name) for name in _POSITION)
         if all(cells.get(name) for name in _QUATERNION):
             qx, qy, qz, qw = (number(name) for name in _QUATERNION)
-            pose = Pose((x, y, z), (qx, qy, qz, qw))
+            pose, oriented = Pose((x, y, z), (qx, qy, qz, qw)), True
         else:
-            pose = Pose.from_yaw(x, y, math.radians(number("yaw_deg")), z)
+            pose, oriented = Pose.from_yaw(x, y, math.radians(number("yaw_deg")), z), bool(cells.get("yaw_deg"))
     if cells.get("latitude") and cells.get("longitude"):
         geo = GeoPoint(number("latitude"), number("longitude"), number("altitude"))
     heading = number("heading_deg") if cells.get("heading_deg") else None
-    return Tag(path, stamp_to_ns(cells["stamp"]) if cells.get("stamp") else 0, pose, geo, heading)
+    return Tag(path, stamp_to_ns(cells["stamp"]) if cells.get("stamp") else 0, pose, geo, heading, oriented)
 
 
 def read_tum_folder(table: Path, paths: Sequence[Path]) -> Tags:
@@ -167,7 +170,7 @@ def read_tum_folder(table: Path, paths: Sequence[Path]) -> Tags:
     for path in paths:
         try:
             stamp_ns = stamp_to_ns(path.stem)
-            tags.append(Tag(path, stamp_ns, trajectory.at(stamp_ns, _TUM_TOLERANCE_NS)))
+            tags.append(Tag(path, stamp_ns, trajectory.at(stamp_ns, _TUM_TOLERANCE_NS), oriented=True))
         except ValueError:
             refused.append(f"{path.name}: its name is no stamp in seconds, so it has no pose in {table.name}")
         except TrajectoryError as error:
@@ -205,5 +208,5 @@ def read_utm_names(paths: Sequence[Path]) -> Tags:
         except (EffoVPRError, ValueError, IndexError) as error:
             refused.append(f"{path.name}: no valid @utm_east@utm_north@ name ({error})")
             continue
-        tags.append(Tag(path, 0, pose, geo, heading))
+        tags.append(Tag(path, 0, pose, geo, heading, heading is not None))
     return Tags(tuple(tags), tuple(refused))
