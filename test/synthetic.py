@@ -22,7 +22,7 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
-FINGERPRINT = ModelFingerprint("vit_test", "0" * 64, 28, "test", 4, 4, 1, "value", 0.05, 0, LOCAL_CODES)
+FINGERPRINT = ModelFingerprint("vit_test", "0" * 64, 28, "test", 4, 4, 1, "value", False, "cls", 0.05, 0, LOCAL_CODES)
 _TINY: dict[str, Any] = {"patch_size": 14, "embed_dim": 24, "depth": 3, "num_heads": 2, "init_values": 1e-5}
 
 
@@ -56,7 +56,7 @@ def tiny_weights(folder: Path, name: str = "vit_tiny_test_patch14") -> Path:
 
 def tiny_extractor(folder: Path, **options: Any) -> FeatureExtractor:
     """An extractor that takes milliseconds."""
-    config = {"image_size": 56, "min_attention": 0.0, "device": "cpu", **options}
+    config = {"image_size": 56, "local_block": -2, "min_attention": 0.0, "device": "cpu", **options}
     return FeatureExtractor(ExtractorConfig(model="vit_tiny_test_patch14", weights=str(tiny_weights(folder)), **config))
 
 

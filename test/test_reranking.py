@@ -9,8 +9,9 @@ import pytest
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.matching.coherence import spatial_consensus
 from effovpr_ros.matching.mutual_nn import BatchMatches
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker, spatial_consensus
+from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
 
 EMPTY = LocalFeatures(np.empty((0, 8), np.int8), np.empty((0, 2), np.uint8))
 

@@ -45,7 +45,7 @@ class Factor:
 
 
 FACTORS: dict[str, Factor] = {
-    "block": Factor(ExtractorConfig, "local_block", lambda network: _last_blocks(len(network.vit.blocks))),
+    "block": Factor(ExtractorConfig, "local_block", lambda network: _last_blocks(network.depth)),
     "facet": Factor(ExtractorConfig, "facet", lambda _: FACETS),
     "T1": Factor(ExtractorConfig, "min_attention", lambda _: (0.0, 0.02, 0.05, 0.1)),
     "T2": Factor(RecognizerConfig, "min_similarity", lambda _: (0.4, 0.5, 0.6, 0.65, 0.7, 0.75)),
@@ -118,7 +118,7 @@ def plan_settings(
         ConfigError: a value that the base setting does not allow.
     """
     # Counted from 0, so that the block of the base setting is recognised among the others.
-    base = replace(extractor.config, local_block=extractor.backbone.local_block)
+    base = replace(extractor.config, local_block=extractor.block)
     settings = []
     for name in factors:
         factor = FACTORS[name]

@@ -1,7 +1,8 @@
-"""The Vision Transformer: [CLS], one block's facet and its attention to [CLS], in one forward pass."""
+"""The Vision Transformer: [CLS], and the query, key and value of chosen blocks, in one forward pass."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,55 +16,52 @@ from effovpr_ros.features.weights import LoadedWeights
 FACETS = ("query", "key", "value")
 
 
-class BackboneOutput(NamedTuple):
-    """What one forward pass gives for B images of P = rows * columns patches and width C.
+class BlockReading(NamedTuple):
+    """What one block holds of B images of P = rows * columns patches, T tokens and width C = heads * d.
 
     Attributes:
-        cls: (B, C) [CLS] token after the final norm, not normalised.
-        facet: (B, P, C) the wanted facet of every patch, heads concatenated, not normalised.
-        cls_attention: (B, P) attention of each patch to the [CLS] key, mean over heads, in [0, 1].
+        cls: (B, C) [CLS] as it enters the block, after the network's final norm, not normalised.
+        query: (B, heads, T, d).
+        key: (B, heads, T, d).
+        value: (B, heads, T, d).
     """
 
     cls: Tensor
-    facet: Tensor
-    cls_attention: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class BackboneOutput(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        blocks: reading of each block that was asked for.
+        cls: (B, C) [CLS] after the final norm, not normalised; None where the network was left before its end.
+    """
+
+    blocks: dict[int, BlockReading]
+    cls: Tensor | None
 
 
 class Backbone(nn.Module):
     """A timm Vision Transformer that also gives what EffoVPR's re-ranking reads (paper section 3.2)."""
 
-    def __init__(self, vit: nn.Module, *, local_block: int, facet: str) -> None:
-        """Wrap a model.
-
-        Args:
-            vit: a `timm.models.vision_transformer.VisionTransformer` without a classifier.
-            local_block: index of the block to read; negative counts from the last.
-            facet: query, key or value.
+    def __init__(self, vit: nn.Module) -> None:
+        """Wrap a `timm.models.vision_transformer.VisionTransformer` without a classifier.
 
         Raises:
-            ConfigError: another architecture, no such block, or no such facet.
+            ConfigError: another architecture.
         """
         super().__init__()
         ensure_timm_imports()
-        from timm.models.vision_transformer import Block, VisionTransformer
+        from timm.models.vision_transformer import VisionTransformer
 
         if not isinstance(vit, VisionTransformer):
             raise ConfigError(
                 f"{type(vit).__name__} is not a timm VisionTransformer; choose a plain ViT such as DINOv2's"
             )
-        depth = len(vit.blocks)
-        if not -depth <= local_block < depth:
-            raise ConfigError(f"local_block {local_block} does not exist; the model has blocks 0 to {depth - 1}")
-        if facet not in FACETS:
-            raise ConfigError(f"facet {facet!r} is unknown; use one of {', '.join(FACETS)}")
         self.vit: Any = vit
-        self.local_block = local_block % depth
-        self.facet = facet
-        block = vit.blocks[self.local_block]
-        if not isinstance(block, Block) or block.attn.gate is not None:
-            raise ConfigError(
-                f"block {self.local_block} is a {type(block).__name__}; only standard pre-norm blocks are read"
-            )
 
     @property
     def grid_hw(self) -> tuple[int, int]:
@@ -81,24 +79,47 @@ class Backbone(nn.Module):
         """C, the length of a token."""
         return int(self.vit.embed_dim)
 
-    def forward(self, pixels: Tensor) -> BackboneOutput:
-        """Run the network.
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.vit.blocks)
+
+    def block_number(self, block: int) -> int:
+        """Number of a block from 0; negative ones count from the last.
+
+        Raises:
+            ConfigError: no such block, or none that can be read.
+        """
+        from timm.models.vision_transformer import Block
+
+        if not -self.depth <= block < self.depth:
+            raise ConfigError(f"local_block {block} does not exist; the model has blocks 0 to {self.depth - 1}")
+        found = self.vit.blocks[block]
+        if not isinstance(found, Block) or found.attn.gate is not None:
+            raise ConfigError(f"block {block} is a {type(found).__name__}; only standard pre-norm blocks are read")
+        return block % self.depth
+
+    def forward(self, pixels: Tensor, blocks: Collection[int], *, to_the_end: bool = False) -> BackboneOutput:
+        """Run the network, no further than is needed.
 
         Args:
             pixels: (B, 3, S, S), normalised.
+            blocks: numbers of the blocks to read, from 0.
+            to_the_end: run all blocks, for the final [CLS].
         """
         vit = self.vit
         tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))
-        facet = attention = None
-        for index, block in enumerate(vit.blocks):
-            if index == self.local_block:
-                tokens, facet, attention = self._read_block(block, tokens)
+        readings: dict[int, BlockReading] = {}
+        for number, block in enumerate(vit.blocks):
+            if number in blocks:
+                query, key, value = self.read_qkv(block, tokens)
+                readings[number] = BlockReading(vit.norm(tokens[:, 0]), query, key, value)
+                if not to_the_end and len(readings) == len(blocks):
+                    return BackboneOutput(readings, None)
+                tokens = self._run(block, tokens, query, key, value)
             else:
                 tokens = block(tokens)
-        tokens = vit.norm(tokens)
-        if facet is None or attention is None:
-            raise ConfigError(f"block {self.local_block} was never run")
-        return BackboneOutput(tokens[:, 0], facet, attention)
+        return BackboneOutput(readings, vit.norm(tokens[:, 0]))
 
     def read_qkv(self, block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of all tokens of one block, each (B, heads, T, head width)."""
@@ -108,19 +129,31 @@ class Backbone(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return attn.q_norm(query), attn.k_norm(key), value
 
-    def _read_block(self, block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one block by hand; returns its output, the facet (B, P, C) and the [CLS] attention (B, P)."""
+    def facet(self, reading: BlockReading, facet: str) -> Tensor:
+        """(B, P, C) a facet of every patch in raster order, heads concatenated, not normalised.
+
+        Raises:
+            ConfigError: no such facet.
+        """
+        if facet not in FACETS:
+            raise ConfigError(f"facet {facet!r} is unknown; use one of {', '.join(FACETS)}")
+        chosen: Tensor = getattr(reading, facet)[:, :, int(self.vit.num_prefix_tokens) :]
+        return chosen.transpose(1, 2).flatten(2)
+
+    def attention_to_cls(self, reading: BlockReading) -> Tensor:
+        """(B, P) float32, see `cls_attention`."""
+        query = reading.query[:, :, int(self.vit.num_prefix_tokens) :]
+        return cls_attention(query, reading.key, query.shape[-1] ** -0.5)
+
+    def _run(self, block: Any, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The rest of a block whose query, key and value are known; returns its output."""
         attn = block.attn
         batch, count, _ = tokens.shape
-        query, key, value = self.read_qkv(block, tokens)
-        prefix = int(self.vit.num_prefix_tokens)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         mixed = attn.proj(attn.norm(mixed.transpose(1, 2).reshape(batch, count, attn.attn_dim)))
         tokens = tokens + block.drop_path1(block.ls1(mixed))
-        tokens = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
-        chosen = {"query": query, "key": key, "value": value}[self.facet][:, :, prefix:]
-        facet = chosen.transpose(1, 2).reshape(batch, count - prefix, -1)
-        return tokens, facet, cls_attention(query[:, :, prefix:], key, float(attn.scale))
+        grown: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+        return grown
 
 
 def cls_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
@@ -139,7 +172,7 @@ def cls_attention(query: Tensor, key: Tensor, scale: float) -> Tensor:
     return torch.exp(logits[..., 0] - torch.logsumexp(logits, dim=-1)).mean(dim=1)
 
 
-def create_backbone(weights: LoadedWeights, *, image_size: int, local_block: int, facet: str) -> Backbone:
+def create_backbone(weights: LoadedWeights, *, image_size: int) -> Backbone:
     """Create the architecture for one input size and load its weights strictly.
 
     Positions are resampled once, here (antialiased bicubic, timm's `resample_abs_pos_embed`).
@@ -147,8 +180,6 @@ def create_backbone(weights: LoadedWeights, *, image_size: int, local_block: int
     Args:
         weights: under timm's names.
         image_size: side S in pixels.
-        local_block: see `Backbone`.
-        facet: see `Backbone`.
 
     Raises:
         ConfigError: unknown architecture, or S is no multiple of its patch size.
@@ -170,7 +201,7 @@ def create_backbone(weights: LoadedWeights, *, image_size: int, local_block: int
         vit.load_state_dict(checkpoint_filter_fn(dict(weights.state_dict), cast(Any, vit)), strict=True)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the weights from {weights.source} do not fit {name}: {str(error)[:400]}") from error
-    return Backbone(vit, local_block=local_block, facet=facet).eval().requires_grad_(False)
+    return Backbone(vit).eval().requires_grad_(False)
 
 
 def _patch_size(weights: LoadedWeights) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -15,19 +15,26 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, MapFormatError
-from effovpr_ros.features.backbone import Backbone, create_backbone
+from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
+from effovpr_ros.features.regional import REGIONAL_DIM, RegionalDescriptor
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 
 _logger = logging.getLogger(__name__)
+
+GLOBAL_KINDS = ("regional", "cls")
+READING_FIELDS = ("local_block", "facet", "centered", "global_kind", "min_attention", "max_keypoints")
+"""Fields of `ExtractorConfig` that say what is read of a network, as they stand in a fingerprint too."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """How features are made. The first six fields belong to a map's fingerprint.
+    """How features are made. All but weights, device and precision belong to a map's fingerprint.
+
+    The defaults were chosen for the offline model; docs/defaults.md says on which images.
 
     Attributes:
         model: offline, small, base, large, giant or a timm ViT name.
@@ -35,7 +42,10 @@ class ExtractorConfig:
         image_size: side of the square input in pixels, a multiple of the patch size.
         local_block: block whose facet re-ranking reads; negative counts from the last.
         facet: query, key or value.
-        min_attention: T1, patches at or below this attention to [CLS] are no keypoints.
+        centered: subtract the image's mean facet, which carries its light and season, from every patch.
+        global_kind: regional, [CLS] and facet averages of the local block, beyond which the network need not run
+            (see `features.regional`); or cls, [CLS] of the last block (the paper).
+        min_attention: T1, patches at or below this attention to [CLS] are no keypoints; 0 keeps all.
         max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
@@ -44,9 +54,11 @@ class ExtractorConfig:
     model: str = OFFLINE_MODEL
     weights: str = ""
     image_size: int = 322
-    local_block: int = -2
+    local_block: int = -4
     facet: str = "value"
-    min_attention: float = 0.05
+    centered: bool = True
+    global_kind: str = "regional"
+    min_attention: float = 0.0
     max_keypoints: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -57,6 +69,10 @@ class ExtractorConfig:
             raise ConfigError(f"min_attention (T1) {self.min_attention} is outside [0, 1)")
         if self.max_keypoints < 0:
             raise ConfigError(f"max_keypoints {self.max_keypoints} is negative; 0 means no cap")
+        if self.global_kind not in GLOBAL_KINDS:
+            raise ConfigError(f"global_kind {self.global_kind!r} is unknown; use {', '.join(GLOBAL_KINDS)}")
+        if self.facet not in FACETS:
+            raise ConfigError(f"facet {self.facet!r} is unknown; use one of {', '.join(FACETS)}")
         if self.precision != "auto" and self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is unknown; use auto, {', '.join(PRECISIONS)}")
 
@@ -93,7 +109,7 @@ class Features:
     """All features of one image.
 
     Attributes:
-        global_descriptor: (D,) float32, L2-normalised [CLS].
+        global_descriptor: (D,) float32, L2-normalised.
         local: local descriptors in raster order.
         grid_wh: columns and rows of patches.
     """
@@ -115,6 +131,8 @@ class ModelFingerprint:
     local_dim: int
     local_block: int
     facet: str
+    centered: bool
+    global_kind: str
     min_attention: float
     max_keypoints: int
     local_codes: str
@@ -151,52 +169,48 @@ class FeatureExtractor:
             ConfigError: an impossible setting, or a device that is not there.
             WeightsError: no usable weights.
         """
-        self.config = config
         self.device = resolve_device(config.device)
         self.dtype = resolve_precision(config.precision, self.device)
         weights = load_weights(config.model, config.weights)
-        self.backbone: Backbone = create_backbone(
-            weights, image_size=config.image_size, local_block=config.local_block, facet=config.facet
-        ).to(self.device, self.dtype)
+        backbone = create_backbone(weights, image_size=config.image_size)
+        self.backbone: Backbone = backbone.to(self.device, self.dtype)
+        self._regional = RegionalDescriptor(backbone.grid_hw, backbone.width, self.device)
+        self._architecture, self._weights_sha256 = weights.timm_name.split(".")[0], weights.sha256
+        self._read(config)
+
+    def _read(self, config: ExtractorConfig) -> None:
+        """Take from the network what a configuration says."""
+        self.config = config
+        self.block = self.backbone.block_number(config.local_block)
+        read = {name: getattr(config, name) for name in READING_FIELDS}
+        read["local_block"] = self.block
         self.fingerprint = ModelFingerprint(
-            architecture=weights.timm_name.split(".")[0],
-            weights_sha256=weights.sha256,
+            architecture=self._architecture,
+            weights_sha256=self._weights_sha256,
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
-            global_dim=self.backbone.width,
+            global_dim=self.backbone.width if self.needs_the_end else REGIONAL_DIM,
             local_dim=self.backbone.width,
-            local_block=self.backbone.local_block,
-            facet=config.facet,
-            min_attention=config.min_attention,
-            max_keypoints=config.max_keypoints,
             local_codes=LOCAL_CODES,
+            **read,
         )
 
     def reading(self, config: ExtractorConfig) -> FeatureExtractor:
-        """An extractor of other local features that shares this one's network, so that nothing is loaded.
+        """An extractor of other features that shares this one's network, so that nothing is loaded.
 
         Args:
-            config: may differ in block, facet, T1 and the cap on keypoints.
+            config: may differ in what is read of the network: block, facet, centring, kind of global descriptor, T1
+                and the cap on keypoints.
 
         Raises:
-            ConfigError: another network, input size, device or precision; or no such block or facet.
+            ConfigError: another network, input size, device or precision; or no such block.
         """
-        alike = ("local_block", "facet", "min_attention", "max_keypoints")
-        if replace(config, **{name: getattr(self.config, name) for name in alike}) != self.config:
+        if replace(config, **{name: getattr(self.config, name) for name in READING_FIELDS}) != self.config:
             raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
         shared = copy.copy(self)
-        shared.config = config
-        shared.backbone = Backbone(self.backbone.vit, local_block=config.local_block, facet=config.facet)
-        shared.fingerprint = replace(
-            self.fingerprint,
-            local_block=shared.backbone.local_block,
-            facet=config.facet,
-            min_attention=config.min_attention,
-            max_keypoints=config.max_keypoints,
-        )
+        shared._read(config)
         return shared
 
-    @torch.inference_mode()
     def extract(self, images: Sequence[RgbImage]) -> list[Features]:
         """Compute the features of a batch.
 
@@ -211,20 +225,55 @@ class FeatureExtractor:
         """
         if not images:
             return []
+        return self.features(self.run(images, {self.block}, to_the_end=self.needs_the_end))
+
+    @property
+    def needs_the_end(self) -> bool:
+        """Whether the features need the last block's [CLS]."""
+        return self.config.global_kind == "cls"
+
+    @torch.inference_mode()
+    def run(self, images: Sequence[RgbImage], blocks: Collection[int], *, to_the_end: bool) -> BackboneOutput:
+        """One forward pass; see `Backbone.forward`.
+
+        Raises:
+            ImageError: an image of another type or shape.
+        """
         pixels = preprocess(images, self.config.image_size).to(self.device, self.dtype)
-        output = self.backbone(pixels)
-        global_descriptors = functional.normalize(output.cls.float(), dim=-1).cpu().numpy()
-        facets = output.facet.float().cpu().numpy()
-        attention = output.cls_attention.cpu().numpy()
+        output: BackboneOutput = self.backbone(pixels, blocks, to_the_end=to_the_end)
+        return output
+
+    @torch.inference_mode()
+    def features(self, output: BackboneOutput) -> list[Features]:
+        """What this extractor reads in a forward pass of its network, one `Features` an image."""
+        reading = output.blocks[self.block]
+        facets = self.backbone.facet(reading, self.config.facet).float()
+        if self.config.centered:
+            facets = facets - facets.mean(dim=1, keepdim=True)
+        if output.cls is not None and self.needs_the_end:
+            described = functional.normalize(output.cls.float(), dim=-1)
+        else:
+            described = self._regional(reading.cls, facets)
+        attention: NDArray[np.float32] | None = None
+        # A softmax is never 0, so nothing needs to be computed where all patches are kept.
+        if self.config.min_attention > 0.0 or self.config.max_keypoints:
+            attention = self.backbone.attention_to_cls(reading).cpu().numpy()
         rows, columns = self.backbone.grid_hw
+        facets_array, described_array = facets.cpu().numpy(), described.cpu().numpy()
         return [
-            Features(global_descriptor, self.select(facet, weight, columns), (columns, rows))
-            for global_descriptor, facet, weight in zip(global_descriptors, facets, attention, strict=True)
+            Features(
+                described_array[number],
+                self._select(facets_array[number], None if attention is None else attention[number]),
+                (columns, rows),
+            )
+            for number in range(len(described_array))
         ]
 
-    def select(self, facet: NDArray[np.float32], attention: NDArray[np.float32], columns: int) -> LocalFeatures:
-        """Local features of the keypoints among (P, C) facets with (P,) attention to [CLS] in rows of `columns`."""
-        kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
+    def _select(self, facet: NDArray[np.float32], attention: NDArray[np.float32] | None) -> LocalFeatures:
+        columns = self.backbone.grid_hw[1]
+        kept = np.arange(len(facet))
+        if attention is not None:
+            kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(encode(facet[kept]), cells_xy)
 
@@ -263,12 +312,9 @@ def config_for_fingerprint(
         model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),
         weights=weights,
         image_size=fingerprint.image_size,
-        local_block=fingerprint.local_block,
-        facet=fingerprint.facet,
-        min_attention=fingerprint.min_attention,
-        max_keypoints=fingerprint.max_keypoints,
         device=device,
         precision=precision,
+        **{name: getattr(fingerprint, name) for name in READING_FIELDS},
     )
 
 

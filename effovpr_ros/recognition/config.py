@@ -6,7 +6,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, cast
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.matching.reranking import SCORES, RerankConfig
 
 
 def _number(default: float, low: float, high: float, description: str) -> Any:
@@ -24,13 +24,16 @@ class RecognizerConfig:
 
     top_k: int = _number(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
     score: str = field(
-        default="weighted",
+        default=RerankConfig().score,
         metadata={
-            "description": "Re-ranking score: weighted by cosine, count (the paper), or spatial consensus.",
+            "description": "Re-ranking score: coherent motion of neighbours, count (the paper), weighted by cosine, or "
+            "spatial consensus.",
             "choices": SCORES,
         },
     )
-    min_similarity: float = _number(0.65, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count.")
+    min_similarity: float = _number(
+        RerankConfig().min_similarity, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count."
+    )
     rerank: bool = field(
         default=True,
         metadata={"description": "Re-rank by local features; off decides on global similarity alone."},
