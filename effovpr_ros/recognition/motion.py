@@ -81,7 +81,8 @@ def motion_after(belief: Array) -> Array:
     return np.asarray((1.0 - changes) * belief + changes * mean, np.float64)
 
 
-def transition(
+def arrive(
+    departing: Array,
     before: Spots,
     now: Spots,
     lag: int,
@@ -90,14 +91,17 @@ def transition(
     tolerance_m: float,
     reach_m: float,
 ) -> Array:
-    """Probability of each place now, given each place and motion `lag` frames before.
+    """Where belief in the places of an earlier frame has gone by now.
 
     Pairs of places whose positions are known follow the odometry where it is given: the residual of the displacement
     (a vector where the earlier place's heading is known, else its length) has the standard deviation `tolerance_m`
     and a tenth of the way, the turn one of 0.5 rad. All other pairs follow the order of their session; without
     odometry, places of different sessions or far apart in order, yet within `reach_m` a frame, are linked too.
 
+    What has gone to places that are no candidates now is lost.
+
     Args:
+        departing: (B, NUM_MOTIONS, J) float64, B quantities that travel with the belief.
         before: J places.
         now: K places.
         lag: frames between, 1 to MAX_LAG.
@@ -106,29 +110,25 @@ def transition(
         reach_m: see above.
 
     Returns:
-        (NUM_MOTIONS, J, K) float64; the places of one row sum to about 1, or less where the robot may have gone to
-        places that are no candidates.
+        (B, NUM_MOTIONS, K) float64.
     """
-    step = now.ids[None, :] - before.ids[:, None]
-    step = np.clip(step, -_LONGEST_STEP - 1, _LONGEST_STEP + 1)
+    step = np.clip(now.ids[None, :] - before.ids[:, None], -_LONGEST_STEP - 1, _LONGEST_STEP + 1)
     step[before.session[:, None] != now.session[None, :]] = _LONGEST_STEP + 1
-    # (J, K, 3), NaN for pairs of which one has no position.
-    way = now.position[None, :, :] - before.position[:, None, :]
-    known = ~np.isnan(way[:, :, 0])
+    known = ~np.isnan(before.position[:, 0])[:, None] & ~np.isnan(now.position[:, 0])[None, :]
     if not known.any():
-        return np.asarray(_STEP_TABLE[lag - 1][:, step + _LONGEST_STEP + 1], np.float64)
+        return _go_in_order(departing, step, lag)
     if moved is not None:
-        metric = np.where(known, _agreement(way, before, now, *moved, tolerance_m), 0.0)
+        linked = np.where(known, _agreement(before, now, *moved, tolerance_m), 0.0)
         step[known] = _LONGEST_STEP + 1
     else:
-        apart = np.abs(step) == _LONGEST_STEP + 1
-        metric = np.where(known & apart, (np.linalg.norm(way, axis=2) <= reach_m * lag) * 1.0, 0.0)
-    total = metric.sum(axis=1, keepdims=True)
-    metric /= np.maximum(total, 1.0)
-    ordered = _STEP_TABLE[lag - 1][:, step + _LONGEST_STEP + 1]
+        near = _distances_m(before, now) <= reach_m * lag
+        linked = (known & near & (np.abs(step) == _LONGEST_STEP + 1)).astype(np.float64)
+    total = linked.sum(axis=1)
+    ordered = (np.abs(step) <= _LONGEST_STEP).any(axis=1)
     # A place with links of both kinds divides its belief between them.
-    both = (total > 0.0) & ordered.any(axis=(0, 2))[:, None]
-    return np.asarray((ordered + metric) * np.where(both, 0.5, 1.0), np.float64)
+    departing = departing * np.where(ordered & (total > 0.0), 0.5, 1.0)
+    arriving = np.asarray((departing / np.maximum(total, 1.0)) @ linked, np.float64)
+    return arriving + _go_in_order(departing, step, lag) if ordered.any() else arriving
 
 
 def moved_m(before: Pose, now: Pose) -> float:
@@ -141,23 +141,41 @@ def turned_rad(before: Pose, now: Pose) -> float:
     return abs(math.remainder(now.yaw_rad - before.yaw_rad, math.tau))
 
 
-def _agreement(way: Array, before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: float) -> Array:
+def _go_in_order(departing: Array, step: NDArray[np.int64], lag: int) -> Array:
+    """(B, NUM_MOTIONS, K) belief after (J, K) steps along the session."""
+    chances = _STEP_TABLE[lag - 1].take(step + _LONGEST_STEP + 1, axis=1)
+    return np.asarray(np.matmul(departing.transpose(1, 0, 2), chances).transpose(1, 0, 2), np.float64)
+
+
+def _distances_m(before: Spots, now: Spots) -> Array:
+    """(J, K) metres; NaN where a position is unknown."""
+    squares = sum(np.square(now.position[None, :, axis] - before.position[:, None, axis]) for axis in range(3))
+    return np.asarray(np.sqrt(squares), np.float64)
+
+
+def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: float) -> Array:
     """(J, K) likelihood of the map's displacements given the odometry's, 1 where they agree exactly."""
     distance_m = moved_m(then, here)
-    std_m = math.hypot(tolerance_m, _ODOMETRY_DRIFT * distance_m)
-    offset = np.subtract(here.position_xyz, then.position_xyz)
-    # Odometry and map frames differ by a rotation about z: the offset is turned by the heading of the earlier place.
-    turn = before.yaw_rad - then.yaw_rad
-    east = np.cos(turn) * offset[0] - np.sin(turn) * offset[1]
-    north = np.sin(turn) * offset[0] + np.cos(turn) * offset[1]
-    with_heading = np.hypot(way[:, :, 0] - east[:, None], way[:, :, 1] - north[:, None])
-    without = np.abs(np.linalg.norm(way, axis=2) - distance_m)
-    residual_m = np.where(np.isnan(with_heading), without, with_heading)
-    yaw_change = math.remainder(here.yaw_rad - then.yaw_rad, math.tau)
-    turn_error = now.yaw_rad[None, :] - before.yaw_rad[:, None] - yaw_change
-    turn_error = np.nan_to_num(np.remainder(turn_error + math.pi, math.tau) - math.pi, nan=0.0)
-    exponent = np.square(residual_m / std_m) + np.square(turn_error / _HEADING_STD_RAD)
-    return np.asarray(np.exp(-0.5 * exponent), np.float64)
+    variance = tolerance_m**2 + (_ODOMETRY_DRIFT * distance_m) ** 2
+    squared_residual = np.square(_distances_m(before, now) - distance_m)
+    oriented = ~np.isnan(before.yaw_rad)
+    if oriented.any():
+        # Odometry and map frames differ by a rotation about z, which the heading of the earlier place gives.
+        x, y, _ = np.subtract(here.position_xyz, then.position_xyz)
+        turn = before.yaw_rad - then.yaw_rad
+        expected_x = before.position[:, 0] + np.cos(turn) * x - np.sin(turn) * y
+        expected_y = before.position[:, 1] + np.sin(turn) * x + np.cos(turn) * y
+        as_vector = np.square(now.position[None, :, 0] - expected_x[:, None]) + np.square(
+            now.position[None, :, 1] - expected_y[:, None]
+        )
+        squared_residual[oriented] = as_vector[oriented]
+        # 2 (1 - cos e) is e^2 for a small error e of the turn, and periodic.
+        expected_yaw = before.yaw_rad + math.remainder(here.yaw_rad - then.yaw_rad, math.tau)
+        cosine = np.outer(np.cos(expected_yaw), np.cos(now.yaw_rad)) + np.outer(
+            np.sin(expected_yaw), np.sin(now.yaw_rad)
+        )
+        squared_residual += np.nan_to_num(2.0 * (1.0 - cosine), nan=0.0) * (variance / _HEADING_STD_RAD**2)
+    return np.asarray(np.exp(squared_residual * (-0.5 / variance)), np.float64)
 
 
 def _step_table() -> Array:

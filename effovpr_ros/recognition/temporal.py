@@ -25,9 +25,9 @@ from effovpr_ros.recognition.motion import (
     Array,
     Spots,
     SpotTable,
+    arrive,
     motion_after,
     moved_m,
-    transition,
     turned_rad,
 )
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
@@ -37,9 +37,9 @@ _MAX_CANDIDATES = 100
 # Natural logarithm of the likelihood ratio between the best candidate and a typical one.
 _EVIDENCE_GAIN = 4.0
 # A best score must exceed the typical one by so many standard deviations to count as evidence in full.
-_CLEAR_STD = 4.0
+_CLEAR_STD = 5.0
 # Evidence, in [-1, 1], that an image of an unknown place is expected to give for its place.
-_ELSEWHERE_EVIDENCE = 0.3
+_ELSEWHERE_EVIDENCE = 0.25
 _ENTER = 0.1
 # Weight of a transition over one frame more.
 _SKIP = 0.5
@@ -209,18 +209,16 @@ class SequenceFilter:
             elsewhere = lost / 2.0 * (1.0 - before) + (1.0 - _ENTER) * before
         previous = list(self._frames)[::-1][:MAX_LAG]
         for lag, frame in enumerate(previous, start=1):
-            both = odometry is not None and frame.odometry is not None
-            chances = transition(
+            # Belief, and belief times age, which gives the expected age of what arrives.
+            arriving = arrive(
+                motion_after(np.stack([frame.belief, frame.belief * frame.age])),
                 frame.spots,
                 spots,
                 lag,
-                moved=(frame.odometry, odometry) if both else None,  # type: ignore[arg-type]
+                moved=(frame.odometry, odometry) if frame.odometry is not None and odometry is not None else None,
                 tolerance_m=config.sequence_tolerance_m,
                 reach_m=config.same_place_radius_m,
             )
-            # Belief, and belief times age, which gives the expected age of what arrives.
-            departing = motion_after(np.stack([frame.belief, frame.belief * frame.age]))
-            arriving = np.matmul(departing.transpose(1, 0, 2), chances).transpose(1, 0, 2)
             predicted += (1.0 - lost) * _SKIP ** (lag - 1) * arriving
         entry = entering / predicted[0].size
         prior = predicted[0] + entry
@@ -274,7 +272,7 @@ def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
     """What one image says of each candidate, whatever the unit of its scores.
 
     The score (the global similarity, if nothing was re-ranked) above the median of the candidates, as a fraction of
-    the best one's, or of four robust standard deviations where the best does not stand out so far.
+    the best one's, or of five robust standard deviations where the best does not stand out so far.
 
     Args:
         candidates: K, in any order.
