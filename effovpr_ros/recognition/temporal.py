@@ -47,7 +47,7 @@ _SKIP = 0.5
 _HABIT_FRAMES = 50.0
 _HABIT_PRIOR = 5.0
 _MIN_TRACK_FRAMES = 3.0
-_CONFIDENCE_BELOW_MATCH = 0.49
+_CONFIDENCE_BELOW_MATCH = 0.499
 # Frames of a robot that has not moved repeat one piece of evidence.
 _STILL_M = 0.1
 _STILL_RAD = 0.05
