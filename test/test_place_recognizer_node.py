@@ -34,6 +34,7 @@ from effovpr_ros.mapping.geodesy import Datum  # noqa: E402
 from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
+from effovpr_ros.nodes import conversions  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
@@ -331,7 +332,8 @@ def test_a_sequence_with_odometry_raises_what_one_image_leaves_open(
         """One image of a place and where the odometry was; both are sent until the answer is there."""
         moved = Odometry()
         moved.header.stamp.sec = stamp_s
-        moved.pose.pose.position.x, moved.pose.pose.orientation.w = x, 1.0
+        # The places of the map lie along x and face 0.5 rad, and so does the robot.
+        moved.pose.pose = conversions.pose_message(Pose.from_yaw(x, 0.0, 0.5))
         odometry.publish(moved)
         h.wait(lambda: h.node._odometry.at(stamp_s * 10**9), "odometry")
         answered = lambda: [match for match in matches if match.header.stamp.sec == stamp_s]  # noqa: E731
