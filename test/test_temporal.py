@@ -14,8 +14,9 @@ import pytest
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.recognition.decision import DecidedBy, Decision
+from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
-from effovpr_ros.recognition.temporal import SequenceFilter, candidate_evidence
+from effovpr_ros.recognition.temporal import SequenceFilter
 
 CONFIG = RecognizerConfig(sequence_length=10, same_place_ids=0, same_place_radius_m=0.5)
 NO_LOCALS = LocalFeatures(np.zeros((0, 4), np.int8), np.zeros((0, 2), np.uint8))
@@ -77,6 +78,15 @@ def test_a_best_score_that_stands_out_is_full_evidence_and_similarity_serves_wit
     candidates = [Candidate(place(i), similarity) for i, similarity in enumerate([0.9, 0.31, 0.3, 0.29, -0.9])]
     np.testing.assert_allclose(candidate_evidence(candidates), [1.0, 0.01 / 0.6, 0.0, -0.01 / 0.6, -1.0])
     np.testing.assert_array_equal(candidate_evidence([Candidate(place(i), 0.4) for i in range(3)]), [0.0] * 3)
+
+
+def test_habits_are_a_mean_over_the_images_that_do_not_show_the_place():
+    habits = Habits()
+    assert habits.of([3, 9]).tolist() == [0.0, 0.0]
+    for _ in range(2):
+        habits.learn([3, 9], np.array([0.8, 0.8]), np.array([1.0, 0.0]))
+    # Two images beside five that said nothing; the first counts 49 / 50.
+    np.testing.assert_allclose(habits.of([9, 3]), [0.0, 1.98 * 0.8 / (1.98 + 5.0)])
 
 
 def odds_to_confidence(mass: float) -> float:
@@ -381,4 +391,4 @@ def test_it_takes_less_than_a_millisecond_an_image(spacing_m: float | None):
     # The quickest, since other programs may share the processor.
     assert min(took_s[5:]) < 1e-3
     assert len(drive.filter._frames) == 4
-    assert len(drive.filter._habit) <= NUM_PLACES
+    assert len(drive.filter._habits) <= NUM_PLACES

@@ -2,7 +2,7 @@
 
 A discrete Bayes filter over the candidates of the last frames and "elsewhere" (compare Xu, Suenderhauf and Milford,
 "Probabilistic Visual Place Recognition for Hierarchical Localization", RA-L 2021, and SeqSLAM, Milford and Wyeth,
-ICRA 2012). It is causal, deterministic, and needs memory for three frames and for one row a place of the map.
+ICRA 2012). It is causal, deterministic, and needs memory for four frames and for one row a place of the map.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from effovpr_ros.mapping.place import Candidate, Pose
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status, is_same_place
+from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
     NUM_MOTIONS,
@@ -32,20 +33,17 @@ from effovpr_ros.recognition.motion import (
 )
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
-# The constants were chosen on one drive of synthetic season change and confirmed on others; none of them is sharp.
+# The constants were chosen on one drive with imitated season change and confirmed on others. Recall hardly depends on
+# them; the more evidence is asked for (here and in `evidence`), the fewer answers are MATCH, right and wrong ones.
 _MAX_CANDIDATES = 100
 # Natural logarithm of the likelihood ratio between the best candidate and a typical one.
 _EVIDENCE_GAIN = 4.0
-# A best score must exceed the typical one by so many standard deviations to count as evidence in full.
-_CLEAR_STD = 5.0
 # Evidence, in [-1, 1], that an image of an unknown place is expected to give for its place.
 _ELSEWHERE_EVIDENCE = 0.25
+# Probability that a robot that was elsewhere comes to a candidate.
 _ENTER = 0.1
 # Weight of a transition over one frame more.
 _SKIP = 0.5
-# How well a place answers images of elsewhere: a mean over so many of them, after so many that gave nothing.
-_HABIT_FRAMES = 50.0
-_HABIT_PRIOR = 5.0
 _MIN_TRACK_FRAMES = 3.0
 _CONFIDENCE_BELOW_MATCH = 0.499
 # Frames of a robot that has not moved repeat one piece of evidence.
@@ -112,7 +110,7 @@ class SequenceFilter:
     def reset(self) -> None:
         """Forget everything: another stream or map begins."""
         self._table = SpotTable()
-        self._habit: dict[int, tuple[float, float]] = {}
+        self._habits = Habits()
         self._restart()
 
     def use(self, recognizer: PlaceRecognizer) -> None:
@@ -159,7 +157,8 @@ class SequenceFilter:
         track = _track(frame, recognition.candidates, config)
         ranked, decision = self._decide(recognition, frame, track, config)
         if not stands:
-            self._learn_habits(frame, track)
+            unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
+            self._habits.learn(frame.spots.ids.tolist(), frame.evidence, unseen)
         result = self._recognizer.conclude(recognition.features, ranked, decision)
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
@@ -196,9 +195,7 @@ class SequenceFilter:
         """One step of the filter: predict from the frames before, weigh by this image, normalise."""
         evidence = candidate_evidence(candidates)[:_MAX_CANDIDATES]
         spots = self._table.spots([candidate.place for candidate in candidates[:_MAX_CANDIDATES]])
-        habit = np.array([self._habit.get(number, (0.0, 0.0)) for number in spots.ids.tolist()])
-        surprise = evidence - habit[:, 0] / (habit[:, 1] + _HABIT_PRIOR)
-        likelihood = np.exp(_EVIDENCE_GAIN * surprise)
+        likelihood = np.exp(_EVIDENCE_GAIN * (evidence - self._habits.of(spots.ids.tolist())))
         likelihood_elsewhere = math.exp(_EVIDENCE_GAIN * _ELSEWHERE_EVIDENCE)
 
         predicted = np.zeros((2, NUM_MOTIONS, len(spots.ids)))
@@ -256,37 +253,6 @@ class SequenceFilter:
         if recognition.status is Status.NO_MATCH and (refused or frame.elsewhere > mass):
             return ranked, Decision(Status.NO_MATCH, confidence, f"decided by the single image: {said}")
         return ranked, Decision(Status.AMBIGUOUS, confidence, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
-
-    def _learn_habits(self, frame: _Frame, track: _Track) -> None:
-        """Remember how well places answered this image, as far as it does not show them."""
-        weight = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
-        kept = 1.0 - 1.0 / _HABIT_FRAMES
-        for number, share, value in zip(
-            frame.spots.ids.tolist(), weight.tolist(), frame.evidence.tolist(), strict=True
-        ):
-            total, count = self._habit.get(number, (0.0, 0.0))
-            self._habit[number] = (kept * total + share * value, kept * count + share)
-
-
-def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
-    """What one image says of each candidate, whatever the unit of its scores.
-
-    The score (the global similarity, if nothing was re-ranked) above the median of the candidates, as a fraction of
-    the best one's, or of five robust standard deviations where the best does not stand out so far.
-
-    Args:
-        candidates: K, in any order.
-
-    Returns:
-        (K,) float64 in [-1, 1].
-    """
-    scores = np.array([candidate.score for candidate in candidates])
-    if not scores.any():
-        scores = np.array([candidate.similarity for candidate in candidates])
-    excess = scores - np.median(scores)
-    std = 1.4826 * float(np.median(np.abs(excess)))
-    unit = max(float(excess.max()), _CLEAR_STD * std)
-    return np.clip(excess / unit, -1.0, 1.0) if unit > 0.0 else np.zeros(len(scores))
 
 
 def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerConfig) -> _Track:
