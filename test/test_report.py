@@ -239,6 +239,21 @@ def test_recorded_answers_have_neither_pictures_nor_a_guess():
     assert "a guess" in page_of(run())
 
 
+def test_recall_is_shown_by_condition_where_the_data_name_some():
+    given = run()
+    by_night = dataclasses.replace(given.dataset, conditions=["day"] * 3 + ["night & fog"] * 2 + ["rain"] * 3)
+    page = page_of(dataclasses.replace(given, dataset=by_night))
+    table = page[page.index("R@1 by condition") : page.index("What became of the queries")]
+    assert re.findall(r"<th scope=\"col\">([^<]+)<br><small>(\d)", table) == [
+        ("day", "3"),
+        ("night &amp; fog", "2"),
+        ("rain", "0"),
+    ]
+    # Two of the three queries by day, none of the two by night; those in the rain have no positive.
+    assert re.findall(r"<td>([^<]+)</td>", table) == ["66.7", "0.0", "\N{EN DASH}"] * 2
+    assert "R@1 by condition" not in page_of(given)
+
+
 def test_the_calibration_error_is_of_answered_queries_of_calibrated_methods():
     methods = summarise(run().dataset, run().results)["methods"]
     assert methods["effovpr"]["calibration_error"] is None

@@ -72,7 +72,6 @@ def _details(method: Mapping[str, Any]) -> list[str]:
         lines.append(f"{outside['queries']} queries without a positive, {outside['matches']} of them falsely a MATCH")
     for condition, stratum in (method["by_condition"] or {}).items():
         recall, count = stratum["recall_at_1"], stratum["queries_with_positives"]
-        lines.append(
-            f"{condition}: R@1 {'-' if recall is None else f'{100.0 * recall:.1f}'} of {count} with a positive"
-        )
+        share = "-" if recall is None else f"{100.0 * recall:.1f}"
+        lines.append(f"{condition or 'no condition named'}: R@1 {share} of {count} with a positive")
     return lines
