@@ -87,7 +87,7 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path):
     reference = load_run(save(tmp_path / "a", {"effovpr": RIGHT_A}))
     data = {**reference.summary["dataset"], "database": 7}
     other = save(tmp_path / "set", {"effovpr": RIGHT_B}, dataset=data)
-    with pytest.raises(EvaluationError, match=r"different data sets: .*6 database images.*7 database images"):
+    with pytest.raises(EvaluationError, match=r"different data sets \(.*6 database images.*7 database images"):
         compare_runs(reference, load_run(other))
     other = save(tmp_path / "queries", {"effovpr": RIGHT_B}, names=["a.png", "z.png", "c.png", "d.png", "e.png"])
     with pytest.raises(EvaluationError, match=r"different queries: b\.png in .* is z\.png"):

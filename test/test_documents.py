@@ -38,10 +38,9 @@ def test_the_parameter_table_has_every_parameter_with_its_default():
 
 
 def test_the_topic_and_service_tables_have_what_the_node_creates():
-    node = "".join(
-        (ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in ("place_recognizer", "outputs")
-    )
-    created = set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image)"', node))
+    files = ("place_recognizer", "outputs", "odometry")
+    node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
+    created = set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom)"', node))
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
 
 

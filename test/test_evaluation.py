@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import picture, tiny_weights
+from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.evaluate_methods import PRESETS, parse_methods
 from effovpr_ros.cli.main import main
 from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation.ground_truth import from_folders, from_loops
+from effovpr_ros.evaluation.method import EffoVPRMethod
 from effovpr_ros.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
+from effovpr_ros.evaluation.runner import database_map, extract_queries
+from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
 
 
 def test_recall_worked_by_hand():
@@ -176,6 +179,33 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
     rows = list(csv.DictReader((out / "answers.csv").open()))
     assert len(rows) == 14
     assert [row["right"] for row in rows[:7]] == ["1"] * 6 + [""]
+
+
+def test_a_sequence_is_one_stream_a_folder(tmp_path: Path):
+    extractor = tiny_extractor(tmp_path)
+    stored = save(tmp_path / "database", [f"{n:02}.png" for n in range(12)])
+    for folder in ("day", "night"):
+        save(tmp_path / "queries" / folder, [f"{folder}{n:02}.png" for n in range(12)])
+    table = tmp_path / "positives.csv"
+    names = [f"{folder}{n:02}.png,{n:02}.png\n" for folder in ("day", "night") for n in range(12)]
+    table.write_text("query,database\n" + "".join(names))
+    dataset = from_folders(stored, tmp_path / "queries", positives=table)
+    queries = extract_queries(dataset, extractor, lambda done: None)
+    # No image alone is a MATCH: no place is a hundred times as good as the next.
+    config = RecognizerConfig(min_score_ratio=100.0, sequence_length=10)
+    with database_map(dataset, queries, extractor, lambda done: None) as place_map:
+        method = EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, config))
+        answers = [method.answer(query) for query in queries]
+    assert [answer.ranked[0] for answer in answers] == [*range(12), *range(12)]
+    found = [answer.recognition for answer in answers]
+    assert [item is not None and item.decided_by is DecidedBy.SEQUENCE for item in found] == [True] * 24
+    assert (answers[11].status, answers[12].status, answers[23].status) == (
+        Status.MATCH,
+        Status.AMBIGUOUS,
+        Status.MATCH,
+    )
+    assert found[12] is not None
+    assert "after 1.0 frames" in found[12].reason
 
 
 def test_loops_answer_from_the_past_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -178,6 +178,20 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
         assert method["recall"]["1"] == 1.0
         assert method["outside"]["queries"] == 1
         assert method["heading_error_deg_all_answers"]["max"] == pytest.approx(10.0)
+    compared = [*arguments, "--methods", "effovpr", "seq:sequence_length=5", "vlad", "--out", str(tmp_path / "out")]
+    assert main(compared) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {name: method["recall"]["1"] for name, method in result["methods"].items()} == {
+        "effovpr": 1.0,
+        "seq": 1.0,
+        "vlad": 1.0,
+    }
+    assert (result["methods"]["vlad"]["matches"], result["methods"]["vlad"]["outside"]["matches"]) == (None, None)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Other than the default: sequence_length = 5." in page
+    assert "The map from above: seq" in page
+    seen_by_the_sequence = page[page.index("<h3>seq</h3>") : page.index("<h3>vlad</h3>")]
+    assert " matched patches" in seen_by_the_sequence
     # The map is as it was.
     with PlaceMap.open(house) as place_map:
         assert len(place_map) == 4
@@ -230,15 +244,20 @@ def match_message(
         for place_id, pose in places
     ]
     return types["effovpr_ros/msg/PlaceMatch"](
-        writer._header(second * SECOND, "map"),
-        int(status),
-        0.25 + 0.25 * int(status),
-        map_name,
-        "reason",
-        candidates,
-        0.0,
-        False,
-        *(100.0, 1.0, 50.0, 2.0, 160.0),
+        header=writer._header(second * SECOND, "map"),
+        status=int(status),
+        decided_by=0,
+        confidence=0.25 + 0.25 * int(status),
+        map_name=map_name,
+        reason="reason",
+        candidates=candidates,
+        bearing_offset=0.0,
+        is_metric=False,
+        extract_ms=100.0,
+        search_ms=1.0,
+        rerank_ms=50.0,
+        decide_ms=2.0,
+        total_ms=160.0,
     )
 
 
@@ -307,6 +326,7 @@ def test_the_command_on_recorded_answers(
     assert live["bytes_per_place"] > 0
     rows = (tmp_path / "out" / "answers.csv").read_text().splitlines()
     assert rows[1].split(",") == ["live", "1000.000000000", "MATCH", "0.7500", "0.jpg", "1"]
+    assert "The map from above: live" in (tmp_path / "out" / "report.html").read_text()
 
     assert main(arguments) == 0
     printed = capsys.readouterr()
@@ -320,6 +340,7 @@ def test_the_command_on_recorded_answers(
     assert result["methods"]["live"]["bytes_per_place"] is None
     assert "note: without --map every query counts as on mapped ground" in printed.err
     assert any("without --map every query counts" in note for note in result["notes"])
+    assert "without --map every query counts" in (tmp_path / "out" / "report.html").read_text()
     assert main(arguments[:5]) == 0
     assert "5 queries, 5 with a positive, database not known\n" in capsys.readouterr().out
 

@@ -201,6 +201,9 @@ def test_conditions_by_folder_and_by_column(tmp_path: Path):
     with pytest.raises(EvaluationError, match=r"q\.png has the session 'two', and 'one' above"):
         from_folders(stored, tmp_path / "queries", positives=table)
     assert from_folders(stored, stored, positives=write(table, "q,d", "a.png,a.png")).conditions == ()
+    # One sub-folder of all images divides nothing.
+    save(tmp_path / "plain" / "images", ["a.png"])
+    assert from_folders(stored, tmp_path / "plain", positives=table).conditions == ()
 
 
 def test_a_data_set_of_unequal_parts_is_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import fields
@@ -15,19 +16,21 @@ yaml = pytest.importorskip("yaml")
 
 from builtin_interfaces.msg import Time  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
-from effovpr_ros.errors import ImageError  # noqa: E402
+from effovpr_ros.errors import ImageError, TrajectoryError  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
+from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
 from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
-from effovpr_ros.recognition.recognizer import Latency, Recognition, Status  # noqa: E402
+from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
@@ -48,6 +51,7 @@ def recognition(status: Status = Status.MATCH, *, geo: GeoPoint | None = None) -
         latency_ms=Latency(1.0, 2.0, 3.0, 4.0, 10.0),
         reason="because",
         features=features([1, 0, 0, 0]),
+        decided_by=DecidedBy.SEQUENCE,
     )
 
 
@@ -55,6 +59,7 @@ def test_every_field_of_a_recognition_reaches_the_message():
     message = conversions.match_message(recognition(), HEADER, map_name="m", num_candidates=1, total_ms=12.5)
     assert (message.header, message.status, message.confidence) == (HEADER, PlaceMatch.MATCH, 0.75)
     assert (message.map_name, message.reason, message.bearing_offset) == ("m", "because", 0.125)
+    assert message.decided_by == PlaceMatch.SEQUENCE
     assert not message.is_metric
     assert (message.extract_ms, message.search_ms, message.rerank_ms, message.decide_ms) == (1.0, 2.0, 3.0, 4.0)
     assert message.total_ms == 12.5
@@ -69,7 +74,7 @@ def test_every_field_of_a_recognition_reaches_the_message():
     assert (best.pose.position.x, best.pose.position.y, best.pose.position.z) == (1.0, 2.0, 3.0)
     record = conversions.match_record(message)
     assert record["stamp_ns"] == 7_000_000_005
-    assert record["status"] == "MATCH"
+    assert (record["status"], record["decided_by"]) == ("MATCH", "SEQUENCE")
     assert record["candidates"][0]["pose"][:3] == [1.0, 2.0, 3.0]
     assert record["latency_ms"]["total"] == 12.5
 
@@ -99,6 +104,39 @@ def test_a_hint_reaches_three_standard_deviations():
     hint = conversions.hint_from_message(message, 10.0)
     assert (hint.position_xyz, hint.radius_m) == ((5.0, 0.0, 0.0), 15.0)
     assert conversions.hint_from_message(message, 40.0).radius_m == 40.0
+
+
+def odometry_message(stamp_s: float, x: float) -> Odometry:
+    message = Odometry()
+    message.header.stamp = conversions.time_from_ns(round(stamp_s * 1e9))
+    message.pose.pose.position.x, message.pose.pose.orientation.w = x, 1.0
+    return message
+
+
+def test_odometry_by_time():
+    buffer = OdometryBuffer()
+    assert buffer.at(0) is None
+    for stamp_s, x in ((10.0, 0.0), (10.3, 3.0), (10.2, 2.0), (10.1, 1.0)):
+        buffer.add(odometry_message(stamp_s, x))
+    for stamp_s, x in ((10.04, 0.0), (10.06, 1.0), (10.2, 2.0), (10.39, 3.0), (9.91, 0.0)):
+        found = buffer.at(round(stamp_s * 1e9))
+        assert found is not None
+        assert found.position_xyz[0] == x
+    assert buffer.at(round(10.41e9)) is None
+    assert buffer.at(round(9.89e9)) is None
+    with pytest.raises(TrajectoryError, match="seven finite numbers"):
+        buffer.add(odometry_message(10.4, math.nan))
+
+
+def test_odometry_forgets_what_is_old_and_what_a_clock_set_back_leaves_behind():
+    buffer = OdometryBuffer()
+    for number in range(600):
+        buffer.add(odometry_message(100.0 + number, float(number)))
+    assert buffer.at(199 * 10**9) is None
+    assert buffer.at(200 * 10**9) is not None
+    buffer.add(odometry_message(5.0, 7.0))
+    assert buffer.at(699 * 10**9) is None
+    assert buffer.at(5 * 10**9) is not None
 
 
 def test_markers_show_the_match_and_vanish_without_one():

@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from lifecycle_msgs.msg import State, Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -33,6 +34,7 @@ from effovpr_ros.mapping.geodesy import Datum  # noqa: E402
 from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
+from effovpr_ros.nodes import conversions  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
@@ -314,6 +316,43 @@ def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps:
     hint.header.frame_id = "odom"
     hints.publish(hint)
     h.wait(lambda: places(50)[0] == 5, "a hint in another frame to be ignored")
+
+
+def test_a_sequence_with_odometry_raises_what_one_image_leaves_open(
+    harness: Callable[..., Harness], maps: dict[str, Path]
+):
+    # No image alone is a MATCH: no place is a hundred times as good as the next.
+    h = harness(map_path=str(maps["house"]), min_score_ratio=100.0, sequence_length=10, sequence_max_gap_s=5.0)
+    matches = h.listen(PlaceMatch, f"{NAME}/match")
+    odometry = h.client.create_publisher(Odometry, "/odom", qos_profile_sensor_data)
+    h.start()
+    h.wait(odometry.get_subscription_count, "the subscription of odometry")
+
+    def drive(number: int, x: float, stamp_s: int) -> PlaceMatch:
+        """One image of a place and where the odometry was; both are sent until the answer is there."""
+        moved = Odometry()
+        moved.header.stamp.sec = stamp_s
+        # The places of the map lie along x and face 0.5 rad, and so does the robot.
+        moved.pose.pose = conversions.pose_message(Pose.from_yaw(x, 0.0, 0.5))
+        odometry.publish(moved)
+        h.wait(lambda: h.node._odometry.at(stamp_s * 10**9), "odometry")
+        answered = lambda: [match for match in matches if match.header.stamp.sec == stamp_s]  # noqa: E731
+        h.publish_until(image_message(picture(number), stamp_s), answered, "a match")
+        return answered()[-1]
+
+    answers = [drive(number, 20.0 * number, 50 + number) for number in range(8)]
+    assert [answer.candidates[0].place_id for answer in answers] == list(range(8))
+    assert answers[0].status == PlaceMatch.AMBIGUOUS
+    assert (answers[-1].status, answers[-1].decided_by) == (PlaceMatch.MATCH, PlaceMatch.SEQUENCE)
+    assert "decided by the sequence" in answers[-1].reason
+    alone = h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(7), 57))).match
+    assert (alone.status, alone.decided_by) == (PlaceMatch.AMBIGUOUS, PlaceMatch.SINGLE_IMAGE)
+    # A gap of more than five seconds begins a new track.
+    assert drive(7, 140.0, 70).status == PlaceMatch.AMBIGUOUS
+
+    request = SetParameters.Request(parameters=[Parameter("sequence_length", value=0).to_parameter_msg()])
+    assert h.call(SetParameters, f"{NAME}/set_parameters", request).results[0].successful
+    h.wait(lambda: odometry.get_subscription_count() == 0, "the end of the subscription")
 
 
 def test_localize_waits_for_an_image_no_longer_than_asked(harness: Callable[..., Harness], maps: dict[str, Path]):

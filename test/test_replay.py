@@ -81,12 +81,12 @@ def silent_recognizer() -> Iterator[None]:
 @pytest.mark.usefixtures("silent_recognizer")
 def test_a_bag_through_the_node(house: Path, drive: Path, tmp_path: Path):
     out = tmp_path / "matches.jsonl"
-    arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--device", "cpu"]
+    arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--device", "cpu", "--rate", 0.5]
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    # A frame a second is slower than the node: none is dropped, and each keeps its stamp.
+    # A frame every two seconds is slower than the node, even on a busy machine: none is dropped, each keeps its stamp.
     assert [record["stamp_ns"] for record in records] == [(1000 + n) * SECOND for n in range(PLACES)]
     for number, record in enumerate(records):
         assert record["candidates"][0]["place_id"] == number

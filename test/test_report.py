@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -110,7 +111,7 @@ def run(*, posed: bool = True, calibrated: bool = True) -> Run:
             "effovpr": MethodResult(ANSWERS, 1000.0, False),
             "<i>bow</i>": MethodResult(plain, 48.0, calibrated),
         },
-        settings={"effovpr": RecognizerConfig(top_k=7), "<i>bow</i>": RecognizerConfig()},
+        settings={"effovpr": RecognizerConfig(top_k=7)},
         fingerprint=FINGERPRINT,
         command="effovpr evaluate folders 'my <database>' queries",
     )
@@ -212,6 +213,7 @@ def test_the_page_has_every_section_and_escapes_names():
     assert "Reliability of" in page
     assert "left out: no method" not in page
     assert "Other than the default: top_k = 7." in page
+    assert page.count("Settings are left out: this method has none") == 1
     # Precision, recall, reliability, errors, two maps. Two pictures for what was wrong or rescued and has a positive:
     # queries 1 to 4 of effovpr and 2 to 4 of the other method, which has no rescues; one for the other answers.
     assert page.count("<svg") == page.count('role="img"') == 6
@@ -221,6 +223,35 @@ def test_the_page_has_every_section_and_escapes_names():
     themes = [set(re.findall(r"(--[a-z0-9-]+): #", block)) for block in re.findall(r":root \{(.*?)\}", page, re.DOTALL)]
     assert themes[0] == themes[1]
     assert used <= themes[0] | {"--colour"}
+
+
+def test_recorded_answers_have_neither_pictures_nor_a_guess():
+    data = dataclasses.replace(dataset(), database_known=False, notes=["the <map> is not known"])
+    page = page_of(Run(data, {"live": MethodResult(ANSWERS, None, False)}, "effovpr evaluate live bag"))
+    assert "Pictures are left out: the answers were recorded" in page
+    assert "The model is left out" in page
+    assert "<b>unknown</b>database images" in page
+    assert "the &lt;map&gt; is not known" in page
+    assert "a guess" not in page
+    assert "<img" not in page
+    # Precision, recall, errors and the map.
+    assert page.count("<svg") == 4
+    assert "a guess" in page_of(run())
+
+
+def test_recall_is_shown_by_condition_where_the_data_name_some():
+    given = run()
+    by_night = dataclasses.replace(given.dataset, conditions=["day"] * 3 + ["night & fog"] * 2 + ["rain"] * 3)
+    page = page_of(dataclasses.replace(given, dataset=by_night))
+    table = page[page.index("R@1 by condition") : page.index("What became of the queries")]
+    assert re.findall(r"<th scope=\"col\">([^<]+)<br><small>(\d)", table) == [
+        ("day", "3"),
+        ("night &amp; fog", "2"),
+        ("rain", "0"),
+    ]
+    # Two of the three queries by day, none of the two by night; those in the rain have no positive.
+    assert re.findall(r"<td>([^<]+)</td>", table) == ["66.7", "0.0", "\N{EN DASH}"] * 2
+    assert "R@1 by condition" not in page_of(given)
 
 
 def test_the_calibration_error_is_of_answered_queries_of_calibrated_methods():

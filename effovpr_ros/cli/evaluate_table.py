@@ -22,9 +22,8 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         f"{'method':{width}}{_QUALITY_HEADER}{'MATCH':>7}{'wrong':>7}{_COST_HEADER}",
     ]
     for name, method in summary["methods"].items():
-        lines.append(
-            f"{name:{width}}{_quality(method)}{method['matches']:7d}{method['wrong_matches']:7d}{_cost(method)}"
-        )
+        matches, wrong = ("-" if method[key] is None else method[key] for key in ("matches", "wrong_matches"))
+        lines.append(f"{name:{width}}{_quality(method)}{matches:>7}{wrong:>7}{_cost(method)}")
     for name, method in summary["methods"].items():
         lines += [f"{name}: {line}" for line in _details(method)]
     return "\n".join(lines)
@@ -69,11 +68,10 @@ def _details(method: Mapping[str, Any]) -> list[str]:
                 f"{error['p50']:.2f} / {error['p95']:.2f} / {error['max']:.2f} {unit}"
             )
     outside = method["outside"]
-    if outside["queries"]:
+    if outside["queries"] and outside["matches"] is not None:
         lines.append(f"{outside['queries']} queries without a positive, {outside['matches']} of them falsely a MATCH")
     for condition, stratum in (method["by_condition"] or {}).items():
         recall, count = stratum["recall_at_1"], stratum["queries_with_positives"]
-        lines.append(
-            f"{condition}: R@1 {'-' if recall is None else f'{100.0 * recall:.1f}'} of {count} with a positive"
-        )
+        share = "-" if recall is None else f"{100.0 * recall:.1f}"
+        lines.append(f"{condition or 'no condition named'}: R@1 {share} of {count} with a positive")
     return lines

@@ -11,6 +11,7 @@ from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer
 from effovpr_ros.evaluation.metrics import recall_at_k
 from effovpr_ros.evaluation.positions import headings_rad, horizontal_distance_m, turn_deg
+from effovpr_ros.evaluation.runner import MethodResult
 from effovpr_ros.recognition.recognizer import Status
 
 
@@ -39,10 +40,11 @@ def error_percentiles(errors: NDArray[np.float64]) -> dict[str, float | int] | N
     return {"p50": float(p50), "p95": float(p95), "max": float(known.max()), "count": len(known)}
 
 
-def answered_outside(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, int]:
-    """Queries that no database image is right for, and how many of them were a MATCH nevertheless."""
-    outside = [answer for answer, right in zip(answers, dataset.positives, strict=True) if not right]
-    return {"queries": len(outside), "matches": sum(answer.status is Status.MATCH for answer in outside)}
+def answered_outside(dataset: Dataset, result: MethodResult) -> dict[str, int | None]:
+    """Queries without a positive, and how many of them were a MATCH nevertheless; None if the method never refuses."""
+    outside = [answer for answer, right in zip(result.answers, dataset.positives, strict=True) if not right]
+    matches = sum(answer.status is Status.MATCH for answer in outside)
+    return {"queries": len(outside), "matches": matches if result.refuses else None}
 
 
 def recall_by_condition(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, dict[str, float | int | None]] | None:

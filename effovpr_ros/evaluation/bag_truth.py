@@ -73,7 +73,7 @@ def from_bag(map_path: Path, bag: Path, truth: PoseTruth, *, image_topic: str = 
     everything = [range(len(places))] * len(queries)
     right = truth.positives(places, queries)
     name = f"{source.session} in {map_path.resolve().name}"
-    dataset = Dataset(name, places, queries, right, everything, map_path, notes=_left_out(source))
+    dataset = Dataset(name, places, queries, right, everything, map_path=map_path, notes=_left_out(source))
     return require_positives(
         dataset,
         f"check --radius, and whether {source.pose_topic} and the map share one frame (none is {truth.limits} of a "

@@ -81,7 +81,7 @@ def compare_runs(
 def _require_same_queries(run_a: SavedRun, run_b: SavedRun) -> None:
     if run_a.summary["dataset"] != run_b.summary["dataset"]:
         raise EvaluationError(
-            f"the runs are on different data sets: {_describe(run_a)}, {_describe(run_b)}; evaluate both on one"
+            f"the runs are on different data sets ({_describe(run_a)}; {_describe(run_b)}); evaluate both on one"
         )
     answers_a, answers_b = (next(iter(run.answers.values())) for run in (run_a, run_b))
     for a, b in zip(answers_a, answers_b, strict=True):

@@ -96,13 +96,13 @@ def choose(outcomes: Sequence[QueryOutcome], most: int = MOST_ENTRIES) -> tuple[
         ("Failures", "Wrong answers, the most confident first.", failures, most_sure),
         (
             "Rescues",
-            "Wrong by global similarity, right after re-ranking; the most confident first.",
+            "Wrong by global similarity, right after re-ranking or in the sequence; the most confident first.",
             rescues,
             most_sure,
         ),
         (
             "The reverse",
-            "Right by global similarity, wrong after re-ranking; the most confident first.",
+            "Right by global similarity, wrong after re-ranking or in the sequence; the most confident first.",
             reverse,
             most_sure,
         ),

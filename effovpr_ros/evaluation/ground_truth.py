@@ -91,12 +91,14 @@ def from_folders(
     asked = _open(queries, query_table, plain=positives is not None, datum=stored.datum)
     notes = [*_left_out(database, stored), *_left_out(queries, asked)]
     everything = [range(len(stored.frames))] * len(asked.frames)
-    name = f"{queries.resolve().parent.name}/{queries.resolve().name}"
+    name = _two_folders(queries)
     conditions = _sub_folders(asked.frames)
     if positives is not None:
         truth = read_named_truth(positives, asked.frames, stored.frames)
         conditions = truth.conditions or conditions
-        dataset = Dataset(name, stored.frames, asked.frames, truth.positives, everything, None, conditions, notes)
+        dataset = Dataset(
+            name, stored.frames, asked.frames, truth.positives, everything, conditions=conditions, notes=notes
+        )
         return require_positives(dataset, f"{positives} names no right answer; add rows of query,database")
     placed = in_common_frame(stored, asked)
     stored_xy = positions_xy(placed.database)
@@ -110,7 +112,7 @@ def from_folders(
     swapped = sum(map(bool, within_radius(stored_xy, placed.queries_swapped_xy, radius_m))) if not any(right) else 0
     if swapped:
         remedy = f"with {placed.coordinates} swapped {swapped} would: they are swapped in one of the folders"
-    dataset = Dataset(name, placed.database, placed.queries, right, everything, None, conditions, notes)
+    dataset = Dataset(name, placed.database, placed.queries, right, everything, conditions=conditions, notes=notes)
     return require_positives(dataset, f"{remedy} (none is within {radius_m:g} m of a database image)")
 
 
@@ -129,10 +131,9 @@ def from_loops(images: Path, loops: Path, *, min_gap: int = 10) -> Dataset:
     frames = open_image_folder(images, kind="plain").frames
     allowed = past_frames(len(frames), min_gap)
     truth = read_named_truth(loops, frames, frames, database_is="earlier images")
-    name = images.resolve().parent.name
     conditions = truth.conditions or _sub_folders(frames)
     right = among(truth.positives, allowed)
-    dataset = Dataset(name, frames, frames, right, allowed, None, conditions)
+    dataset = Dataset(_two_folders(images), frames, frames, right, allowed, conditions=conditions)
     return require_positives(dataset, f"{loops} names no image at least {min_gap} frames earlier; lower --min-gap")
 
 
@@ -186,6 +187,11 @@ def _open(folder: Path, table: Path | None, *, plain: bool, datum: Datum | None 
     return opened
 
 
+def _two_folders(folder: Path) -> str:
+    """The last two names of a path: that of the folder alone is often `queries` or `images`."""
+    return "/".join(folder.resolve().parts[-2:])
+
+
 def _left_out(folder: Path, opened: ImageFolder) -> list[str]:
     if not opened.refused:
         return []
@@ -193,6 +199,6 @@ def _left_out(folder: Path, opened: ImageFolder) -> list[str]:
 
 
 def _sub_folders(frames: Sequence[Frame]) -> tuple[str, ...]:
-    """Sub-folder of each image; none at all where there are no sub-folders."""
+    """Sub-folder of each image; none at all where all are in one."""
     folders = tuple(PurePosixPath(frame.name).parent.as_posix() for frame in frames)
-    return folders if any(folder != "." for folder in folders) else ()
+    return folders if len(set(folders)) > 1 else ()

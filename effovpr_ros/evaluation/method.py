@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ from effovpr_ros.features.extractor import Features
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import Latency, PlaceRecognizer, Recognition, Status
+from effovpr_ros.recognition.temporal import SequenceFilter
 from effovpr_ros.sources.frame import Frame
 
 
@@ -85,11 +87,16 @@ class MatchesPatches(Protocol):
 
 
 class EffoVPRMethod:
-    """The pipeline of this package, as the node runs it."""
+    """The pipeline of this package, as the node runs it.
+
+    Where the sequence is on, the queries of one session and folder, in their order, are one stream.
+    """
 
     def __init__(self, place_map: PlaceMap, recognizer: PlaceRecognizer) -> None:
         """Join a map and its recogniser."""
         self._recognizer = recognizer
+        self._sequence = SequenceFilter(recognizer)
+        self._stream: tuple[str, PurePath] | None = None
         parts = place_map.bytes_by_part()
         stored = parts["global_descriptors"] + (parts["local_descriptors"] if recognizer.config.rerank else 0)
         self.bytes_per_place = stored / len(place_map)
@@ -99,6 +106,11 @@ class EffoVPRMethod:
         """See `Method`."""
         within = None if query.allowed is None else query.admits
         found = self._recognizer.recognize_features(query.features, within=within)
+        stream = (query.frame.session, PurePath(query.frame.name).parent)
+        if stream != self._stream:
+            self._sequence.reset()
+            self._stream = stream
+        found = self._sequence.update(found, stamp_ns=query.frame.stamp_ns)
         latency = replace(found.latency_ms, extract=query.extract_ms, total=found.latency_ms.total + query.extract_ms)
         ranked = [candidate.place.place_id for candidate in found.candidates]
         return Answer(ranked, found.confidence, found.status, latency, found)

@@ -101,9 +101,8 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         stages=STAGES,
         chance=dict(zip(RANKS, _chance(run.dataset, RANKS), strict=False)),
         calibrated=bool(reliabilities),
-        refuses={
-            name: any(answer.status is not None for answer in result.answers) for name, result in run.results.items()
-        },
+        conditions=next(iter(summary["methods"].values()))["by_condition"],
+        refuses={name: result.refuses for name, result in run.results.items()},
         outcome_kinds=tuple(Outcome),
         outcome_counts={name: {kind: _count(items, kind) for kind in Outcome} for name, items in outcomes.items()},
         curves=curves,

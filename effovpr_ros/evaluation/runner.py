@@ -35,6 +35,11 @@ class MethodResult:
     bytes_per_place: float | None
     calibrated: bool
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the method can refuse an answer, so that its MATCHes mean something."""
+        return any(answer.status is not None for answer in self.answers)
+
 
 @dataclass(frozen=True)
 class Run:

@@ -15,7 +15,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
-from effovpr_ros.recognition.recognizer import Hint, Recognition, Status
+from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Status
 
 LATENCY_STAGES = ("extract", "search", "rerank", "decide", "total")
 """Stages of effovpr_ros/PlaceMatch; each is a field with the suffix _ms."""
@@ -87,6 +87,7 @@ def match_message(
     return PlaceMatch(
         header=header,
         status=int(recognition.status),
+        decided_by=int(recognition.decided_by),
         confidence=recognition.confidence,
         map_name=map_name,
         reason=recognition.reason,
@@ -107,6 +108,7 @@ def match_record(message: PlaceMatch) -> dict[str, Any]:
         "stamp_ns": ns_from_time(message.header.stamp),
         "frame_id": message.header.frame_id,
         "status": Status(message.status).name,
+        "decided_by": DecidedBy(message.decided_by).name,
         "confidence": message.confidence,
         "map_name": message.map_name,
         "reason": message.reason,

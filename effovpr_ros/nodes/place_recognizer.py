@@ -24,6 +24,7 @@ from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.image_decoding import decode_message, make_decoder
+from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS, Outputs
 from effovpr_ros.nodes.parameters import NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
@@ -44,6 +45,7 @@ class _Query:
 
     message: Image | CompressedImage
     received_s: float
+    in_stream: bool = True
     answered: threading.Event = field(default_factory=threading.Event)
     match: PlaceMatch | None = None
     error: str = ""
@@ -91,12 +93,14 @@ class PlaceRecognizerNode(LifecycleNode):
         self._last_offer_s = 0.0
         self._worker = worker
         self._create_interfaces()
+        self._odometry.listen(self._engine.config.sequence_length > 0)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start answering."""
         result = super().on_activate(state)
         self._is_active = True
+        self._engine.restart_sequence()
         self._publish_map_markers()
         return result
 
@@ -128,6 +132,7 @@ class PlaceRecognizerNode(LifecycleNode):
         services = ReentrantCallbackGroup()
         compressed = self._config.image_transport == "compressed"
         self._outputs = Outputs(self)
+        self._odometry = OdometryListener(self, sensors)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
         image_qos = RELIABLE_SENSOR_QOS if self._config.image_reliability == "reliable" else SENSOR_QOS
         topic, kind = ("image/compressed", CompressedImage) if compressed else ("image", Image)
@@ -147,6 +152,7 @@ class PlaceRecognizerNode(LifecycleNode):
             self._worker.stop()
             self._worker = None
             self._outputs.destroy()
+            self._odometry.listen(False)
             self.destroy_publisher(self._diagnostics)
             *subscriptions, localize, load_map, timer = self._entities
             for subscription in subscriptions:
@@ -183,6 +189,8 @@ class PlaceRecognizerNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if self._engine is not None:
             self._engine.set_config(config)
+            if self._worker is not None:
+                self._odometry.listen(config.sequence_length > 0)
         return SetParametersResult(successful=True)
 
     def _on_localize(self, request: Localize.Request, response: Localize.Response) -> Localize.Response:
@@ -194,7 +202,7 @@ class PlaceRecognizerNode(LifecycleNode):
         if message is None:
             response.message = "no image arrived within the timeout; check the image topic, its QoS and image_transport"
             return response
-        query = _Query(message, time.monotonic())
+        query = _Query(message, time.monotonic(), in_stream=not len(request.image.data))
         self._worker.request(query)
         if not query.answered.wait(max(deadline_s - time.monotonic(), 0.0)):
             response.message = "the image was not processed within the timeout"
@@ -227,7 +235,10 @@ class PlaceRecognizerNode(LifecycleNode):
     def _process(self, query: _Query) -> None:
         try:
             image = decode_message(query.message, self._decode)
-            recognition, place_map, recognizer = self._engine.recognize(image, self._current_hint(query.message.header))
+            hint = self._current_hint(query.message.header)
+            stamp_ns = conversions.ns_from_time(query.message.header.stamp) if query.in_stream else None
+            odometry = self._odometry.at(stamp_ns) if stamp_ns is not None else None
+            recognition, place_map, recognizer = self._engine.recognize(image, hint, stamp_ns, odometry)
             header = Header(stamp=query.message.header.stamp, frame_id=place_map.frame_id)
             query.match = conversions.match_message(
                 recognition,

@@ -9,10 +9,12 @@ import torch
 from effovpr_ros.errors import MapError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.nodes.parameters import NodeConfig
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+from effovpr_ros.recognition.temporal import SequenceFilter
 
 
 class RecognitionEngine:
@@ -25,12 +27,18 @@ class RecognitionEngine:
         self._lock = threading.Lock()
         self._extractor: FeatureExtractor | None = None
         self._recognizer: PlaceRecognizer | None = None
+        self._sequence: SequenceFilter | None = None
         self.place_map: PlaceMap | None = None
 
     @property
     def device(self) -> str:
         """Where the model runs; empty without one."""
         return str(self._extractor.device) if self._extractor else ""
+
+    @property
+    def config(self) -> RecognizerConfig:
+        """The thresholds in use."""
+        return self._config
 
     def load_map(self, path: str) -> PlaceMap:
         """Open a map, load its model unless it is loaded already, and use both from the next image on.
@@ -64,6 +72,7 @@ class RecognitionEngine:
         with self._lock:
             previous, self.place_map = self.place_map, place_map
             self._extractor, self._recognizer = extractor, recognizer
+            self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
         return place_map
@@ -74,9 +83,25 @@ class RecognitionEngine:
             self._config = config
             if self._extractor is not None and self.place_map is not None:
                 self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
+                if self._sequence is not None:
+                    self._sequence.use(self._recognizer)
 
-    def recognize(self, image: RgbImage, hint: Hint | None) -> tuple[Recognition, PlaceMap, PlaceRecognizer]:
+    def restart_sequence(self) -> None:
+        """Forget the images so far, where a stream of images begins anew."""
+        with self._lock:
+            if self._sequence is not None:
+                self._sequence.reset()
+
+    def recognize(
+        self, image: RgbImage, hint: Hint | None, stamp_ns: int | None = None, odometry: Pose | None = None
+    ) -> tuple[Recognition, PlaceMap, PlaceRecognizer]:
         """Recognise an image with the map in use; returns that map and its recogniser too.
+
+        Args:
+            image: RGB.
+            hint: optional prior.
+            stamp_ns: of an image of the stream, 0 if unknown; None for one that does not belong to it.
+            odometry: pose of the robot at that time, if known.
 
         Raises:
             MapError: there is no map.
@@ -84,11 +109,14 @@ class RecognitionEngine:
         with self._lock:
             if self._recognizer is None or self.place_map is None:
                 raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
-            return self._recognizer.recognize(image, hint=hint), self.place_map, self._recognizer
+            recognition = self._recognizer.recognize(image, hint=hint)
+            if stamp_ns is not None and self._sequence is not None:
+                recognition = self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=odometry)
+            return recognition, self.place_map, self._recognizer
 
     def close(self) -> None:
         """Close the map."""
         with self._lock:
             if self.place_map is not None:
                 self.place_map.close()
-            self.place_map = self._recognizer = None
+            self.place_map = self._recognizer = self._sequence = None

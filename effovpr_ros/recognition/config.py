@@ -66,6 +66,17 @@ class RecognizerConfig:
     )
     min_position_std_m: float = _number(0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z.")
     min_yaw_std_rad: float = _number(0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch.")
+    sequence_length: int = _number(
+        0, 0, 1000, "Recent images that support each other, about 10; 0: each image is judged alone."
+    )
+    sequence_match: float = _number(0.9, 0.5, 0.999, "Sequence: MATCH if so much of the belief is at one place.")
+    sequence_max_gap_s: float = _number(10.0, 0.01, 3600.0, "Sequence: a longer gap between images breaks the track.")
+    sequence_tolerance_m: float = _number(
+        2.0,
+        0.01,
+        1000.0,
+        "Sequence: standard deviation of map displacements against odometry, beside a tenth of the way.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""

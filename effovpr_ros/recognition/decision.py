@@ -27,6 +27,13 @@ class Status(IntEnum):
     MATCH = 2
 
 
+class DecidedBy(IntEnum):
+    """What a status rests on; values as in PlaceMatch.msg."""
+
+    SINGLE_IMAGE = 0
+    SEQUENCE = 1
+
+
 @dataclass(frozen=True)
 class Decision:
     """Judgement over the best candidate.
@@ -37,11 +44,13 @@ class Decision:
             for the best candidate and with its lead over other places, and is at least 0.5 just when the
             status is MATCH.
         reason: the figures behind the status, for people.
+        decided_by: see `recognition.temporal`.
     """
 
     status: Status
     confidence: float
     reason: str
+    decided_by: DecidedBy = DecidedBy.SINGLE_IMAGE
 
 
 def distance_between_m(a: Place, b: Place) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
+    DecidedBy,
     Decision,
     Status,
     bearing_offset,
@@ -27,7 +28,7 @@ from effovpr_ros.recognition.decision import (
     pose_covariance,
 )
 
-__all__ = ["Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
+__all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Recognition:
         latency_ms: by stage.
         reason: the figures behind the status.
         features: of the query.
+        decided_by: whether the status rests on this image alone or on the sequence.
     """
 
     status: Status
@@ -92,6 +94,7 @@ class Recognition:
     latency_ms: Latency
     reason: str
     features: Features
+    decided_by: DecidedBy = DecidedBy.SINGLE_IMAGE
 
 
 class PlaceRecognizer:
@@ -106,7 +109,7 @@ class PlaceRecognizer:
         place_map.require_model(extractor.fingerprint)
         self.config = config
         self._extractor = extractor
-        self._map = place_map
+        self.place_map = place_map
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
     def recognize(self, image: RgbImage, *, hint: Hint | None = None) -> Recognition:
@@ -138,7 +141,7 @@ class PlaceRecognizer:
         """
         started = time.perf_counter()
         admits = within or self._within(hint)
-        candidates = self._map.search(features.global_descriptor, self.config.top_k, within=admits)
+        candidates = self.place_map.search(features.global_descriptor, self.config.top_k, within=admits)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
@@ -148,7 +151,7 @@ class PlaceRecognizer:
             decision = decide_by_score(candidates, len(features.local), self.config)
         else:
             decision = decide_by_similarity(candidates, self.config)
-        recognition = self._recognition(features, candidates, decision)
+        recognition = self.conclude(features, candidates, decision)
         decided = time.perf_counter()
         latency = Latency(
             extract=0.0,
@@ -159,30 +162,17 @@ class PlaceRecognizer:
         )
         return replace(recognition, latency_ms=latency)
 
-    def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Matched patches of a query and a place, for drawing.
+    def conclude(self, features: Features, candidates: Sequence[Candidate], decision: Decision) -> Recognition:
+        """The answer that a decision on ranked candidates gives: pose, covariance, geo-tag and bearing of the first.
+
+        Args:
+            features: of the query.
+            candidates: best first.
+            decision: on the first.
 
         Returns:
-            (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
+            With latencies of 0.
         """
-        return self._reranker.matched_cells(features.local, self._map.local_features([place_id])[0])
-
-    def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
-        """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-        local_features = self._map.local_features([candidate.place.place_id for candidate in candidates])
-        scored = [
-            replace(
-                candidate,
-                score=result.score,
-                num_matches=result.num_matches,
-                num_consistent=result.num_consistent,
-                displacement_xy_cells=result.displacement_xy_cells,
-            )
-            for candidate, result in zip(candidates, self._reranker.score(features.local, local_features), strict=True)
-        ]
-        return sorted(scored, key=lambda candidate: -candidate.score)
-
-    def _recognition(self, features: Features, candidates: list[Candidate], decision: Decision) -> Recognition:
         found = None if decision.status is Status.NO_MATCH else candidates[0]
         pose = found.place.pose if found else None
         return Recognition(
@@ -196,19 +186,43 @@ class PlaceRecognizer:
             latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
             reason=decision.reason,
             features=features,
+            decided_by=decision.decided_by,
         )
+
+    def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Matched patches of a query and a place, for drawing.
+
+        Returns:
+            (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
+        """
+        return self._reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
+
+    def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
+        """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
+        local_features = self.place_map.local_features([candidate.place.place_id for candidate in candidates])
+        scored = [
+            replace(
+                candidate,
+                score=result.score,
+                num_matches=result.num_matches,
+                num_consistent=result.num_consistent,
+                displacement_xy_cells=result.displacement_xy_cells,
+            )
+            for candidate, result in zip(candidates, self._reranker.score(features.local, local_features), strict=True)
+        ]
+        return sorted(scored, key=lambda candidate: -candidate.score)
 
     def _geo(self, place: Place) -> GeoPoint | None:
         """The place's geo-tag; in a geo-referenced map it follows from the pose where there is none."""
-        if place.geo is None and place.pose is not None and self._map.datum is not None:
-            return self._map.datum.to_geo(place.pose.position_xyz)
+        if place.geo is None and place.pose is not None and self.place_map.datum is not None:
+            return self.place_map.datum.to_geo(place.pose.position_xyz)
         return place.geo
 
     def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:
         """Predicate of the places that a hint admits; those of unknown position are not admitted."""
         if hint is None:
             return None
-        datum = self._map.datum
+        datum = self.place_map.datum
 
         def admits(place: Place) -> bool:
             if place.pose is not None:

@@ -1,0 +1,84 @@
+"""The robot's poses of the last seconds, for images that arrive a little later than they were taken."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from threading import Lock
+from typing import Any
+
+from nav_msgs.msg import Odometry
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+
+from effovpr_ros.errors import TrajectoryError
+from effovpr_ros.mapping.place import Pose
+from effovpr_ros.nodes.conversions import ns_from_time
+
+# Odometry comes at up to some hundred messages a second; images wait at most a few seconds.
+_KEPT = 500
+_MAX_APART_NS = 100_000_000
+_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=50, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+
+class OdometryBuffer:
+    """Poses by their stamps; one thread adds, another asks."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._lock = Lock()
+        self._poses: list[tuple[int, Pose]] = []
+
+    def add(self, message: Odometry) -> None:
+        """Keep a message. One that is older than all that are kept shows a clock set back, which starts anew.
+
+        Raises:
+            TrajectoryError: a pose that is not finite, or without orientation.
+        """
+        position, turn = message.pose.pose.position, message.pose.pose.orientation
+        pose = Pose((position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w))
+        stamp_ns = ns_from_time(message.header.stamp)
+        with self._lock:
+            if self._poses and stamp_ns < self._poses[0][0]:
+                self._poses.clear()
+            insort(self._poses, (stamp_ns, pose), key=lambda item: item[0])
+            del self._poses[:-_KEPT]
+
+    def at(self, stamp_ns: int) -> Pose | None:
+        """The pose nearest in time, if it is within 0.1 s."""
+        with self._lock:
+            after = bisect_left(self._poses, stamp_ns, key=lambda item: item[0])
+            near = self._poses[max(after - 1, 0) : after + 1]
+        best = min(near, key=lambda item: abs(item[0] - stamp_ns), default=None)
+        return best[1] if best is not None and abs(best[0] - stamp_ns) <= _MAX_APART_NS else None
+
+
+class OdometryListener:
+    """Subscribes to `odom` while somebody needs it."""
+
+    def __init__(self, node: Node, callback_group: CallbackGroup) -> None:
+        """Start without a subscription."""
+        self._node = node
+        self._callback_group = callback_group
+        self._buffer = OdometryBuffer()
+        self._subscription: Any = None
+
+    def listen(self, wanted: bool) -> None:
+        """Subscribe or stop; what was heard is forgotten when it stops."""
+        if wanted and self._subscription is None:
+            self._subscription = self._node.create_subscription(
+                Odometry, "odom", self._on_odometry, _QOS, callback_group=self._callback_group
+            )
+        elif not wanted and self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription, self._buffer = None, OdometryBuffer()
+
+    def at(self, stamp_ns: int) -> Pose | None:
+        """The robot's pose at that time, if one within 0.1 s was heard."""
+        return self._buffer.at(stamp_ns)
+
+    def _on_odometry(self, message: Odometry) -> None:
+        try:
+            self._buffer.add(message)
+        except TrajectoryError as error:
+            self._node.get_logger().error(f"odometry is left out: {error}", throttle_duration_sec=5.0)

@@ -1,0 +1,200 @@
+"""How a robot moves among the places of a map between two images: transitions of the sequence filter.
+
+Where odometry and the places' positions are known, a step from one place to another is as likely as it agrees with
+the odometry. Else the order of the places in a session tells: a robot that drove the map's path at one speed tends
+to go on at that speed and in that direction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.mapping.place import Place, Pose
+
+Array = NDArray[np.float64]
+
+# Probability of a step of so many places between two images, for a robot slower than, as fast as, and faster than
+# the one that made the map. Each is used in both directions along the session.
+_STEPS = ({0: 0.6, 1: 0.4}, {0: 0.15, 1: 0.7, 2: 0.15}, {1: 0.2, 2: 0.5, 3: 0.2, 4: 0.1})
+NUM_MOTIONS = 2 * len(_STEPS)
+"""Motions that a belief tells apart: three speeds, forward and then backward."""
+MAX_LAG = 3
+"""Frames that a transition may span, so that a place may be missing among the candidates of two."""
+_LONGEST_STEP = 4 * MAX_LAG
+_MOTION_CHANGES = 0.02
+_ODOMETRY_DRIFT = 0.1
+_HEADING_STD_RAD = 0.5
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Places of one frame's candidates as arrays.
+
+    Attributes:
+        ids: (K,) int64 numbers in the map.
+        session: (K,) int64, equal for places of one session.
+        position: (K, 3) float64 metres in the map frame; NaN where unknown.
+        yaw_rad: (K,) float64; NaN where unknown.
+    """
+
+    ids: NDArray[np.int64]
+    session: NDArray[np.int64]
+    position: Array
+    yaw_rad: Array
+
+
+class SpotTable:
+    """Spots of the places seen so far, so that each place is taken apart once; at most one row a place of the map."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._row: dict[int, tuple[int, float, float, float, float]] = {}
+        self._sessions: dict[str, int] = {}
+
+    def spots(self, places: Sequence[Place]) -> Spots:
+        """Places as arrays, in their order."""
+        rows = np.array([self._row.get(place.place_id) or self._add(place) for place in places])
+        ids = np.array([place.place_id for place in places], np.int64)
+        return Spots(ids, rows[:, 0].astype(np.int64), rows[:, 1:4], rows[:, 4])
+
+    def _add(self, place: Place) -> tuple[int, float, float, float, float]:
+        session = self._sessions.setdefault(place.session, len(self._sessions))
+        xyz = place.pose.position_xyz if place.pose is not None else (math.nan,) * 3
+        yaw_rad = place.pose.yaw_rad if place.pose is not None and place.has_heading else math.nan
+        row = self._row[place.place_id] = (session, *xyz, yaw_rad)
+        return row
+
+
+def motion_after(belief: Array) -> Array:
+    """Belief after a robot may have changed its speed or direction.
+
+    Args:
+        belief: (..., NUM_MOTIONS, K).
+    """
+    mean = belief.mean(axis=-2, keepdims=True)
+    changes = _MOTION_CHANGES * NUM_MOTIONS / (NUM_MOTIONS - 1)
+    return np.asarray((1.0 - changes) * belief + changes * mean, np.float64)
+
+
+def arrive(
+    departing: Array,
+    before: Spots,
+    now: Spots,
+    lag: int,
+    *,
+    moved: tuple[Pose, Pose] | None,
+    tolerance_m: float,
+    reach_m: float,
+) -> Array:
+    """Where belief in the places of an earlier frame has gone by now.
+
+    Pairs of places whose positions are known follow the odometry where it is given: the residual of the displacement
+    (a vector where the earlier place's heading is known, else its length) has the standard deviation `tolerance_m`
+    and a tenth of the way, the turn one of 0.5 rad. All other pairs follow the order of their session; without
+    odometry, places of different sessions or far apart in order, yet within `reach_m` a frame, are linked too.
+
+    What has gone to places that are no candidates now is lost.
+
+    Args:
+        departing: (B, NUM_MOTIONS, J) float64, B quantities that travel with the belief.
+        before: J places.
+        now: K places.
+        lag: frames between, 1 to MAX_LAG.
+        moved: poses of the robot in the odometry frame then and now, if both are known.
+        tolerance_m: see above.
+        reach_m: see above.
+
+    Returns:
+        (B, NUM_MOTIONS, K) float64.
+    """
+    step = np.clip(now.ids[None, :] - before.ids[:, None], -_LONGEST_STEP - 1, _LONGEST_STEP + 1)
+    step[before.session[:, None] != now.session[None, :]] = _LONGEST_STEP + 1
+    known = ~np.isnan(before.position[:, 0])[:, None] & ~np.isnan(now.position[:, 0])[None, :]
+    if not known.any():
+        return _go_in_order(departing, step, lag)
+    if moved is not None:
+        linked = np.where(known, _agreement(before, now, *moved, tolerance_m), 0.0)
+        step[known] = _LONGEST_STEP + 1
+    else:
+        near = _distances_m(before, now) <= reach_m * lag
+        linked = (known & near & (np.abs(step) == _LONGEST_STEP + 1)).astype(np.float64)
+    total = linked.sum(axis=1)
+    ordered = (np.abs(step) <= _LONGEST_STEP).any(axis=1)
+    # A place with links of both kinds divides its belief between them.
+    departing = departing * np.where(ordered & (total > 0.0), 0.5, 1.0)
+    arriving = np.asarray((departing / np.maximum(total, 1.0)) @ linked, np.float64)
+    return arriving + _go_in_order(departing, step, lag) if ordered.any() else arriving
+
+
+def moved_m(before: Pose, now: Pose) -> float:
+    """Metres between two poses."""
+    return math.dist(before.position_xyz, now.position_xyz)
+
+
+def turned_rad(before: Pose, now: Pose) -> float:
+    """Absolute difference in yaw."""
+    return abs(math.remainder(now.yaw_rad - before.yaw_rad, math.tau))
+
+
+def _go_in_order(departing: Array, step: NDArray[np.int64], lag: int) -> Array:
+    """(B, NUM_MOTIONS, K) belief after (J, K) steps along the session."""
+    chances = _STEP_TABLE[lag - 1].take(step + _LONGEST_STEP + 1, axis=1)
+    return np.asarray(np.matmul(departing.transpose(1, 0, 2), chances).transpose(1, 0, 2), np.float64)
+
+
+def _distances_m(before: Spots, now: Spots) -> Array:
+    """(J, K) metres; NaN where a position is unknown."""
+    squares = sum(np.square(now.position[None, :, axis] - before.position[:, None, axis]) for axis in range(3))
+    return np.asarray(np.sqrt(squares), np.float64)
+
+
+def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: float) -> Array:
+    """(J, K) likelihood of the map's displacements given the odometry's, 1 where they agree exactly."""
+    distance_m = moved_m(then, here)
+    variance = tolerance_m**2 + (_ODOMETRY_DRIFT * distance_m) ** 2
+    squared_residual = np.square(_distances_m(before, now) - distance_m)
+    oriented = ~np.isnan(before.yaw_rad)
+    if oriented.any():
+        # Odometry and map frames differ by a rotation about z, which the heading of the earlier place gives.
+        x, y, _ = np.subtract(here.position_xyz, then.position_xyz)
+        turn = before.yaw_rad - then.yaw_rad
+        expected_x = before.position[:, 0] + np.cos(turn) * x - np.sin(turn) * y
+        expected_y = before.position[:, 1] + np.sin(turn) * x + np.cos(turn) * y
+        as_vector = np.square(now.position[None, :, 0] - expected_x[:, None]) + np.square(
+            now.position[None, :, 1] - expected_y[:, None]
+        )
+        squared_residual[oriented] = as_vector[oriented]
+        # 2 (1 - cos e) is e^2 for a small error e of the turn, and periodic.
+        expected_yaw = before.yaw_rad + math.remainder(here.yaw_rad - then.yaw_rad, math.tau)
+        cosine = np.outer(np.cos(expected_yaw), np.cos(now.yaw_rad)) + np.outer(
+            np.sin(expected_yaw), np.sin(now.yaw_rad)
+        )
+        squared_residual += np.nan_to_num(2.0 * (1.0 - cosine), nan=0.0) * (variance / _HEADING_STD_RAD**2)
+    return np.asarray(np.exp(squared_residual * (-0.5 / variance)), np.float64)
+
+
+def _step_table() -> Array:
+    """(MAX_LAG, NUM_MOTIONS, 2 * _LONGEST_STEP + 3) probability of a step after 1 to MAX_LAG frames.
+
+    Column _LONGEST_STEP + 1 is a step of 0; the outermost columns are 0.
+    """
+    width = 2 * _LONGEST_STEP + 3
+    table = np.zeros((MAX_LAG, NUM_MOTIONS, width))
+    motions = [*_STEPS, *({-step: chance for step, chance in steps.items()} for steps in _STEPS)]
+    for motion, steps in enumerate(motions):
+        once = np.zeros(width)
+        for step, chance in steps.items():
+            once[_LONGEST_STEP + 1 + step] = chance
+        several = once
+        for lag in range(MAX_LAG):
+            table[lag, motion] = several
+            several = np.convolve(several, once, mode="same")
+    return table
+
+
+_STEP_TABLE = _step_table()

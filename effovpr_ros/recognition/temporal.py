@@ -1,0 +1,270 @@
+"""Consistency over a sequence: recent recognitions support each other when their places move as the robot does.
+
+A discrete Bayes filter over the candidates of the last frames and "elsewhere" (compare Xu, Suenderhauf and Milford,
+"Probabilistic Visual Place Recognition for Hierarchical Localization", RA-L 2021, and SeqSLAM, Milford and Wyeth,
+ICRA 2012). It is causal, deterministic, and needs memory for four frames and for one row a place of the map.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effovpr_ros.mapping.place import Candidate, Pose
+from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.decision import DecidedBy, Decision, Status, is_same_place
+from effovpr_ros.recognition.evidence import Habits, candidate_evidence
+from effovpr_ros.recognition.motion import (
+    MAX_LAG,
+    NUM_MOTIONS,
+    Array,
+    Spots,
+    SpotTable,
+    arrive,
+    motion_after,
+    moved_m,
+    turned_rad,
+)
+from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+
+# The constants were chosen on one drive with imitated season change and confirmed on others. Recall hardly depends on
+# them; the more evidence is asked for (here and in `evidence`), the fewer answers are MATCH, right and wrong ones.
+_MAX_CANDIDATES = 100
+# Natural logarithm of the likelihood ratio between the best candidate and a typical one.
+_EVIDENCE_GAIN = 4.0
+# Evidence, in [-1, 1], that an image of an unknown place is expected to give for its place.
+_ELSEWHERE_EVIDENCE = 0.25
+# Probability that a robot that was elsewhere comes to a candidate.
+_ENTER = 0.1
+# Weight of a transition over one frame more.
+_SKIP = 0.5
+_MIN_TRACK_FRAMES = 3.0
+_CONFIDENCE_BELOW_MATCH = 0.499
+# Frames of a robot that has not moved repeat one piece of evidence.
+_STILL_M = 0.1
+_STILL_RAD = 0.05
+_STILL_SIMILARITY = 0.995
+_MAX_SPEED_M_S = 60.0
+_MAX_STEP_M = 50.0
+_MIN_STEP_S = 0.1
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Belief after one image.
+
+    Attributes:
+        spots: K candidates.
+        belief: (NUM_MOTIONS, K); with `elsewhere` it sums to 1.
+        elsewhere: probability of a place that is no candidate, inside the map or out.
+        age: (NUM_MOTIONS, K) expected number of frames of the track that led there.
+        evidence: (K,) in [-1, 1], of this image alone.
+        odometry: of the robot, if known.
+    """
+
+    spots: Spots
+    belief: Array
+    elsewhere: float
+    age: Array
+    evidence: Array
+    odometry: Pose | None
+
+
+@dataclass(frozen=True)
+class _Track:
+    """Where the belief of a frame is.
+
+    Attributes:
+        order: (K,) candidates, most belief first.
+        here: (K,) whether a candidate is at the place of the first of them.
+        mass: belief at that place.
+        frames: expected age of the track that led there.
+    """
+
+    order: NDArray[np.int64]
+    here: NDArray[np.bool_]
+    mass: float
+    frames: float
+
+
+class SequenceFilter:
+    """The recognitions of one stream of images, each judged in the light of those before it."""
+
+    def __init__(self, recognizer: PlaceRecognizer) -> None:
+        """Start without memory.
+
+        Args:
+            recognizer: gives thresholds, and poses to answers; off while its `sequence_length` is 0.
+        """
+        self._recognizer = recognizer
+        self._anchor: tuple[NDArray[np.float32], Pose | None] | None = None
+        self._odometry: Pose | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: another stream or map begins."""
+        self._table = SpotTable()
+        self._habits = Habits()
+        self._restart()
+
+    def use(self, recognizer: PlaceRecognizer) -> None:
+        """Go on with other thresholds; another map resets."""
+        if recognizer.place_map is not self._recognizer.place_map:
+            self.reset()
+        self._recognizer = recognizer
+
+    def update(self, recognition: Recognition, *, stamp_ns: int = 0, odometry: Pose | None = None) -> Recognition:
+        """Judge the next recognition of the stream.
+
+        MATCH: at least `sequence_match` of the belief is at the best place, after a track of three frames or more,
+        and this image speaks for it. A MATCH of the image alone stays if it is at the best place or if no track was
+        established; else it is withdrawn to AMBIGUOUS. NO_MATCH of the image alone stays where "elsewhere" has more
+        belief than the best place. AMBIGUOUS otherwise.
+
+        The track breaks, and the next one begins with this image, when the stamps go backwards or leave a gap of
+        more than `sequence_max_gap_s`, and when the odometry jumps. Images of a robot that stands still count once.
+
+        Args:
+            recognition: of the image alone.
+            stamp_ns: of the image; 0 if unknown.
+            odometry: pose of the robot in any fixed frame that does not jump, at that time.
+
+        Returns:
+            The recognition with candidates in the order of belief; the same object where the sequence is off or there
+            is no candidate.
+        """
+        config = self._recognizer.config
+        if config.sequence_length == 0 or not recognition.candidates:
+            return recognition
+        started = time.perf_counter()
+        if self._is_broken(stamp_ns, odometry, config):
+            self._restart()
+        descriptor = recognition.features.global_descriptor
+        stands = bool(self._frames) and self._stands(descriptor, odometry)
+        if stands:
+            self._frames.pop()
+        else:
+            self._anchor = (descriptor, odometry)
+        self._stamp_ns, self._odometry = stamp_ns, odometry
+        frame = self._next(recognition.candidates, odometry, config)
+        self._frames.append(frame)
+        track = _track(frame, recognition.candidates, config)
+        ranked, decision = self._decide(recognition, frame, track, config)
+        if not stands:
+            unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
+            self._habits.learn(frame.spots.ids.tolist(), frame.evidence, unseen)
+        result = self._recognizer.conclude(recognition.features, ranked, decision)
+        took_ms = (time.perf_counter() - started) * 1e3
+        latency = recognition.latency_ms
+        latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)
+        return replace(result, latency_ms=latency)
+
+    def _restart(self) -> None:
+        """Forget the track, and keep what is known of the places."""
+        # One frame more than transitions span, since a still robot's last frame is replaced.
+        self._frames: deque[_Frame] = deque(maxlen=MAX_LAG + 1)
+        self._established = False
+        self._anchor = self._odometry = None
+        self._stamp_ns = 0
+
+    def _is_broken(self, stamp_ns: int, odometry: Pose | None, config: RecognizerConfig) -> bool:
+        passed_s = (stamp_ns - self._stamp_ns) * 1e-9 if stamp_ns and self._stamp_ns else None
+        if passed_s is not None and not 0.0 <= passed_s <= config.sequence_max_gap_s:
+            return True
+        if odometry is None or self._odometry is None:
+            return False
+        limit_m = _MAX_STEP_M if passed_s is None else _MAX_SPEED_M_S * max(passed_s, _MIN_STEP_S)
+        return moved_m(self._odometry, odometry) > limit_m
+
+    def _stands(self, descriptor: NDArray[np.float32], odometry: Pose | None) -> bool:
+        """Whether the robot is where the last frame that counted was taken."""
+        if self._anchor is None:
+            return False
+        descriptor_then, odometry_then = self._anchor
+        if odometry is not None and odometry_then is not None:
+            return moved_m(odometry_then, odometry) < _STILL_M and turned_rad(odometry_then, odometry) < _STILL_RAD
+        return float(descriptor_then @ descriptor) > _STILL_SIMILARITY
+
+    def _next(self, candidates: Sequence[Candidate], odometry: Pose | None, config: RecognizerConfig) -> _Frame:
+        """One step of the filter: predict from the frames before, weigh by this image, normalise."""
+        evidence = candidate_evidence(candidates)[:_MAX_CANDIDATES]
+        spots = self._table.spots([candidate.place for candidate in candidates[:_MAX_CANDIDATES]])
+        likelihood = np.exp(_EVIDENCE_GAIN * (evidence - self._habits.of(spots.ids.tolist())))
+        likelihood_elsewhere = math.exp(_EVIDENCE_GAIN * _ELSEWHERE_EVIDENCE)
+
+        predicted = np.zeros((2, NUM_MOTIONS, len(spots.ids)))
+        lost, entering, elsewhere = 1.0 / config.sequence_length, 0.5, 0.5
+        if self._frames:
+            before = self._frames[-1].elsewhere
+            entering = lost / 2.0 * (1.0 - before) + _ENTER * before
+            elsewhere = lost / 2.0 * (1.0 - before) + (1.0 - _ENTER) * before
+        previous = list(self._frames)[::-1][:MAX_LAG]
+        for lag, frame in enumerate(previous, start=1):
+            # Belief, and belief times age, which gives the expected age of what arrives.
+            arriving = arrive(
+                motion_after(np.stack([frame.belief, frame.belief * frame.age])),
+                frame.spots,
+                spots,
+                lag,
+                moved=(frame.odometry, odometry) if frame.odometry is not None and odometry is not None else None,
+                tolerance_m=config.sequence_tolerance_m,
+                reach_m=config.same_place_radius_m,
+            )
+            predicted += (1.0 - lost) * _SKIP ** (lag - 1) * arriving
+        entry = entering / predicted[0].size
+        prior = predicted[0] + entry
+        belief = prior * likelihood
+        elsewhere *= likelihood_elsewhere
+        total = float(belief.sum()) + elsewhere
+        return _Frame(spots, belief / total, elsewhere / total, predicted[1] / prior + 1.0, evidence, odometry)
+
+    def _decide(
+        self, recognition: Recognition, frame: _Frame, track: _Track, config: RecognizerConfig
+    ) -> tuple[list[Candidate], Decision]:
+        """Order of the candidates and what to say of the first; see `update`."""
+        single, best, mass = recognition.candidates, int(track.order[0]), track.mass
+        ranked = [*(single[number] for number in track.order), *single[_MAX_CANDIDATES:]]
+        was_established = self._established
+        self._established = mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES
+
+        said = (
+            f"{mass:.2f} of the belief at place {single[best].place.place_id} after {track.frames:.1f} frames, "
+            f"{frame.elsewhere:.2f} elsewhere; by the image alone {recognition.status.name}: {recognition.reason}"
+        )
+        if recognition.status is Status.MATCH and not track.here[0]:
+            if not was_established:
+                decision = Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
+                return list(single), decision
+            said = f"decided by the sequence: lone match withdrawn, {said}"
+            return ranked, Decision(Status.AMBIGUOUS, _CONFIDENCE_BELOW_MATCH, said, DecidedBy.SEQUENCE)
+        refused = max(item.similarity for item in single) < config.min_similarity_global
+        if self._established and frame.evidence[best] > 0.0 and not refused:
+            confidence = _confidence(mass, config.sequence_match)
+            return ranked, Decision(Status.MATCH, confidence, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+        if recognition.status is Status.MATCH:
+            return ranked, Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
+        confidence = min(_confidence(mass, config.sequence_match), _CONFIDENCE_BELOW_MATCH)
+        if recognition.status is Status.NO_MATCH and (refused or frame.elsewhere > mass):
+            return ranked, Decision(Status.NO_MATCH, confidence, f"decided by the single image: {said}")
+        return ranked, Decision(Status.AMBIGUOUS, confidence, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+
+
+def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerConfig) -> _Track:
+    belief = frame.belief.sum(axis=0)
+    order = np.argsort(-belief, kind="stable")
+    best = candidates[int(order[0])].place
+    here = np.array([is_same_place(best, item.place, config) for item in candidates[:_MAX_CANDIDATES]])
+    mass = float(belief[here].sum())
+    return _Track(order, here, mass, float((frame.belief * frame.age)[:, here].sum()) / mass)
+
+
+def _confidence(mass: float, threshold: float) -> float:
+    """The odds of a belief over those of the threshold, as a probability: 0.5 at the threshold."""
+    odds = mass / max(1.0 - mass, 1e-9) * (1.0 - threshold) / threshold
+    return odds / (1.0 + odds)
