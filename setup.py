@@ -16,6 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
+    package_data={"effovpr_ros": ["recognition/*.json", "evaluation/templates/*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.2",
@@ -32,7 +33,10 @@ setup(
         "rosbags>=0.10",
         "rosbags-image>=0.10",
         "tqdm>=4.60",
+        "scipy>=1.9",
+        "jinja2>=3.0",
+        "matplotlib>=3.6",
     ],
-    extras_require={"demo": ["vizdoom>=1.2.3", "matplotlib>=3.6"]},
+    extras_require={"demo": ["vizdoom>=1.2.3"]},
     entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},
 )

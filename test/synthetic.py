@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 FINGERPRINT = ModelFingerprint("vit_test", "0" * 64, 28, "test", 4, 4, 1, "value", False, "cls", 0.05, 0, LOCAL_CODES)
-_TINY: dict[str, Any] = {"patch_size": 14, "embed_dim": 24, "depth": 3, "num_heads": 2, "init_values": 1e-5}
+_TINY: dict[str, Any] = {"patch_size": 14, "embed_dim": 24, "depth": 4, "num_heads": 2, "init_values": 1e-5}
 
 
 @timm.models.register_model

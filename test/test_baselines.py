@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
-from effovpr_ros.cli.evaluate_methods import BASELINES, PRESETS, parse_methods
+from effovpr_ros.cli.evaluate_methods import BASELINES, parse_methods
+from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation import orb_bow, vlad
 from effovpr_ros.evaluation.method import Query
@@ -161,9 +162,9 @@ def test_a_blank_query_has_no_answer(place_map: PlaceMap):
 
 
 def test_baselines_are_named_among_the_methods():
-    methods = parse_methods(["effovpr", "vlad", "orb-bow"], PRESETS["default"])
+    methods = parse_methods(["effovpr", "vlad", "orb-bow"], PRESETS["default"][1])
     assert [methods["vlad"], methods["orb-bow"]] == list(BASELINES.values())
     with pytest.raises(ConfigError, match="vlad has no settings"):
-        parse_methods(["vlad:top_k=3"], PRESETS["default"])
+        parse_methods(["vlad:top_k=3"], PRESETS["default"][1])
     with pytest.raises(ConfigError, match="'vlad' comes twice"):
-        parse_methods(["vlad", "vlad"], PRESETS["default"])
+        parse_methods(["vlad", "vlad"], PRESETS["default"][1])

@@ -92,7 +92,17 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    "command", [["map", "build"], ["map", "info"], ["map", "check"], ["map", "export"], ["query"], ["demo"], ["doctor"]]
+    "command",
+    [
+        ["map", "build"],
+        ["map", "info"],
+        ["map", "check"],
+        ["map", "export"],
+        ["query"],
+        ["calibrate"],
+        ["demo"],
+        ["doctor"],
+    ],
 )
 def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:

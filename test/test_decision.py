@@ -3,159 +3,132 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.recognition.confidence import Calibration
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
+    DecidedBy,
+    Decision,
     Status,
     bearing_offset,
-    best_rival,
-    decide_by_score,
-    decide_by_similarity,
-    distance_between_m,
-    is_same_place,
+    decide,
     may_skip_reranking,
     pose_covariance,
 )
 
-CONFIG = RecognizerConfig(
-    min_similarity_global=0.3,
-    min_consensus=0.1,
-    match_consensus=0.2,
-    min_score_ratio=1.5,
-    match_similarity=0.8,
-    min_similarity_margin=0.05,
-)
+CONFIG = RecognizerConfig()
 
 
 def pose_at(x: float, y: float = 0.0, *, z: float = 0.0, yaw: float = 0.0) -> Pose:
     return Pose((x, y, z), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)))
 
 
-def place(place_id: int, pose: Pose | None = None, *, geo: GeoPoint | None = None, session: str = "a") -> Place:
-    return Place(place_id, session, 0, f"{place_id}.jpg", pose, geo, (64, 48))
+def place(place_id: int, pose: Pose | None = None, *, geo: GeoPoint | None = None) -> Place:
+    return Place(place_id, "a", 0, f"{place_id}.jpg", pose, geo, (64, 48))
 
 
 def candidate(place_id: int, x: float, score: float = 0.0, similarity: float = 0.9) -> Candidate:
-    """All matches agree on one displacement."""
-    return Candidate(place(place_id, pose_at(x)), similarity, round(score), round(score), score)
+    """A match a point of the score; all but five of them agree on one displacement."""
+    return Candidate(place(place_id, pose_at(x)), similarity, round(score), max(round(score) - 5, 0), score)
 
 
-def test_same_place_by_pose_is_three_dimensional():
-    assert is_same_place(place(1, pose_at(0)), place(900, pose_at(3, 4), session="b"), CONFIG)
-    assert not is_same_place(place(1, pose_at(0)), place(2, pose_at(3, 4.1)), CONFIG)
-    assert not is_same_place(place(1, pose_at(0)), place(2, pose_at(0, z=6.0)), CONFIG)
-
-
-def test_same_place_by_geo_tag_in_metres():
-    here = place(1, geo=GeoPoint(60.0, 10.0, 0.0))
-    # At 60 degrees north a degree of longitude is half of 111.32 km.
-    east = place(2, geo=GeoPoint(60.0, 10.0001, 50.0))
-    assert distance_between_m(here, east) == pytest.approx(5.566, abs=0.01)
-    assert not is_same_place(here, east, CONFIG)
-    assert is_same_place(here, place(3, geo=GeoPoint(60.00004, 10.0, 0.0)), CONFIG)
-
-
-def test_geo_distance_across_the_180th_meridian():
-    west, east = place(1, geo=GeoPoint(0.0, -179.99999, 0.0)), place(2, geo=GeoPoint(0.0, 179.99999, 0.0))
-    assert distance_between_m(west, east) == pytest.approx(2.226, abs=0.001)
-
-
-def test_same_place_by_id_where_positions_are_unknown():
-    assert is_same_place(place(10), place(13), CONFIG)
-    assert not is_same_place(place(10), place(14), CONFIG)
-    assert not is_same_place(place(10), place(11, session="b"), CONFIG)
-    assert is_same_place(place(10, pose_at(0)), place(11), CONFIG)
-
-
-def test_best_rival_passes_over_supporters():
-    ranked = [candidate(1, 0, 50), candidate(2, 1, 40), candidate(9, 30, 20), candidate(10, 60, 10)]
-    rival = best_rival(ranked, CONFIG)
-    assert rival is not None
-    assert rival.place.place_id == 9
-    assert best_rival(ranked[:2], CONFIG) is None
-    assert best_rival([], CONFIG) is None
+def judge(
+    candidates: Sequence[Candidate], *, config: RecognizerConfig = CONFIG, match_confidence: float = 0.8
+) -> Decision:
+    """Log-odds of (similarity - 0.5) times ten: 0.5 at 0.5, 0.881 at 0.7, 0.119 at 0.3."""
+    calibration = Calibration("by hand", (10.0, 0.0, 0.0, 0.0, 0.0, 0.0), -5.0, match_confidence, 0.99, "", 9, 0.0)
+    return decide(candidates, 100, config, calibration)
 
 
 @pytest.mark.parametrize(
-    ("best", "rival", "status", "said"),
+    ("similarity", "status", "said"),
     [
-        (40, 20, Status.MATCH, "2.00 times"),
-        (40, 0, Status.MATCH, "inf times"),
-        (30, 20, Status.MATCH, "1.50 times"),
-        (29, 20, Status.AMBIGUOUS, "min_score_ratio 1.5"),
-        (19, 1, Status.AMBIGUOUS, "match_consensus 0.2"),
-        (10, 1, Status.AMBIGUOUS, "(0.100)"),
-        (9, 1, Status.NO_MATCH, "min_consensus 0.1"),
+        (0.7, Status.MATCH, "confidence 0.881, at least 0.800"),
+        (0.5, Status.AMBIGUOUS, "confidence 0.500 is below 0.800"),
+        (0.3, Status.AMBIGUOUS, "confidence 0.119 is below 0.800"),
+        (0.2, Status.NO_MATCH, "confidence 0.047 is below min_confidence 0.1"),
     ],
 )
-def test_status_by_score(best: int, rival: int, status: Status, said: str):
-    decision = decide_by_score([candidate(1, 0, best), candidate(2, 1, best), candidate(9, 30, rival)], 100, CONFIG)
+def test_status_by_confidence(similarity: float, status: Status, said: str):
+    decision = judge([candidate(1, 0, similarity=similarity)])
     assert decision.status is status
-    assert said in decision.reason
-    assert (decision.confidence >= 0.5) == (status is Status.MATCH)
+    assert decision.reason.endswith(f"; {said}")
+    assert decision.confidence == pytest.approx(1.0 / (1.0 + math.exp(5.0 - 10.0 * similarity)), rel=1e-12)
+    assert decision.decided_by is DecidedBy.SINGLE_IMAGE
 
 
-def test_many_matches_that_agree_on_nothing_are_no_match():
-    scattered = Candidate(place(1, pose_at(0)), 0.9, 60, 9, 60.0)
-    decision = decide_by_score([scattered, candidate(9, 30, 20)], 100, CONFIG)
-    assert decision.status is Status.NO_MATCH
-    assert "9 of 100 keypoints agree (0.090)" in decision.reason
+def test_equal_to_a_threshold_is_enough():
+    # The log-odds are 0 exactly.
+    ranked = [candidate(1, 0, similarity=0.5)]
+    assert judge(ranked, match_confidence=0.5).status is Status.MATCH
+    assert judge(ranked, config=RecognizerConfig(min_confidence=0.5)).status is Status.AMBIGUOUS
 
 
-def test_match_without_a_rival():
-    decision = decide_by_score([candidate(1, 0, 40)], 100, CONFIG)
-    assert decision.status is Status.MATCH
-    # x = 0.4 / 0.2 = 2: 8 / 9.
-    assert decision.confidence == pytest.approx(8 / 9)
+def test_a_set_threshold_comes_before_the_calibration_s():
+    ranked = [candidate(1, 0, similarity=0.7)]
+    assert judge(ranked, config=RecognizerConfig(match_confidence=0.9)).status is Status.AMBIGUOUS
+    assert judge(ranked, config=RecognizerConfig(match_confidence=0.88), match_confidence=0.99).status is Status.MATCH
+    assert judge(ranked, config=RecognizerConfig(match_confidence=0.0), match_confidence=0.99).status is (
+        Status.AMBIGUOUS
+    )
+    # A precision that was never reached makes no MATCH of anything.
+    assert judge([candidate(1, 0, similarity=1e9)], match_confidence=1.0).status is Status.AMBIGUOUS
+
+
+def test_below_min_confidence_is_no_match_even_where_the_calibration_asks_for_less():
+    decision = judge([candidate(1, 0, similarity=0.2)], match_confidence=0.04)
+    assert (decision.status, round(decision.confidence, 3)) == (Status.NO_MATCH, 0.047)
+    assert judge([candidate(1, 0, similarity=0.2)], config=RecognizerConfig(min_confidence=0.0)).status is (
+        Status.AMBIGUOUS
+    )
 
 
 def test_refusals_without_evidence_say_why():
-    assert "no candidate" in decide_by_score([], 100, CONFIG).reason
-    assert "no keypoints" in decide_by_score([candidate(1, 0, 0)], 0, CONFIG).reason
-    weak = decide_by_score([candidate(1, 0, 90, similarity=0.2)], 100, CONFIG)
-    assert "0.200 (place 1) is below min_similarity_global 0.3" in weak.reason
-    for decision in (decide_by_score([], 9, CONFIG), decide_by_similarity([], CONFIG), weak):
+    nothing = judge([])
+    assert "no candidate" in nothing.reason
+    config = RecognizerConfig(min_similarity_global=0.8)
+    # The highest similarity counts, wherever re-ranking has put it.
+    assert judge([candidate(1, 0, 9.0, 0.75), candidate(2, 30, 5.0, 0.81)], config=config).status is Status.MATCH
+    weak = judge([candidate(1, 0, 9.0, 0.70), candidate(2, 30, 5.0, 0.79)], config=config)
+    assert weak.reason == "top global similarity 0.790 (place 2) is below min_similarity_global 0.8"
+    for decision in (nothing, weak):
         assert (decision.status, decision.confidence) == (Status.NO_MATCH, 0.0)
 
 
-def test_confidence_grows_with_evidence_and_with_lead():
-    by_score = [
-        decide_by_score([candidate(1, 0, score), candidate(9, 30, 20)], 100, CONFIG).confidence
-        for score in range(0, 101, 5)
+def test_the_reason_names_the_figures():
+    best, near, far = candidate(1, 0, 40.0, 0.7), candidate(2, 1, 30.0, 0.7), candidate(9, 30, 20.4, 0.6)
+    said = judge([best, near, far]).reason
+    assert said.startswith(
+        "place 1: global similarity 0.700, 40 of 100 keypoints matched, 35 alike, score 40.0 against 20.4 of place 9 "
+        "elsewhere; confidence"
+    )
+    assert ", no candidate at another place; confidence" in judge([best, near]).reason
+    # The first stage alone: one rival, and two more that few make, have a third of the lead of 0.1.
+    ranked = [candidate(1, 0, similarity=0.7), candidate(9, 30, similarity=0.6)]
+    assert judge(ranked).reason.startswith("place 1: global similarity 0.700, 0.033 above place 9 elsewhere; ")
+
+
+def test_confidence_never_falls_with_evidence():
+    calibration = Calibration("by hand", (1.0, 5.0, 2.0, 1.5, 1.0, 0.5), -3.0, 0.9, 0.99, "", 9, 0.0)
+
+    def confidence(best: Candidate, *others: Candidate) -> float:
+        return decide([best, *others], 100, CONFIG, calibration).confidence
+
+    by_score = [confidence(candidate(1, 0, score), candidate(9, 30, 20.0)) for score in range(20, 101, 5)]
+    by_rival = [confidence(candidate(1, 0, 60.0), candidate(9, 30, float(rival))) for rival in range(60, -1, -5)]
+    by_similarity = [
+        confidence(candidate(1, 0, 60.0, value / 10), candidate(9, 30, 20.0, 0.1)) for value in range(1, 10)
     ]
-    assert by_score == sorted(by_score)
-    by_rival = [
-        decide_by_score([candidate(1, 0, 60), candidate(9, 30, rival)], 100, CONFIG).confidence
-        for rival in range(60, -1, -5)
-    ]
-    assert by_rival == sorted(by_rival)
-    assert 0.0 <= min(by_score + by_rival) < 0.2 < 0.8 < max(by_score + by_rival) <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("best", "rival", "status"),
-    [
-        (0.90, 0.80, Status.MATCH),
-        (0.90, 0.86, Status.AMBIGUOUS),
-        (0.79, 0.50, Status.AMBIGUOUS),
-        (0.29, 0.10, Status.NO_MATCH),
-    ],
-)
-def test_status_by_similarity(best: float, rival: float, status: Status):
-    ranked = [candidate(1, 0, similarity=best), candidate(9, 30, similarity=rival)]
-    decision = decide_by_similarity(ranked, CONFIG)
-    assert decision.status is status
-    assert (decision.confidence >= 0.5) == (status is Status.MATCH)
-
-
-def test_similarity_match_without_a_rival():
-    assert decide_by_similarity([candidate(1, 0, similarity=0.9)], CONFIG).status is Status.MATCH
+    for series in (by_score, by_rival, by_similarity):
+        assert all(later > earlier for earlier, later in pairwise(series))
 
 
 def test_reranking_is_skipped_only_on_a_clear_lead_over_another_place():
@@ -222,16 +195,21 @@ def test_bearing_offset_is_a_fraction_of_the_width():
     [
         {"top_k": 0},
         {"score": "sum"},
-        {"min_consensus": -0.1},
-        {"min_score_ratio": 0.9},
+        {"min_confidence": -0.1},
+        {"match_confidence": 1.1},
+        {"match_confidence": float("nan")},
         {"min_position_std_m": 0.0},
         {"same_place_radius_m": float("nan")},
-        {"min_consensus": 0.5, "match_consensus": 0.4},
+        {"match_confidence": 0.4, "min_confidence": 0.5},
     ],
 )
 def test_impossible_settings_are_refused_by_name(bad: dict[str, float | str]):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         RecognizerConfig(**bad)
+
+
+def test_no_threshold_of_its_own_contradicts_no_minimum():
+    assert RecognizerConfig(match_confidence=0.0, min_confidence=0.5).min_confidence == 0.5
 
 
 def test_every_setting_describes_itself_and_holds_its_own_default():

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
-from effovpr_ros.cli.evaluate_methods import PRESETS, parse_methods
+from effovpr_ros.cli.evaluate_methods import parse_methods
 from effovpr_ros.cli.main import main
+from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation.ground_truth import from_folders, from_loops
 from effovpr_ros.evaluation.method import EffoVPRMethod
@@ -134,10 +135,11 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path):
 
 
 def test_methods_are_parsed_or_refused():
-    methods = parse_methods(["effovpr", "global", "strict:match_consensus=0.5,top_k=7,rerank=true"], PRESETS["paper"])
+    texts = ["effovpr", "global", "strict:match_confidence=0.5,top_k=7,rerank=true"]
+    methods = parse_methods(texts, PRESETS["paper"][1])
     assert [config.rerank for config in methods.values()] == [True, False, True]
     assert {config.score for config in methods.values()} == {"count"}
-    assert (methods["strict"].match_consensus, methods["strict"].top_k) == (0.5, 7)
+    assert (methods["strict"].match_confidence, methods["strict"].top_k) == (0.5, 7)
     for text, said in (
         ("bow", "method 'bow' is unknown"),
         ("x:speed=3", "no setting 'speed'"),
@@ -146,9 +148,9 @@ def test_methods_are_parsed_or_refused():
         ("x:score=sum", "score 'sum'"),
     ):
         with pytest.raises(ConfigError, match=said):
-            parse_methods([text], PRESETS["default"])
+            parse_methods([text], PRESETS["default"][1])
     with pytest.raises(ConfigError, match="comes twice"):
-        parse_methods(["global", "global"], PRESETS["default"])
+        parse_methods(["global", "global"], PRESETS["default"][1])
 
 
 def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -172,9 +174,9 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
         assert set(method["latency_ms"]) == {"extract", "search", "rerank", "decide", "total"}
         assert method["recall_at_1_interval"] == [1.0, 1.0]
     assert result["methods"]["effovpr"]["recall_at_precision"]["1.0"] == 1.0
-    # 24 fp16 numbers, and 16 keypoints of 12 bytes with a mask of 2.
-    assert result["methods"]["global"]["bytes_per_place"] == 48
-    assert result["methods"]["effovpr"]["bytes_per_place"] == 48 + 16 * 12 + 2
+    # 512 fp16 numbers, and 16 keypoints of 12 bytes: all patches, which needs no mask.
+    assert result["methods"]["global"]["bytes_per_place"] == 1024
+    assert result["methods"]["effovpr"]["bytes_per_place"] == 1024 + 16 * 12
     assert json.loads((out / "result.json").read_text()) == result
     rows = list(csv.DictReader((out / "answers.csv").open()))
     assert len(rows) == 14
@@ -191,8 +193,8 @@ def test_a_sequence_is_one_stream_a_folder(tmp_path: Path):
     table.write_text("query,database\n" + "".join(names))
     dataset = from_folders(stored, tmp_path / "queries", positives=table)
     queries = extract_queries(dataset, extractor, lambda done: None)
-    # No image alone is a MATCH: no place is a hundred times as good as the next.
-    config = RecognizerConfig(min_score_ratio=100.0, sequence_length=10)
+    # No image alone is a MATCH: no confidence is 1.
+    config = RecognizerConfig(match_confidence=1.0, sequence_length=10)
     with database_map(dataset, queries, extractor, lambda done: None) as place_map:
         method = EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, config))
         answers = [method.answer(query) for query in queries]

@@ -248,6 +248,7 @@ def match_message(
         status=int(status),
         decided_by=0,
         confidence=0.25 + 0.25 * int(status),
+        is_calibrated=False,
         map_name=map_name,
         reason="reason",
         candidates=candidates,

@@ -233,17 +233,17 @@ def test_errors_and_strata_of_the_command_worked_by_hand(tmp_path: Path, capsys:
         str(tables[1]),
         "--methods",
         "effovpr",
-        "never:match_consensus=1.0,min_score_ratio=100",
+        "never:match_confidence=1.0",
+        "always:match_confidence=1e-14,min_confidence=0",
     ]
     assert main([*arguments, "--json", *model]) == 0
     result = json.loads(capsys.readouterr().out)
-    method, never = result["methods"]["effovpr"], result["methods"]["never"]
+    method, never, always = (result["methods"][name] for name in ("effovpr", "never", "always"))
     assert method["recall"]["1"] == 1.0
     assert method["by_condition"] == {
         "day": {"queries_with_positives": 2, "recall_at_1": 1.0},
         "night": {"queries_with_positives": 2, "recall_at_1": 1.0},
     }
-    assert method["position_error_m"] is not None
     # The four right answers are 5, 5, 10 and 10 m off and turned by 10, 10, 20 and 20 degrees.
     far = method["position_error_m_all_answers"]
     assert far["count"] == 5
@@ -255,6 +255,8 @@ def test_errors_and_strata_of_the_command_worked_by_hand(tmp_path: Path, capsys:
     assert never["outside"] == {"queries": 1, "matches": 0}
     assert never["position_error_m"] is None
     assert never["position_error_m_all_answers"] == far
+    assert always["outside"] == {"queries": 1, "matches": 1}
+    assert always["position_error_m"] == far
     assert main([*arguments, *model]) == 0
     printed = capsys.readouterr().out
     assert "effovpr: night: R@1 100.0 of 2 with a positive" in printed

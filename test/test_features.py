@@ -65,7 +65,7 @@ def test_the_network_runs_no_further_than_it_is_read():
         partial = Backbone(vit)(pixels, {0, 1})
         assert entered == [0]
         whole = Backbone(vit)(pixels, {0, 1}, to_the_end=True)
-    assert entered == [0, 0, 1, 2]
+    assert entered == [0, 0, 1, 2, 3]
     assert partial.cls is None
     for number in (0, 1):
         np.testing.assert_array_equal(partial.blocks[number].value, whole.blocks[number].value)
@@ -176,7 +176,7 @@ def test_a_fingerprint_names_what_differs_and_leads_back_to_its_config(tmp_path:
     ("options", "said"),
     [
         ({"image_size": 60}, "60 is no multiple of the patch size 14; use 56"),
-        ({"local_block": 3}, "local_block 3 does not exist; the model has blocks 0 to 2"),
+        ({"local_block": 4}, "local_block 4 does not exist; the model has blocks 0 to 3"),
         ({"facet": "token"}, "facet 'token' is unknown"),
         ({"global_kind": "gem"}, "global_kind 'gem' is unknown; use regional, cls"),
         ({"min_attention": 1.0}, "min_attention"),

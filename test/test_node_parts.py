@@ -52,6 +52,7 @@ def recognition(status: Status = Status.MATCH, *, geo: GeoPoint | None = None) -
         reason="because",
         features=features([1, 0, 0, 0]),
         decided_by=DecidedBy.SEQUENCE,
+        calibrated=True,
     )
 
 
@@ -60,6 +61,7 @@ def test_every_field_of_a_recognition_reaches_the_message():
     assert (message.header, message.status, message.confidence) == (HEADER, PlaceMatch.MATCH, 0.75)
     assert (message.map_name, message.reason, message.bearing_offset) == ("m", "because", 0.125)
     assert message.decided_by == PlaceMatch.SEQUENCE
+    assert message.is_calibrated
     assert not message.is_metric
     assert (message.extract_ms, message.search_ms, message.rerank_ms, message.decide_ms) == (1.0, 2.0, 3.0, 4.0)
     assert message.total_ms == 12.5
@@ -74,7 +76,7 @@ def test_every_field_of_a_recognition_reaches_the_message():
     assert (best.pose.position.x, best.pose.position.y, best.pose.position.z) == (1.0, 2.0, 3.0)
     record = conversions.match_record(message)
     assert record["stamp_ns"] == 7_000_000_005
-    assert (record["status"], record["decided_by"]) == ("MATCH", "SEQUENCE")
+    assert (record["status"], record["decided_by"], record["is_calibrated"]) == ("MATCH", "SEQUENCE", True)
     assert record["candidates"][0]["pose"][:3] == [1.0, 2.0, 3.0]
     assert record["latency_ms"]["total"] == 12.5
 

@@ -33,10 +33,13 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
 from effovpr_ros.mapping.geodesy import Datum  # noqa: E402
 from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.matching.reranking import SCORES  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
+from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
+from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
 
@@ -47,10 +50,14 @@ DATUM = Datum(GeoPoint(50.0, 8.0, 100.0))
 
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A map of eight pictures 20 m apart, one of four others, and the weights of both."""
+    """A map of eight pictures 20 m apart, one of four others, and the weights of both; they share a calibration."""
     folder = tmp_path_factory.mktemp("maps")
     extractor = tiny_extractor(folder)
     made = {"weights": tiny_weights(folder)}
+    # MATCH where three quarters of the keypoints agree: log-odds of 2.5, a confidence of 0.924.
+    weights = tuple(10.0 if name == "consistent_share" else 0.0 for name in FIGURES)
+    setting = setting_name(extractor.fingerprint, RecognizerConfig())
+    calibration = Calibration(setting, weights, -5.0, 0.924, 0.99, "by hand", 40, 0.0)
     for name, first, count in (("house", 0, 8), ("yard", 100, 4)):
         with PlaceMap.create(folder / name, fingerprint=extractor.fingerprint, datum=DATUM) as place_map:
             frames = [
@@ -58,6 +65,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 for n in range(first, first + count)
             ]
             build_map(place_map, extractor, frames, BuildConfig())
+            store_calibration(place_map, calibration)
         made[name] = folder / name
     return made
 
@@ -140,7 +148,7 @@ def harness(maps: dict[str, Path]) -> Iterator[Callable[..., Harness]]:
     made: list[Harness] = []
 
     def make(**parameters: Any) -> Harness:
-        defaults = {"weights": str(maps["weights"]), "device": "cpu", "min_consensus": 0.0, "match_consensus": 0.3}
+        defaults = {"weights": str(maps["weights"]), "device": "cpu"}
         made.append(Harness({**defaults, **parameters}))
         return made[-1]
 
@@ -169,7 +177,8 @@ def test_an_image_gets_its_place_pose_fix_and_picture(harness: Callable[..., Har
     assert (match.status, match.candidates[0].place_id) == (PlaceMatch.MATCH, 5)
     assert (match.header.stamp.sec, match.header.frame_id, match.map_name) == (50, "map", "house")
     assert len(match.candidates) == 3
-    assert match.confidence >= 0.5
+    assert match.is_calibrated
+    assert match.confidence >= 0.924
     assert match.candidates[0].session == "house"
     assert match.extract_ms > 0.0
     assert match.total_ms >= match.extract_ms
@@ -286,13 +295,13 @@ def test_thresholds_change_while_it_runs_and_impossible_ones_are_refused(
 
     request = Localize.Request(image=image_message(picture(6)))
     assert h.call(Localize, f"{NAME}/localize", request).match.status == PlaceMatch.MATCH
-    assert set_parameter("min_score_ratio", 100.0).successful
+    assert set_parameter("match_confidence", 1.0).successful
     assert h.call(Localize, f"{NAME}/localize", request).match.status == PlaceMatch.AMBIGUOUS
-    refused = set_parameter("match_consensus", 2.0)
+    refused = set_parameter("match_confidence", 2.0)
     assert not refused.successful
     refused = set_parameter("score", "sum")
     assert not refused.successful
-    assert "use weighted, count, spatial" in refused.reason or "use count, weighted, spatial" in refused.reason
+    assert f"use {', '.join(SCORES)}" in refused.reason
 
 
 def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps: dict[str, Path]):
@@ -321,8 +330,8 @@ def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps:
 def test_a_sequence_with_odometry_raises_what_one_image_leaves_open(
     harness: Callable[..., Harness], maps: dict[str, Path]
 ):
-    # No image alone is a MATCH: no place is a hundred times as good as the next.
-    h = harness(map_path=str(maps["house"]), min_score_ratio=100.0, sequence_length=10, sequence_max_gap_s=5.0)
+    # No image alone is a MATCH: no confidence is 1.
+    h = harness(map_path=str(maps["house"]), match_confidence=1.0, sequence_length=10, sequence_max_gap_s=5.0)
     matches = h.listen(PlaceMatch, f"{NAME}/match")
     odometry = h.client.create_publisher(Odometry, "/odom", qos_profile_sensor_data)
     h.start()

@@ -1,4 +1,4 @@
-"""Recall on real photographs with the offline weights: the figures that the package promises.
+"""Recall on real photographs with the offline weights: the figures that the package promises, for both presets.
 
 Protocols: `rtabmap_loop` matches a frame only with frames at least 10 before it, recall over the frames that
 close a loop; `corridor_walk` has two folders; `lund_walk` maps odd file numbers, queries even ones within 12 m.
@@ -6,105 +6,120 @@ close a loop; `corridor_walk` has two folders; `lund_walk` maps odd file numbers
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.features.preprocessing import read_image
-from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.sources.images import open_image_folder
+from effovpr_ros.cli.options import PRESETS
+from effovpr_ros.evaluation.appearance import change_appearance
+from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
+from effovpr_ros.evaluation.method import EffoVPRMethod, Query
+from effovpr_ros.evaluation.metrics import bootstrap_interval
+from effovpr_ros.evaluation.runner import database_map
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.features.variants import extract_variants
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.sources.frame import Frame
 
-TOP_K = 100
-LOOP_MIN_GAP = 10
-LUND_RADIUS_M = 12.0
-
-
-def extract(extractor: FeatureExtractor, paths: Sequence[Path]) -> list[Features]:
-    features: list[Features] = []
-    for start in range(0, len(paths), 8):
-        features += extractor.extract([read_image(path) for path in paths[start : start + 8]])
-    return features
-
-
-def first_choices(
-    queries: Sequence[Features], database: Sequence[Features], allowed: Sequence[Sequence[int]]
-) -> dict[str, list[int]]:
-    """Best database index of every query by stage 1 alone and by each score (-1 where nothing is allowed)."""
-    rerankers = {score: Reranker(RerankConfig(score=score)) for score in ("count", "weighted")}
-    globals_ = np.stack([item.global_descriptor for item in database])
-    choices: dict[str, list[int]] = {"stage 1": [], **{score: [] for score in rerankers}}
-    for query, indices in zip(queries, allowed, strict=True):
-        if not len(indices):
-            for chosen in choices.values():
-                chosen.append(-1)
-            continue
-        similarity = globals_[np.asarray(indices)] @ query.global_descriptor
-        order = np.asarray(indices)[np.argsort(-similarity, kind="stable")[:TOP_K]]
-        choices["stage 1"].append(int(order[0]))
-        for name, reranker in rerankers.items():
-            scores = np.array([s.score for s in reranker.score(query.local, [database[i].local for i in order])])
-            choices[name].append(int(order[np.argsort(-scores, kind="stable")[0]]))
-    return choices
+SETS = ("rtabmap_loop", "corridor_walk", "lund_walk")
+CHANGE = 1.5
+Hits = dict[tuple[str, str], list[bool]]
 
 
-def recall_at_1(choices: Sequence[int], positives: Sequence[set[int]]) -> float:
-    scored = [choice in truth for choice, truth in zip(choices, positives, strict=True) if truth]
-    return 100.0 * sum(scored) / len(scored)
+def open_set(name: str, data: Path, scratch: Path) -> Dataset:
+    folder = data / name
+    if name == "rtabmap_loop":
+        return from_loops(folder / "images", folder / "loops.csv", min_gap=10)
+    if name == "corridor_walk":
+        return from_folders(folder / "database", folder / "queries", positives=folder / "positives.csv")
+    for number, path in enumerate(sorted((folder / "images").iterdir())):
+        part = scratch / ("queries" if number % 2 else "database")
+        part.mkdir(exist_ok=True)
+        (part / path.name).symlink_to(path)
+    return from_folders(scratch / "database", scratch / "queries", radius_m=12.0)
 
 
-def require(name: str, choices: dict[str, list[int]], positives: Sequence[set[int]], least: dict[str, float]) -> None:
-    recall = {stage: recall_at_1(chosen, positives) for stage, chosen in choices.items()}
-    print(f"\n{name}: R@1 " + ", ".join(f"{stage} {value:.1f}" for stage, value in recall.items()))
-    for stage, value in least.items():
-        assert recall[stage] >= value, stage
+def changed(frames: Sequence[Frame]) -> list[Frame]:
+    def load(frame: Frame, seed: int) -> RgbImage:
+        return change_appearance(frame.load(), CHANGE, np.random.default_rng(seed))
+
+    return [replace(frame, load=partial(load, frame, seed)) for seed, frame in enumerate(frames)]
 
 
-def test_rtabmap_loop(real_images: Path, offline_extractor: FeatureExtractor) -> None:
-    folder = real_images / "rtabmap_loop"
-    rows = list(csv.reader((folder / "loops.csv").open()))[1:]
-    paths = sorted((folder / "images").iterdir(), key=lambda path: int("".join(filter(str.isdigit, path.stem))))
-    index = {path.name: i for i, path in enumerate(paths)}
-    positives: dict[int, set[int]] = defaultdict(set)
-    for image, earlier, *_ in rows:
-        positives[index[Path(image).name]].add(index[Path(earlier).name])
-    features = extract(offline_extractor, paths)
-    allowed = [range(max(0, i - LOOP_MIN_GAP + 1)) for i in range(len(paths))]
-    choices = first_choices(features, features, allowed)
-    truth = [positives[i] for i in range(len(paths))]
-    require("rtabmap_loop", choices, truth, {"stage 1": 79.0, "count": 93.0, "weighted": 93.0})
+def hits(dataset: Dataset, extractor: FeatureExtractor) -> Hits:
+    """Whether the first candidate is right, of each query with a positive, by preset and stage."""
+    settings = {
+        name: (extractor.reading(replace(made, device="cpu")), config) for name, (made, config) in PRESETS.items()
+    }
+    readers = [reader for reader, _ in settings.values()]
+    extracted = [
+        (frame, extract_variants(readers, [frame.load()]), among)
+        for frame, among in zip(dataset.queries, dataset.allowed, strict=True)
+    ]
+    found: Hits = {}
+    for number, (preset, (reader, config)) in enumerate(settings.items()):
+        queries = [Query(frame, made[number].features[0], 0.0, among) for frame, made, among in extracted]
+        with database_map(dataset, queries, reader, lambda _: None) as place_map:
+            for stage in ("global", "both"):
+                chosen = replace(config, rerank=stage == "both")
+                method = EffoVPRMethod(place_map, PlaceRecognizer(reader, place_map, chosen))
+                ranked = [method.answer(query).ranked if query.allowed else [] for query in queries]
+                found[preset, stage] = [
+                    bool(order) and order[0] in right
+                    for order, right in zip(ranked, dataset.positives, strict=True)
+                    if right
+                ]
+    return found
 
 
-def test_corridor_walk(real_images: Path, offline_extractor: FeatureExtractor) -> None:
-    folder = real_images / "corridor_walk"
-    database = sorted((folder / "database").iterdir())
-    queries = sorted((folder / "queries").iterdir())
-    index = {path.name: i for i, path in enumerate(database)}
-    positives: dict[str, set[int]] = defaultdict(set)
-    for query, place, *_ in list(csv.reader((folder / "positives.csv").open()))[1:]:
-        positives[Path(query).name].add(index[Path(place).name])
-    allowed = [range(len(database))] * len(queries)
-    choices = first_choices(extract(offline_extractor, queries), extract(offline_extractor, database), allowed)
-    truth = [positives[path.name] for path in queries]
-    require("corridor_walk", choices, truth, {"stage 1": 32.0, "count": 86.0, "weighted": 86.0})
+def percent(found: Sequence[bool]) -> float:
+    return 100.0 * sum(found) / len(found)
 
 
-def test_lund_walk(real_images: Path, offline_extractor: FeatureExtractor) -> None:
-    frames = list(open_image_folder(real_images / "lund_walk" / "images", kind="exif").frames)
-    geos = [frame.geo for frame in frames if frame.geo is not None]
-    assert len(geos) == len(frames) == 29
-    datum = Datum(geos[0])
-    positions = np.array([datum.to_enu(geo)[:2] for geo in geos])
-    database, queries = list(range(0, 29, 2)), list(range(1, 29, 2))
-    features: list[Features] = []
-    for frame in frames:
-        features += offline_extractor.extract([frame.load()])
-    distance = np.linalg.norm(positions[queries][:, None] - positions[database][None], axis=2)
-    truth = [set(np.flatnonzero(row <= LUND_RADIUS_M).tolist()) for row in distance]
-    allowed = [range(len(database))] * len(queries)
-    choices = first_choices([features[i] for i in queries], [features[i] for i in database], allowed)
-    require("lund_walk", choices, truth, {"stage 1": 85.0, "count": 85.0, "weighted": 85.0})
+def report(name: str, found: Hits) -> None:
+    figures = ", ".join(f"{preset} {stage} {percent(right):.1f}" for (preset, stage), right in found.items())
+    print(f"\n{name}: R@1 {figures}")
+
+
+@pytest.mark.parametrize(
+    ("name", "paper_global", "paper_both", "least_global"),
+    [("rtabmap_loop", 79.0, 93.0, 79.0), ("corridor_walk", 32.0, 86.0, 80.0), ("lund_walk", 85.0, 85.0, 85.0)],
+)
+def test_recall_of_both_presets(
+    real_images: Path,
+    offline_extractor: FeatureExtractor,
+    tmp_path: Path,
+    name: str,
+    paper_global: float,
+    paper_both: float,
+    least_global: float,
+) -> None:
+    found = hits(open_set(name, real_images, tmp_path), offline_extractor)
+    report(name, found)
+    assert percent(found["paper", "global"]) >= paper_global
+    assert percent(found["paper", "both"]) >= paper_both
+    assert percent(found["default", "global"]) >= least_global
+    assert percent(found["default", "both"]) >= percent(found["paper", "both"])
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(1200)
+def test_the_default_survives_changes_of_appearance_better(
+    real_images: Path, offline_extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    gains: list[float] = []
+    for name in SETS:
+        dataset = open_set(name, real_images, tmp_path)
+        frames = list(dataset.database)
+        found = hits(replace(dataset, database=frames, queries=changed(dataset.queries)), offline_extractor)
+        report(f"{name}, queries changed in appearance", found)
+        pairs = zip(found["default", "both"], found["paper", "both"], strict=True)
+        gains += [float(ours) - float(papers) for ours, papers in pairs]
+    low, high = bootstrap_interval(gains)
+    print(f"default - paper over all: {percent(gains):.1f} points, 95 % [{100.0 * low:.1f}, {100.0 * high:.1f}]")
+    assert low > 0.0

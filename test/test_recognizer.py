@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from synthetic import FINGERPRINT
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
-CONFIG = RecognizerConfig(score="count", min_consensus=0.2, match_consensus=0.4, min_score_ratio=1.2)
+CONFIG = RecognizerConfig(score="count")
+FIRST_STAGE = replace(CONFIG, rerank=False)
+
+
+def calibration(config: RecognizerConfig, bias: float, **weights: float) -> Calibration:
+    """Of the model below."""
+    values = tuple(weights.get(name, 0.0) for name in FIGURES)
+    return Calibration(setting_name(FINGERPRINT, config), values, bias, 0.7, 0.99, "by hand", 40, 0.0)
+
+
+RERANKED = calibration(CONFIG, -3.0, consistent_share=3.0, score_over_rival=6.0, agreement=2.0)
+# Log-odds: 100 times the lead in similarity.
+GLOBAL = calibration(FIRST_STAGE, 0.0, similarity_lead=100.0)
 
 
 def local(axes: Sequence[int], shift_x: int = 0) -> LocalFeatures:
@@ -38,8 +54,13 @@ class FakeMap:
 
     entries: list[tuple[Place, Features]]
     datum: FlatDatum | None = None
+    calibrations: Sequence[Calibration] = (RERANKED, GLOBAL)
     required: list[Any] = field(default_factory=list)
     read_locals: int = 0
+    fingerprint = FINGERPRINT
+
+    def get_property(self, key: str) -> bytes:
+        return json.dumps([item.to_dict() for item in self.calibrations]).encode()
 
     def require_model(self, fingerprint: Any) -> None:
         self.required.append(fingerprint)
@@ -63,7 +84,7 @@ class FakeMap:
 @dataclass
 class FakeExtractor:
     result: Features
-    fingerprint: str = "model"
+    fingerprint: Any = FINGERPRINT
     device: str = "cpu"
 
     def extract(self, images: Sequence[np.ndarray]) -> list[Features]:
@@ -107,35 +128,68 @@ def test_reranking_overturns_the_first_stage():
     assert result.bearing_offset == pytest.approx(0.2)
     assert result.covariance is not None
     assert np.diag(result.covariance)[:3] == pytest.approx(0.25)
-    assert "place 2: 6 of 8 keypoints agree (0.750), score 6.0, 3.00 times the 2.0 of place 1" in result.reason
+    assert "place 2: global similarity 0.955, 6 of 8 keypoints matched, 6 alike, score 6.0 against 2.0 of place 1" in (
+        result.reason
+    )
+    # Two rivals make a lead count half, and noise is 0.3 a keypoint: 3 * 6 / 8 + 6 * ln(8.4 / 4.4) / 2 - 3 = 1.190.
+    assert result.confidence == pytest.approx(1.0 / (1.0 + math.exp(-1.190)), abs=1e-4)
+    assert result.calibrated
 
 
 def test_the_map_is_asked_whether_the_model_fits():
     place_map = corridor()
     recognizer(place_map)
-    assert place_map.required == ["model"]
+    assert place_map.required == [FINGERPRINT]
 
 
 def test_first_stage_alone_ranks_and_decides_on_similarity():
     place_map = corridor()
-    config = RecognizerConfig(rerank=False, match_similarity=0.9, min_similarity_margin=0.01)
-    result = recognizer(place_map, config).recognize_features(QUERY)
+    result = recognizer(place_map, FIRST_STAGE).recognize_features(QUERY)
     assert [c.place.place_id for c in result.candidates] == [1, 2, 3]
     assert (result.status, place_map.read_locals, result.bearing_offset) == (Status.MATCH, 0, 0.0)
+    # Two rivals: half of the lead of cos 0.1 - cos 0.3.
+    lead = (math.cos(0.1) - math.cos(0.3)) / 2.0
+    assert result.confidence == pytest.approx(1.0 / (1.0 + math.exp(-100.0 * lead)), abs=1e-4)
+    assert result.calibrated
+    strict = replace(FIRST_STAGE, match_confidence=0.9)
+    assert recognizer(corridor(), strict).recognize_features(QUERY).status is Status.AMBIGUOUS
+
+
+def test_a_confidence_that_was_fitted_for_other_settings_is_no_probability():
+    place_map = corridor()
+    for config, fitted in (
+        (CONFIG, True),
+        (FIRST_STAGE, True),
+        (replace(CONFIG, match_confidence=0.9, min_similarity_global=0.1), True),
+        (replace(CONFIG, top_k=2), False),
+        (replace(CONFIG, score="weighted"), False),
+        (replace(CONFIG, min_similarity=0.3), False),
+        # Which stage answers depends on the query, and nothing is fitted for that.
+        (replace(CONFIG, skip_margin=0.01), False),
+        (replace(FIRST_STAGE, skip_margin=0.01), True),
+    ):
+        made = recognizer(place_map, config)
+        assert made.calibrated is fitted, config
+        assert made.recognize_features(QUERY).calibrated is fitted
+    place_map.calibrations = (GLOBAL,)
+    assert not recognizer(place_map).calibrated
+    assert recognizer(place_map, FIRST_STAGE).calibrated
 
 
 def test_a_clear_first_stage_skips_reranking():
     place_map = corridor()
     # cos 0.1 - cos 0.3 = 0.9950 - 0.9553 = 0.0397
-    result = recognizer(place_map, RecognizerConfig(skip_margin=0.039)).recognize_features(QUERY)
+    result = recognizer(place_map, replace(CONFIG, skip_margin=0.039)).recognize_features(QUERY)
     assert (result.candidates[0].place.place_id, place_map.read_locals) == (1, 0)
-    assert "not re-ranked" in result.reason
-    result = recognizer(place_map, RecognizerConfig(skip_margin=0.040)).recognize_features(QUERY)
+    # The confidence is that of the first stage alone.
+    assert result.confidence == recognizer(corridor(), FIRST_STAGE).recognize_features(QUERY).confidence
+    assert "keypoints" not in result.reason
+    result = recognizer(place_map, replace(CONFIG, skip_margin=0.040)).recognize_features(QUERY)
     assert (result.candidates[0].place.place_id, place_map.read_locals) == (2, 1)
 
 
 def test_top_k_bounds_what_is_reranked():
-    result = recognizer(corridor(), RecognizerConfig(top_k=1)).recognize_features(QUERY)
+    result = recognizer(corridor(), replace(CONFIG, top_k=1)).recognize_features(QUERY)
     assert [c.place.place_id for c in result.candidates] == [1]
 
 
@@ -171,7 +225,7 @@ def test_two_equal_places_are_ambiguous():
 
 
 def test_match_without_a_pose_has_no_covariance():
-    result = recognizer(FakeMap([(place(1, None), QUERY)])).recognize_features(QUERY)
+    result = recognizer(FakeMap([(place(1, None), QUERY), (place(2, None), QUERY)])).recognize_features(QUERY)
     assert result.status is Status.MATCH
     assert (result.pose, result.covariance) == (None, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from synthetic import FINGERPRINT
 
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.recognition.confidence import Calibration, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
@@ -23,15 +26,23 @@ NO_LOCALS = LocalFeatures(np.zeros((0, 4), np.int8), np.zeros((0, 2), np.uint8))
 SECOND_NS = 10**9
 
 
+CALIBRATION = Calibration(setting_name(FINGERPRINT, CONFIG), (0.0,) * 6, 0.0, 0.9, 0.99, "by hand", 40, 0.0)
+
+
 class NoMap:
-    datum = None
+    """Without places, calibrated for the settings above."""
+
+    datum, fingerprint = None, FINGERPRINT
 
     def require_model(self, fingerprint: Any) -> None:
         pass
 
+    def get_property(self, key: str) -> bytes:
+        return json.dumps([CALIBRATION.to_dict()]).encode()
+
 
 class NoModel:
-    fingerprint, device = "model", "cpu"
+    fingerprint, device = FINGERPRINT, "cpu"
 
 
 def recognizer(config: RecognizerConfig = CONFIG) -> PlaceRecognizer:
@@ -89,11 +100,6 @@ def test_habits_are_a_mean_over_the_images_that_do_not_show_the_place():
     np.testing.assert_allclose(habits.of([9, 3]), [0.0, 1.98 * 0.8 / (1.98 + 5.0)])
 
 
-def odds_to_confidence(mass: float) -> float:
-    odds = mass / (1.0 - mass) / 9.0
-    return odds / (1.0 + odds)
-
-
 def test_the_first_two_posteriors_worked_by_hand():
     places = [place(100 * number) for number in range(5)]
     scores = [9.0, 3.0, 2.0, 1.0, 0.0]
@@ -106,7 +112,7 @@ def test_the_first_two_posteriors_worked_by_hand():
     assert belief[0] == pytest.approx(0.717, abs=0.001)
     sequence = SequenceFilter(recognizer())
     first = sequence.update(recognition(places, scores, seed=1))
-    assert first.confidence == pytest.approx(odds_to_confidence(belief[0]))
+    assert first.confidence == pytest.approx(belief[0])
     assert f"{belief[0]:.2f} of the belief at place 0 after 1.0 frames, {lost:.2f} elsewhere" in first.reason
 
     # Each place goes on with itself only: 0.6, 0.15 and 0 of three speeds, both ways, a mean of 0.25. A tenth breaks
@@ -120,7 +126,7 @@ def test_the_first_two_posteriors_worked_by_hand():
     ]
     elsewhere = (0.9 * lost + 0.05 * (1.0 - lost)) * math.e
     second = sequence.update(recognition(places, scores, seed=2))
-    assert second.confidence == pytest.approx(odds_to_confidence(weight[0] / (sum(weight) + elsewhere)))
+    assert second.confidence == pytest.approx(weight[0] / (sum(weight) + elsewhere))
     age = 1.0 + 0.9 * 0.25 * belief[0] / (0.9 * 0.25 * belief[0] + entering)
     assert f"after {age:.1f} frames" in second.reason
 
@@ -180,8 +186,10 @@ def test_a_true_place_that_comes_second_in_most_images_is_found(truths: Sequence
     assert len(matches) > 0.3 * len(right)
     assert np.mean(matches) > 0.97
     raised = [answer for answer in answers if answer.status is Status.MATCH]
-    assert all(answer.decided_by is DecidedBy.SEQUENCE and answer.confidence >= 0.5 for answer in raised)
-    assert all(answer.confidence < 0.5 for answer in answers if answer.status is not Status.MATCH)
+    assert all(answer.decided_by is DecidedBy.SEQUENCE for answer in raised)
+    assert all(answer.confidence >= CONFIG.sequence_match for answer in raised)
+    # The confidence is the belief whatever the status.
+    assert all(f"{answer.confidence:.2f} of the belief at place {best(answer)} " in answer.reason for answer in answers)
 
 
 def test_a_robot_that_stops_stays_found_and_goes_on():
@@ -306,7 +314,7 @@ def test_a_lone_match_against_a_track_is_withdrawn():
     answer = drive.see(40, rival=150, status=Status.MATCH)
     assert (answer.status, answer.decided_by, best(answer)) == (Status.AMBIGUOUS, DecidedBy.SEQUENCE, 40)
     assert "lone match withdrawn" in answer.reason
-    assert answer.confidence < 0.5
+    assert f"{answer.confidence:.2f} of the belief at place 40 " in answer.reason
 
 
 def test_a_match_without_a_track_stands_as_the_image_alone_says():
@@ -317,6 +325,20 @@ def test_a_match_without_a_track_stands_as_the_image_alone_says():
     assert (answer.status, answer.decided_by, best(answer)) == (Status.MATCH, DecidedBy.SINGLE_IMAGE, 150)
     assert answer.confidence == pytest.approx(0.3)
     assert answer.reason.startswith("decided by the single image")
+
+
+def test_a_belief_is_no_calibrated_probability():
+    # A MATCH of the image alone has the image's confidence; all else has the belief, whoever decided the status.
+    drive = Drive()
+    lone = drive.see(3, status=Status.MATCH)
+    refused = [drive.see(None, status=Status.NO_MATCH) for _ in range(20)][-1]
+    assert (lone.decided_by, refused.decided_by) == (DecidedBy.SINGLE_IMAGE, DecidedBy.SINGLE_IMAGE)
+    assert (lone.confidence, lone.calibrated) == (0.3, True)
+    assert (refused.status, refused.calibrated) == (Status.NO_MATCH, False)
+    assert f"{refused.confidence:.2f} of the belief" in refused.reason
+    drive = Drive()
+    _, answers = drive.hits(range(40), 0.0)
+    assert (answers[-1].status, answers[-1].calibrated) == (Status.MATCH, False)
 
 
 def test_an_image_that_says_nothing_is_no_match_however_good_the_track():

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from effovpr_ros.cli.options import Subparsers, add_device_options, command, print_json
+from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map
@@ -101,8 +101,7 @@ def _build_map(options: argparse.Namespace) -> None:
     """Build the map from the first drive; a map that is complete costs only the look at its bag."""
     source = _drive(options, "first_drive")
     folder = options.out / "building_map"
-    place = {"weights": options.weights, "device": options.device, "precision": options.precision}
-    extractor = FeatureExtractor(ExtractorConfig(**place))
+    extractor = FeatureExtractor(ExtractorConfig(**device_settings(options)))
     if (folder / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(folder, writable=True)
     else:

@@ -50,7 +50,19 @@ def examine() -> list[Finding]:
     """Look at everything that the package can use."""
     python = Finding("python", f"{platform.python_version()} ({sys.executable})", "", True)
     findings = [python, Finding("cpu", f"{os.cpu_count()} cores, {platform.machine()}", "", True)]
-    for distribution in ("torch", "timm", "faiss-cpu", "numpy", "opencv", "pyproj", "rosbags", "rosbags-image"):
+    for distribution in (
+        "torch",
+        "timm",
+        "faiss-cpu",
+        "numpy",
+        "opencv",
+        "pyproj",
+        "rosbags",
+        "rosbags-image",
+        "scipy",
+        "jinja2",
+        "matplotlib",
+    ):
         findings.append(_distribution(distribution))
     findings += [_gpu(), _weights()]
     ros_remedy = "source /opt/ros/<distro>/setup.bash, or run `make setup` and `source scripts/env.sh`"
@@ -60,7 +72,6 @@ def examine() -> list[Finding]:
         ("launch_ros", "comes with a ROS distribution; without it run the nodes directly"),
         ("cv_bridge", "comes with a ROS distribution; rosbags-image is used without it"),
         ("vizdoom", "pip install vizdoom (for `effovpr demo` only)"),
-        ("matplotlib", "pip install matplotlib (for `effovpr demo` only)"),
     ):
         findings.append(_module(module, remedy, lambda: "installed", required=False))
     return findings

@@ -20,7 +20,13 @@ from effovpr_ros.cli.evaluate_forms import (
     extractor_for,
     judge_live,
 )
-from effovpr_ros.cli.evaluate_methods import add_method_options, base_config, make_methods, parse_methods
+from effovpr_ros.cli.evaluate_methods import (
+    add_method_options,
+    base_config,
+    calibrate_methods,
+    make_methods,
+    parse_methods,
+)
 from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.options import Subparsers, add_device_options, add_model_options, print_json
 from effovpr_ros.evaluation.ablation import parse_factors, plan_settings
@@ -46,7 +52,7 @@ def add_parser(commands: Subparsers) -> None:
         add_model_options(form)
     for form in (folders, loops, bag):
         # The descriptors of an existing map are what they are.
-        add_method_options(form, ablation=form is not bag)
+        add_method_options(form, builds_map=form is not bag)
         add_device_options(form)
         form.set_defaults(run=_run)
     live.set_defaults(run=_run_live)
@@ -67,6 +73,9 @@ def _run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
             place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
+        if options.calibrate:
+            for note in calibrate_methods(settings, extractor, place_map):
+                print(f"note: {note}", file=sys.stderr)
         methods = make_methods(settings, extractor, place_map, options.top_k)
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))

@@ -9,26 +9,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.cli.options import PRESETS, add_preset_option
+from effovpr_ros.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation.ablation import FACTORS
+from effovpr_ros.evaluation.calibration import CalibrationConfig, calibrate, num_queries
 from effovpr_ros.evaluation.method import EffoVPRMethod, Method
 from effovpr_ros.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.evaluation.vlad import VladMethod
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.confidence import setting_name, store_calibration
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
-
-PRESETS = {"default": RecognizerConfig(), "paper": RecognizerConfig(score="count")}
-"""What `--preset` names; they share T1, T2, block and K, and differ in the score."""
 
 Baseline = Callable[[PlaceMap, int], Method]
 """Makes a method of a map and the most places in an answer."""
 BASELINES: dict[str, Baseline] = {"vlad": VladMethod, "orb-bow": OrbBowMethod}
 
 
-def add_method_options(parser: argparse.ArgumentParser, *, ablation: bool) -> None:
-    """Add `--methods`, what they share, and `--ablate` where it is offered."""
+def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> None:
+    """Add `--methods` and what they share, with `--ablate` and `--calibrate` where the form builds a map of its own."""
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         "--methods",
@@ -37,21 +37,26 @@ def add_method_options(parser: argparse.ArgumentParser, *, ablation: bool) -> No
         help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
         "(classical SLAM), or NAME:key=value,... with settings of recognition, as seq:sequence_length=10",
     )
-    if ablation:
+    if builds_map:
         wanted.add_argument(
             "--ablate",
             metavar="FACTOR,...",
             help=f"instead of --methods: vary some of {','.join(FACTORS)}, one at a time, around the settings given",
         )
+        parser.add_argument(
+            "--calibrate",
+            action="store_true",
+            help="fit the confidence to the database, instead of taking the one that comes with this package",
+        )
     else:
-        parser.set_defaults(ablate=None)
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="default", help="paper re-ranks by count")
-    parser.add_argument("--top-k", type=int, default=PRESETS["default"].top_k, help="candidates to re-rank")
+        parser.set_defaults(ablate=None, calibrate=False)
+    add_preset_option(parser)
+    parser.add_argument("--top-k", type=int, default=RecognizerConfig().top_k, help="candidates to re-rank")
 
 
 def base_config(options: argparse.Namespace) -> RecognizerConfig:
     """What methods and ablations change, from `--preset` and `--top-k`."""
-    return replace(PRESETS[options.preset], top_k=options.top_k)
+    return replace(PRESETS[options.preset][1], top_k=options.top_k)
 
 
 def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig | Baseline]:
@@ -81,6 +86,28 @@ def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, Rec
             known = ", ".join(("effovpr", "global", *BASELINES))
             raise ConfigError(f"method {name!r} is unknown; use {known} or NAME:key=value,...")
     return methods
+
+
+def calibrate_methods(
+    settings: Mapping[str, RecognizerConfig | Baseline], extractor: FeatureExtractor, place_map: PlaceMap
+) -> list[str]:
+    """Fit the confidence of every setting to the map, whose places alone are used.
+
+    Returns:
+        One note for each setting that could not be fitted.
+    """
+    notes, config = [], CalibrationConfig()
+    wanted = {setting_name(place_map.fingerprint, made): made for made in settings.values() if not callable(made)}
+    total = len(wanted) * num_queries(place_map, config)
+    with tqdm(total=total, unit="place", desc="calibrate", disable=None) as bar:
+        for name, made in wanted.items():
+            recognizer = PlaceRecognizer(extractor, place_map, made)
+            try:
+                fitted = calibrate(place_map, extractor, recognizer, config, lambda done: bar.update(done))
+                store_calibration(place_map, fitted)
+            except EvaluationError as error:
+                notes.append(f"the confidence of {name} is not fitted to the database: {error}")
+    return notes
 
 
 def make_methods(

@@ -14,7 +14,9 @@ from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
     add_model_options,
+    add_preset_option,
     command,
+    device_settings,
     extractor_config,
     print_json,
 )
@@ -81,6 +83,7 @@ def add_parser(commands: Subparsers) -> None:
         "--table", type=Path, help="CSV (image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM"
     )
     build.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    add_preset_option(build)
     add_model_options(build)
     add_device_options(build)
     build.set_defaults(run=_build)
@@ -155,8 +158,7 @@ def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[Place
     """The map, and the extractor that it needs: an existing map names its model."""
     if (options.map / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(options.map, writable=True)
-        place = {"weights": options.weights, "device": options.device, "precision": options.precision}
-        return place_map, FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **place))
+        return place_map, FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
     if options.pca < 0:
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
     extractor = FeatureExtractor(extractor_config(options))

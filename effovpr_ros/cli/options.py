@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
 from effovpr_ros.evaluation.bag_truth import PoseTruth
-from effovpr_ros.features.extractor import ExtractorConfig
+from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.config import RecognizerConfig
 
-_EXTRACTOR = ExtractorConfig()
-_RECOGNIZER = RecognizerConfig()
+PRESETS = {
+    "default": (ExtractorConfig(), RecognizerConfig()),
+    "paper": (
+        ExtractorConfig(local_block=-2, centered=False, global_kind="cls", min_attention=0.05),
+        RecognizerConfig(score="count", min_similarity=0.65),
+    ),
+}
+"""What `--preset` names: this package's choice, and the paper's settings (sections 3 and 4.2)."""
+
+_EXTRACTOR, _RECOGNIZER = PRESETS["default"]
 _TRUTH = PoseTruth()
 _MODEL_FIELDS = {
     "model": "model",
     "size": "image_size",
     "block": "local_block",
     "facet": "facet",
+    "global": "global_kind",
     "t1": "min_attention",
     "max-keypoints": "max_keypoints",
 }
@@ -50,16 +60,23 @@ def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False
     helps = {
         "model": "offline, small, base, large, giant or a timm ViT name",
         "size": "side of the network's input in pixels",
-        "block": "block of the local descriptors",
+        "block": "block of the local descriptors; negative counts from the last",
         "facet": "query, key or value",
-        "t1": "least attention of a keypoint to [CLS]",
+        "global": f"kind of the global descriptor: {' or '.join(GLOBAL_KINDS)}",
+        "t1": "least attention of a keypoint to [CLS]; 0: all patches",
         "max-keypoints": "most keypoints an image; 0: all",
     }
     for name, text in helps.items():
-        default = getattr(_EXTRACTOR, _MODEL_FIELDS[name])
+        kind = type(getattr(_EXTRACTOR, _MODEL_FIELDS[name]))
         if of_a_map:
             text = f"refuse a map that was made otherwise: {text}"
-        parser.add_argument(f"--{name}", type=type(default), default=None if of_a_map else default, help=text)
+        # None where an option was not given: the preset's or the map's value holds.
+        parser.add_argument(f"--{name}", type=kind, help=text)
+
+
+def add_preset_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--preset`, whose settings other options change."""
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="default", help="settings to start from")
 
 
 def given_model_options(options: argparse.Namespace) -> list[tuple[str, str, object]]:
@@ -92,18 +109,14 @@ def pose_truth(options: argparse.Namespace) -> PoseTruth:
 
 
 def extractor_config(options: argparse.Namespace) -> ExtractorConfig:
-    """The extractor that the options of both groups describe."""
-    return ExtractorConfig(
-        model=options.model,
-        weights=options.weights,
-        image_size=options.size,
-        local_block=options.block,
-        facet=options.facet,
-        min_attention=options.t1,
-        max_keypoints=options.max_keypoints,
-        device=options.device,
-        precision=options.precision,
-    )
+    """The preset with the options of the model and the device."""
+    given: dict[str, Any] = {field: value for _, field, value in given_model_options(options)}
+    return replace(PRESETS[options.preset][0], **given, **device_settings(options))
+
+
+def device_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_device_options` asks for, by field of `ExtractorConfig`."""
+    return {name: getattr(options, name) for name in ("weights", "device", "precision")}
 
 
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from effovpr_ros.cli.options import (
     add_device_options,
     add_recognizer_options,
     command,
+    device_settings,
     print_json,
     recognizer_config,
 )
@@ -38,8 +39,7 @@ def add_parser(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     with PlaceMap.open(options.map) as place_map:
-        place = {"weights": options.weights, "device": options.device, "precision": options.precision}
-        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **place))
+        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         for path in options.images:
             try:

@@ -100,7 +100,8 @@ class EffoVPRMethod:
         parts = place_map.bytes_by_part()
         stored = parts["global_descriptors"] + (parts["local_descriptors"] if recognizer.config.rerank else 0)
         self.bytes_per_place = stored / len(place_map)
-        self.calibrated = False
+        # The belief of a sequence is not fitted to anything.
+        self.calibrated = recognizer.calibrated and recognizer.config.sequence_length == 0
 
     def answer(self, query: Query) -> Answer:
         """See `Method`."""

@@ -18,7 +18,7 @@ class EncodedLocal:
 
     Attributes:
         codes: two 4-bit codes a byte, keypoint by keypoint in raster order.
-        cells: one bit a patch of the grid in raster order, set where there is a keypoint.
+        cells: one bit a patch of the grid in raster order, set where there is a keypoint; empty if all are set.
     """
 
     codes: bytes
@@ -38,7 +38,7 @@ def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLo
         raise MapError(f"keypoints must be in raster order within the {columns}x{rows} grid of patches")
     occupied = np.zeros(columns * rows, dtype=bool)
     occupied[index] = True
-    return EncodedLocal(pack(features.codes), np.packbits(occupied).tobytes())
+    return EncodedLocal(pack(features.codes), b"" if occupied.all() else np.packbits(occupied).tobytes())
 
 
 def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> LocalFeatures:
@@ -48,8 +48,9 @@ def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) ->
         MapError: the two parts do not fit each other.
     """
     columns, rows = grid_wh
-    occupied = np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=columns * rows)
-    index = np.flatnonzero(occupied)
+    index = np.arange(columns * rows)
+    if encoded.cells:
+        index = np.flatnonzero(np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=columns * rows))
     codes = unpack(encoded.codes, width)
     if len(codes) != len(index):
         raise MapError(f"{len(codes)} local descriptors but {len(index)} keypoints are stored; the map is damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.errors import DescriptorShapeError, MapFormatError
+from effovpr_ros.mapping.manifest import sha256
 
 # Exact search of 50,000 x 384 takes about as long as one re-ranked candidate; a graph pays off beyond.
 FLAT_LIMIT = 50_000
@@ -117,3 +119,26 @@ class DescriptorIndex:
             raise DescriptorShapeError(
                 f"global descriptors of shape {descriptors.shape} do not fit an index of {self.dimension} dimensions"
             )
+
+
+def read_index(path: Path, checksum: str, *, dimension: int, count: int) -> DescriptorIndex:
+    """The index that a map stores.
+
+    Args:
+        path: of the file.
+        checksum: SHA-256 that the manifest knows.
+        dimension: D of the descriptors that are wanted.
+        count: number of the map's places.
+
+    Raises:
+        MapFormatError: missing, damaged or of other descriptors; the message goes on after the file's name.
+    """
+    data = path.read_bytes() if path.is_file() else b""
+    if not data:
+        raise MapFormatError("is missing")
+    if sha256(data) != checksum:
+        raise MapFormatError("does not fit its checksum")
+    index = DescriptorIndex.from_bytes(data)
+    if len(index) != count or index.dimension != dimension:
+        raise MapFormatError(f"holds {len(index)} of {count} places")
+    return index

@@ -15,7 +15,7 @@ from effovpr_ros.errors import DescriptorShapeError, MapError, MapFormatError, M
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.mapping.index import DescriptorIndex
+from effovpr_ros.mapping.index import DescriptorIndex, read_index
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
@@ -302,6 +302,19 @@ class PlaceMap:
         index = self.path / INDEX_NAME
         return {**self._store.bytes_by_part(), "index": index.stat().st_size if index.is_file() else 0}
 
+    def get_property(self, key: str) -> bytes | None:
+        """A small value that was stored with the map, such as its calibration."""
+        return self._store.get_property(key)
+
+    def set_property(self, key: str, value: bytes) -> None:
+        """Store a small value with the map.
+
+        Raises:
+            MapError: opened read-only, or the disk is full.
+        """
+        self._require_writable()
+        self._store.set_property(key, value)
+
     def fit_pca(self, dimension: int) -> None:
         """Project the indexed descriptors to their principal components and save the projection in the map.
 
@@ -356,21 +369,12 @@ class PlaceMap:
     def _load_index(self) -> DescriptorIndex:
         """Read the stored index where it fits, else build it again from the store."""
         dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        path = self.path / INDEX_NAME
-        data = path.read_bytes() if path.is_file() else b""
-        reason = "is missing"
-        if data:
-            reason = "does not fit its checksum"
-            if sha256(data) == self._manifest.index_sha256:
-                try:
-                    index = DescriptorIndex.from_bytes(data)
-                    if len(index) == len(self._places) and index.dimension == dimension:
-                        return index
-                    reason = f"holds {len(index)} of {len(self._places)} places"
-                except MapFormatError as error:
-                    reason = str(error)
-        index = DescriptorIndex(dimension)
-        if self._places:
-            _logger.warning("%s %s; it is rebuilt from %s", path, reason, STORE_NAME)
-            index.add(self._project(self.global_descriptors()))
-        return index
+        path, stored_sha256 = self.path / INDEX_NAME, self._manifest.index_sha256
+        try:
+            return read_index(path, stored_sha256, dimension=dimension, count=len(self))
+        except MapFormatError as error:
+            index = DescriptorIndex(dimension)
+            if len(self):
+                _logger.warning("%s %s; it is rebuilt from %s", path, error, STORE_NAME)
+                index.add(self._project(self.global_descriptors()))
+            return index

@@ -21,7 +21,7 @@ class RerankConfig:
     """How a candidate's score is made from its mutual matches above T2.
 
     Attributes:
-        score: coherent, where a match counts ln(1 + s) with s the number of its neighbours that moved alike (see
+        score: coherent, where a match counts ln(2 + s) with s the number of its neighbours that moved alike (see
             `matching.coherence`); count, the number of matches (the paper); weighted, where a match counts
             (cosine - T2) / (1 - T2); or spatial, the number of matches that agree on one displacement.
         min_similarity: T2, pairs at or below this cosine are no matches.
@@ -92,7 +92,8 @@ class Reranker:
             excess = (matches.similarity - self.config.min_similarity) / (1.0 - self.config.min_similarity)
             scores = np.where(matched, excess, 0.0).sum(axis=1, dtype=np.float64)
         elif self.config.score == "coherent":
-            scores = np.log1p(neighbour_support(query, candidates, matches)).sum(axis=1)
+            support = neighbour_support(query, candidates, matches)
+            scores = np.where(matched, np.log(2.0 + support), 0.0).sum(axis=1)
         else:
             scores = votes.astype(np.float64)
         return [

@@ -18,8 +18,6 @@ class RecognizerConfig:
     """How candidates are found, re-ranked and judged.
 
     Each field's metadata holds `description` and either `min` and `max`, both allowed, or `choices`.
-    Consensus is the number of matches that agree on one displacement of patches, as a fraction of the query's
-    keypoints, so that it depends neither on how textured an image is nor on the kind of score.
     """
 
     top_k: int = _number(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
@@ -45,18 +43,10 @@ class RecognizerConfig:
         "Skip re-ranking if the best similarity leads the best other place by more; 0: never skip.",
     )
     min_similarity_global: float = _number(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
-    min_consensus: float = _number(0.05, 0.0, 1.0, "NO_MATCH if consensus / query keypoints is below.")
-    match_consensus: float = _number(0.18, 0.0, 1.0, "AMBIGUOUS if consensus / query keypoints is below.")
-    min_score_ratio: float = _number(
-        1.2, 1.0, 100.0, "AMBIGUOUS if the best score / best score of another place is below."
+    match_confidence: float = _number(
+        0.0, 0.0, 1.0, "MATCH from this confidence on; 0: as the calibration says, for the precision it was made for."
     )
-    match_similarity: float = _number(0.8, -1.0, 1.0, "Without re-ranking: AMBIGUOUS if global similarity is below.")
-    min_similarity_margin: float = _number(
-        0.02,
-        0.0,
-        2.0,
-        "Without re-ranking: AMBIGUOUS if the lead in similarity over the best other place is below.",
-    )
+    min_confidence: float = _number(0.1, 0.0, 1.0, "NO_MATCH if the confidence is below.")
     same_place_radius_m: float = _number(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")
     same_place_ids: int = _number(
         3,
@@ -82,10 +72,10 @@ class RecognizerConfig:
         """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""
         for entry in fields(self):
             _check(entry, getattr(self, entry.name))
-        if self.min_consensus > self.match_consensus:
+        if 0.0 < self.match_confidence < self.min_confidence:
             raise ConfigError(
-                f"min_consensus {self.min_consensus} (NO_MATCH below) exceeds "
-                f"match_consensus {self.match_consensus} (AMBIGUOUS below)"
+                f"match_confidence {self.match_confidence} (MATCH from) is below "
+                f"min_confidence {self.min_confidence} (NO_MATCH below)"
             )
 
 

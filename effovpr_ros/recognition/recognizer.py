@@ -16,14 +16,14 @@ from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.recognition.confidence import choose_calibration, read_calibrations
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
     Status,
     bearing_offset,
-    decide_by_score,
-    decide_by_similarity,
+    decide,
     may_skip_reranking,
     pose_covariance,
 )
@@ -68,7 +68,7 @@ class Recognition:
 
     Attributes:
         status: NO_MATCH, AMBIGUOUS or MATCH.
-        confidence: in [0, 1], an uncalibrated heuristic; see `Decision`.
+        confidence: in [0, 1]; see `Decision`.
         candidates: best first.
         pose: of the best candidate, in the map frame: a prior, not a measurement. None for NO_MATCH or if
             unknown.
@@ -82,6 +82,7 @@ class Recognition:
         reason: the figures behind the status.
         features: of the query.
         decided_by: whether the status rests on this image alone or on the sequence.
+        calibrated: whether the confidence is a probability that was fitted for this model and these settings.
     """
 
     status: Status
@@ -95,10 +96,17 @@ class Recognition:
     reason: str
     features: Features
     decided_by: DecidedBy = DecidedBy.SINGLE_IMAGE
+    calibrated: bool = False
 
 
 class PlaceRecognizer:
-    """Recognises places of one map."""
+    """Recognises places of one map.
+
+    Attributes:
+        place_map: that is searched.
+        config: settings.
+        calibrated: whether the confidence was fitted for this model and these settings, and is a probability.
+    """
 
     def __init__(self, extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> None:
         """Join model and map.
@@ -110,6 +118,11 @@ class PlaceRecognizer:
         self.config = config
         self._extractor = extractor
         self.place_map = place_map
+        stored, fingerprint = read_calibrations(place_map), place_map.fingerprint
+        self._global, calibrated = choose_calibration(stored, fingerprint, replace(config, rerank=False))
+        if config.rerank:
+            self._reranked, calibrated = choose_calibration(stored, fingerprint, config)
+        self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
     def recognize(self, image: RgbImage, *, hint: Hint | None = None) -> Recognition:
@@ -147,10 +160,8 @@ class PlaceRecognizer:
         if rerank:
             candidates = self._rerank(features, candidates)
         reranked = time.perf_counter()
-        if rerank:
-            decision = decide_by_score(candidates, len(features.local), self.config)
-        else:
-            decision = decide_by_similarity(candidates, self.config)
+        calibration = self._reranked if rerank else self._global
+        decision = decide(candidates, len(features.local), self.config, calibration)
         recognition = self.conclude(features, candidates, decision)
         decided = time.perf_counter()
         latency = Latency(
@@ -187,6 +198,7 @@ class PlaceRecognizer:
             reason=decision.reason,
             features=features,
             decided_by=decision.decided_by,
+            calibrated=self.calibrated and decision.decided_by is DecidedBy.SINGLE_IMAGE,
         )
 
     def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

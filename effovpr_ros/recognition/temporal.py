@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate, Pose
 from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.decision import DecidedBy, Decision, Status, is_same_place
+from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
@@ -31,6 +31,7 @@ from effovpr_ros.recognition.motion import (
     moved_m,
     turned_rad,
 )
+from effovpr_ros.recognition.places import is_same_place
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
 # The constants were chosen on one drive with imitated season change and confirmed on others. Recall hardly depends on
@@ -45,7 +46,6 @@ _ENTER = 0.1
 # Weight of a transition over one frame more.
 _SKIP = 0.5
 _MIN_TRACK_FRAMES = 3.0
-_CONFIDENCE_BELOW_MATCH = 0.499
 # Frames of a robot that has not moved repeat one piece of evidence.
 _STILL_M = 0.1
 _STILL_RAD = 0.05
@@ -163,7 +163,8 @@ class SequenceFilter:
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)
-        return replace(result, latency_ms=latency)
+        # Only a MATCH of the image alone keeps the image's confidence; a belief is not fitted to anything.
+        return replace(result, latency_ms=latency, calibrated=result.calibrated and result.status is Status.MATCH)
 
     def _restart(self) -> None:
         """Forget the track, and keep what is known of the places."""
@@ -242,17 +243,15 @@ class SequenceFilter:
                 decision = Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
                 return list(single), decision
             said = f"decided by the sequence: lone match withdrawn, {said}"
-            return ranked, Decision(Status.AMBIGUOUS, _CONFIDENCE_BELOW_MATCH, said, DecidedBy.SEQUENCE)
+            return ranked, Decision(Status.AMBIGUOUS, mass, said, DecidedBy.SEQUENCE)
         refused = max(item.similarity for item in single) < config.min_similarity_global
         if self._established and frame.evidence[best] > 0.0 and not refused:
-            confidence = _confidence(mass, config.sequence_match)
-            return ranked, Decision(Status.MATCH, confidence, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+            return ranked, Decision(Status.MATCH, mass, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
         if recognition.status is Status.MATCH:
             return ranked, Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
-        confidence = min(_confidence(mass, config.sequence_match), _CONFIDENCE_BELOW_MATCH)
         if recognition.status is Status.NO_MATCH and (refused or frame.elsewhere > mass):
-            return ranked, Decision(Status.NO_MATCH, confidence, f"decided by the single image: {said}")
-        return ranked, Decision(Status.AMBIGUOUS, confidence, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+            return ranked, Decision(Status.NO_MATCH, mass, f"decided by the single image: {said}")
+        return ranked, Decision(Status.AMBIGUOUS, mass, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
 
 
 def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerConfig) -> _Track:
@@ -262,9 +261,3 @@ def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerCon
     here = np.array([is_same_place(best, item.place, config) for item in candidates[:_MAX_CANDIDATES]])
     mass = float(belief[here].sum())
     return _Track(order, here, mass, float((frame.belief * frame.age)[:, here].sum()) / mass)
-
-
-def _confidence(mass: float, threshold: float) -> float:
-    """The odds of a belief over those of the threshold, as a probability: 0.5 at the threshold."""
-    odds = mass / max(1.0 - mass, 1e-9) * (1.0 - threshold) / threshold
-    return odds / (1.0 + odds)

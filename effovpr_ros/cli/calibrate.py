@@ -1,0 +1,72 @@
+"""`effovpr calibrate`: make the confidence of a map's answers a probability."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.options import (
+    Subparsers,
+    add_device_options,
+    add_recognizer_options,
+    command,
+    device_settings,
+    print_json,
+    recognizer_config,
+)
+from effovpr_ros.evaluation.calibration import CalibrationConfig, calibrate, num_queries
+from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.confidence import store_calibration
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
+
+_DEFAULT = CalibrationConfig()
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
+        "calibrate",
+        "ask a map about its own places and fit the confidence of its answers",
+        "effovpr calibrate office --match-precision 0.99",
+    )
+    parser.add_argument("map", type=Path)
+    parser.add_argument("--match-precision", type=float, default=_DEFAULT.precision, help="wanted of MATCHes")
+    parser.add_argument("--radius", type=float, default=_DEFAULT.radius_m, help="metres within which it is right")
+    parser.add_argument("--max-queries", type=int, default=_DEFAULT.max_queries, help="places to ask about")
+    parser.add_argument("--strength", type=float, default=_DEFAULT.strength, help="of the imitated change")
+    parser.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
+    add_recognizer_options(parser)
+    add_device_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = CalibrationConfig(
+        precision=options.match_precision,
+        radius_m=options.radius,
+        max_queries=options.max_queries,
+        strength=options.strength,
+    )
+    with PlaceMap.open(options.map, writable=True) as place_map:
+        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
+        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
+        with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
+            calibration = calibrate(place_map, extractor, recognizer, config, lambda done: bar.update(done))
+        store_calibration(place_map, calibration)
+    if options.json:
+        print_json(calibration.to_dict())
+        return 0
+    print(f"{calibration.num_queries} questions: {calibration.fitted_on}")
+    print(f"setting: {calibration.setting}")
+    print(f"expected calibration error, on places left out of the fit: {calibration.calibration_error:.3f}")
+    print(
+        f"MATCH from a confidence of {calibration.match_confidence:.3f} on, for a precision of {calibration.precision}"
+    )
+    if calibration.match_confidence >= 1.0:
+        print("no confidence reaches that precision: nothing will be a MATCH; ask for less", file=sys.stderr)
+    return 0

@@ -1,0 +1,53 @@
+"""Which map entries show one place, so that they support each other rather than compete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from effovpr_ros.mapping.place import Candidate, GeoPoint, Place
+from effovpr_ros.recognition.config import RecognizerConfig
+
+# WGS84 semi-major axis. For telling places metres apart, a sphere is as good as the ellipsoid (0.5 %).
+_EARTH_RADIUS_M = 6378137.0
+
+
+def distance_between_m(a: Place, b: Place) -> float | None:
+    """Metres between two places: by poses (3-D) if both have one, else geo-tags (horizontal), else None.
+
+    Height is left out of geo-tags because many have none and GNSS heights are poor.
+    """
+    if a.pose is not None and b.pose is not None:
+        return math.dist(a.pose.position_xyz, b.pose.position_xyz)
+    if a.geo is not None and b.geo is not None:
+        return _horizontal_distance_m(a.geo, b.geo)
+    return None
+
+
+def is_same_place(a: Place, b: Place, config: RecognizerConfig) -> bool:
+    """Whether two map entries show one place, so that they support each other rather than compete.
+
+    Within `same_place_radius_m` where positions are known; else in one session at most `same_place_ids`
+    apart.
+    """
+    distance_m = distance_between_m(a, b)
+    if distance_m is not None:
+        return distance_m <= config.same_place_radius_m
+    return a.session == b.session and abs(a.place_id - b.place_id) <= config.same_place_ids
+
+
+def best_rival(candidates: Sequence[Candidate], config: RecognizerConfig) -> Candidate | None:
+    """First candidate in rank order that is at another place than the first; None if there is none."""
+    for candidate in candidates[1:]:
+        if not is_same_place(candidates[0].place, candidate.place, config):
+            return candidate
+    return None
+
+
+def _horizontal_distance_m(a: GeoPoint, b: GeoPoint) -> float:
+    """Local east-north approximation at the mean latitude, valid across the 180th meridian."""
+    mean_latitude = math.radians((a.latitude_deg + b.latitude_deg) / 2.0)
+    turn_deg = math.remainder(b.longitude_deg - a.longitude_deg, 360.0)
+    east_m = math.radians(turn_deg) * math.cos(mean_latitude) * _EARTH_RADIUS_M
+    north_m = math.radians(b.latitude_deg - a.latitude_deg) * _EARTH_RADIUS_M
+    return math.hypot(east_m, north_m)
