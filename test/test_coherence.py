@@ -32,7 +32,9 @@ def test_support_worked_by_hand():
 
 def test_coherent_score_worked_by_hand():
     score = Reranker(RerankConfig("coherent")).score(QUERY, [MOVED])[0]
-    assert score.score == pytest.approx(math.log(2) + 3 * math.log(3) + math.log(5))
+    # And all five lie within a cell of the displacement (3, 1).
+    assert score.num_consistent == 5
+    assert score.score == pytest.approx(math.log(2) + 3 * math.log(3) + math.log(5) + 5)
     assert score.num_matches == 5
 
 

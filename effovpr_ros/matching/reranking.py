@@ -21,9 +21,10 @@ class RerankConfig:
     """How a candidate's score is made from its mutual matches above T2.
 
     Attributes:
-        score: coherent, where a match counts ln(2 + s) with s the number of its neighbours that moved alike (see
-            `matching.coherence`); count, the number of matches (the paper); weighted, where a match counts
-            (cosine - T2) / (1 - T2); or spatial, the number of matches that agree on one displacement.
+        score: coherent, where a match counts ln(2 + s) with s the number of its neighbours that moved alike, and one
+            more if it moved as most of the image did (see `matching.coherence`); count, the number of matches (the
+            paper); weighted, where a match counts (cosine - T2) / (1 - T2); or spatial, the number of matches that
+            agree on one displacement.
         min_similarity: T2, pairs at or below this cosine are no matches.
     """
 
@@ -93,7 +94,7 @@ class Reranker:
             scores = np.where(matched, excess, 0.0).sum(axis=1, dtype=np.float64)
         elif self.config.score == "coherent":
             support = neighbour_support(query, candidates, matches)
-            scores = np.where(matched, np.log(2.0 + support), 0.0).sum(axis=1)
+            scores = np.where(matched, np.log(2.0 + support), 0.0).sum(axis=1) + votes
         else:
             scores = votes.astype(np.float64)
         return [

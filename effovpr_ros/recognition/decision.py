@@ -65,8 +65,9 @@ def decide(
     """Judge ranked candidates.
 
     NO_MATCH: no candidate, top global similarity below `min_similarity_global`, or a confidence below
-    `min_confidence`. MATCH: a confidence of at least `match_confidence`, or where that is 0 the calibration's own.
-    AMBIGUOUS between them.
+    `min_confidence`. MATCH: a confidence of at least `match_confidence`, or where that is 0 the calibration's own, and
+    if re-ranked at least `min_consistent_share` of the keypoints that agree on one displacement: a place that looks
+    alike only up to scale may be metres away along the line of sight. AMBIGUOUS otherwise.
 
     Args:
         candidates: best first.
@@ -99,6 +100,12 @@ def decide(
     if confidence < config.min_confidence:
         reason = f"{said}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
         return Decision(Status.NO_MATCH, confidence, reason)
+    if confidence >= wanted and best.score > 0.0 and evidence.consistent_share < config.min_consistent_share:
+        reason = (
+            f"{said}; confidence {confidence:.3f}, but the share alike {evidence.consistent_share:.3f} is below "
+            f"min_consistent_share {config.min_consistent_share:g}"
+        )
+        return Decision(Status.AMBIGUOUS, confidence, reason)
     if confidence >= wanted:
         return Decision(Status.MATCH, confidence, f"{said}; confidence {confidence:.3f}, at least {wanted:.3f}")
     return Decision(Status.AMBIGUOUS, confidence, f"{said}; confidence {confidence:.3f} is below {wanted:.3f}")
