@@ -70,10 +70,15 @@ def launch_nodes(context):
             entities=[change(Transition.TRANSITION_ACTIVATE)],
         )
     )
+    topic = f"{value['namespace'].perform(context)}/place_recognizer/debug_image/compressed"
     debug_view = Node(
         package="rqt_image_view",
         executable="rqt_image_view",
-        arguments=[[value["namespace"], "/place_recognizer/debug_image/compressed"]],
+        arguments=[topic if topic.startswith("/") else f"/{topic}"],
         condition=IfCondition(value["debug_view"]),
     )
-    return [recognizer, activate_when_configured, change(Transition.TRANSITION_CONFIGURE), debug_view]
+    # The view takes a topic that it does not know yet for one of raw images.
+    view_when_active = RegisterEventHandler(
+        OnStateTransition(target_lifecycle_node=recognizer, goal_state="active", entities=[debug_view])
+    )
+    return [recognizer, activate_when_configured, view_when_active, change(Transition.TRANSITION_CONFIGURE)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -223,6 +224,27 @@ def test_the_worker_takes_the_newest_and_counts_the_rest():
     worker.stop()
     assert done == [0, 100, 3]
     assert worker.dropped == 2
+
+
+def test_calls_that_wait_are_cancelled_when_the_worker_stops():
+    started, go = threading.Event(), threading.Event()
+
+    def process(item: int) -> None:
+        started.set()
+        go.wait(5.0)
+
+    worker: LatestWorker[int] = LatestWorker(process, lambda error: None)
+    worker.offer(0)
+    assert started.wait(5.0)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(worker.call, lambda: "never")
+        stopping = pool.submit(worker.stop)
+        time.sleep(0.05)
+        go.set()
+        stopping.result(5.0)
+        assert isinstance(waiting.exception(5.0), CancelledError)
+    with pytest.raises(CancelledError):
+        worker.call(lambda: "never")
 
 
 def test_the_worker_survives_errors():

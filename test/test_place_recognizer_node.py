@@ -302,6 +302,10 @@ def test_thresholds_change_while_it_runs_and_impossible_ones_are_refused(
     refused = set_parameter("score", "sum")
     assert not refused.successful
     assert f"use {', '.join(SCORES)}" in refused.reason
+    # Settings that count at the next configuration are checked at once too.
+    refused = set_parameter("image_transport", "silly")
+    assert not refused.successful
+    assert refused.reason == "image_transport 'silly' is unknown; use raw, compressed"
 
 
 def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps: dict[str, Path]):

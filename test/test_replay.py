@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,9 +20,10 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
+from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
-from synthetic import picture  # noqa: E402
+from synthetic import jpeg, picture  # noqa: E402
 
 from effovpr_ros.cli.main import main  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
@@ -158,6 +161,47 @@ def test_a_replay_without_a_map_fails_with_the_nodes_reason(drive: Path, tmp_pat
     assert done.returncode == 1
     assert "refused to configure" in done.stderr
     assert "does not exist; build one" in done.stderr + done.stdout
+
+
+def test_a_recogniser_ends_cleanly_while_it_recognises(house: Path, drive: Path):
+    name = f"/ended_{os.getpid()}"
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.place_recognizer", "--ros-args", "-r", f"__ns:={name}"]
+    command += ["-p", f"map_path:={house}", "-p", "image_transport:=compressed", "-p", "device:=cpu"]
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    recorder = replay.MatchRecorder(io.StringIO(), f"{name}/place_recognizer")
+    publisher = recorder.create_publisher(CompressedImage, f"{name}/image/compressed", 1)
+    message = CompressedImage(format="jpeg", data=jpeg(scene(0)))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            recorder.bring_up(lambda: None)
+            deadline = time.monotonic() + 30.0
+            while recorder.recorded == 0 and time.monotonic() < deadline:
+                publisher.publish(message)
+                rclpy.spin_once(recorder, timeout_sec=0.1)
+            assert recorder.recorded > 0
+            publisher.publish(message)
+            time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            # A terminal interrupts a second time.
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20.0)
+        finally:
+            process.kill()
+            recorder.destroy_node()
+            rclpy.shutdown()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "terminate called" not in said
+
+
+def test_a_parameter_out_of_range_is_said_in_one_line():
+    command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.place_recognizer", "--ros-args", "-p", "top_k:=0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "place_recognizer: " in done.stderr
+    assert "top_k" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def play(bag: Path, seconds: float, **parameters: str) -> tuple[list[tuple[float, CompressedImage]], list[int], int]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import threading
 import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -22,6 +20,7 @@ from rosgraph_msgs.msg import Clock
 from effovpr_ros.errors import SourceError
 from effovpr_ros.nodes.conversions import time_from_ns
 from effovpr_ros.nodes.parameters import declare, setting
+from effovpr_ros.nodes.program import run_node
 
 _CLOCK_PERIOD_S = 0.02
 
@@ -43,6 +42,10 @@ class PlayerConfig:
 class BagPlayer(Node):
     """Publishes the serialised messages of a bag at their original distances in time."""
 
+    # A node that finds no bag is destroyed before its constructor comes to an end.
+    _reader: AnyReader | None = None
+    _thread: threading.Thread | None = None
+
     def __init__(self, **options: object) -> None:
         """Open the bag and advertise.
 
@@ -61,8 +64,9 @@ class BagPlayer(Node):
         if not self._config.bag_path or not path.exists():
             raise SourceError(f"bag {self._config.bag_path!r} does not exist; set the parameter bag_path")
         try:
-            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-            self._reader.open()
+            reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            reader.open()
+            self._reader = reader
         except Exception as error:  # storage plugins raise many types for damaged files
             raise SourceError(f"bag {path} cannot be read: {error}") from error
         self._targets = self._advertise()
@@ -130,9 +134,11 @@ class BagPlayer(Node):
 
     def destroy_node(self) -> None:
         """Stop playing and close the bag."""
-        self._stop.set()
-        self._thread.join()
-        self._reader.close()
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+        if self._reader is not None:
+            self._reader.close()
         super().destroy_node()
 
 
@@ -150,22 +156,14 @@ def _qos(connection: Connection) -> QoSProfile:
 
 def main() -> None:
     """Play one bag; ends with it."""
-    rclpy.init(args=sys.argv)
-    node = None
-    try:
-        node = BagPlayer()
+
+    def spin(node: BagPlayer) -> None:
         while not node.finished.is_set():
             rclpy.spin_once(node, timeout_sec=0.1)
         # The last messages are still on their way when they have been handed over.
         time.sleep(0.5)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except SourceError as error:
-        sys.exit(f"bag_player: {error}")
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+
+    run_node("bag_player", BagPlayer, spin)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ class Outputs:
             self._node.destroy_publisher(publisher)
 
     def publish(self, match: PlaceMatch, recognition: Recognition) -> None:
-        """Publish a match, and the pose, fix and markers that follow from it."""
+        """Publish a match, and the pose, fix and markers that follow from it; nothing once ROS has been shut down."""
+        if not self._node.context.ok():
+            return
         self._match.publish(match)
         pose = conversions.pose_with_covariance(recognition, match.header)
         if pose is not None:
@@ -70,7 +72,8 @@ class Outputs:
         header: Header,
     ) -> None:
         """Draw the query beside the best place, if anybody listens."""
-        if not recognition.candidates or not self._debug.get_subscription_count():
+        listens = self._node.context.ok() and self._debug.get_subscription_count()
+        if not recognition.candidates or not listens:
             return
         best = recognition.candidates[0].place
         thumbnail = decode_image(place_map.thumbnail(best.place_id), f"thumbnail of place {best.place_id}")

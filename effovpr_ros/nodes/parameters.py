@@ -51,13 +51,13 @@ def declare(node: Node, *configs: type) -> None:
             node.declare_parameter(entry.name, default, _descriptor(entry))
 
 
-def read_node_config(node: Node) -> NodeConfig:
-    """The node's settings.
+def read_node_config(node: Node, changed: Sequence[Parameter] = ()) -> NodeConfig:
+    """The node's settings, with parameters that are about to change.
 
     Raises:
         ConfigError: a value that is not among the choices.
     """
-    config = NodeConfig(**_values(node, NodeConfig))
+    config = NodeConfig(**_values(node, NodeConfig, changed))
     for entry in fields(NodeConfig):
         choices = entry.metadata.get("choices")
         if choices and getattr(config, entry.name) not in choices:
@@ -71,9 +71,7 @@ def read_recognizer_config(node: Node, changed: Sequence[Parameter] = ()) -> Rec
     Raises:
         ConfigError: impossible values.
     """
-    values = _values(node, RecognizerConfig)
-    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
-    return RecognizerConfig(**values)
+    return RecognizerConfig(**_values(node, RecognizerConfig, changed))
 
 
 def touches(changed: Iterable[Parameter], config: type) -> bool:
@@ -82,8 +80,10 @@ def touches(changed: Iterable[Parameter], config: type) -> bool:
     return any(parameter.name in names for parameter in changed)
 
 
-def _values(node: Node, config: type) -> dict[str, Any]:
-    return {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
+def _values(node: Node, config: type, changed: Sequence[Parameter]) -> dict[str, Any]:
+    values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
+    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
+    return values
 
 
 def _descriptor(entry: Any) -> ParameterDescriptor:

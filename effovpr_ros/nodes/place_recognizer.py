@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
@@ -27,6 +26,7 @@ from effovpr_ros.nodes.image_decoding import decode_message, make_decoder
 from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS, Outputs
 from effovpr_ros.nodes.parameters import NodeConfig
+from effovpr_ros.nodes.program import run_node
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -54,6 +54,11 @@ class _Query:
 class PlaceRecognizerNode(LifecycleNode):
     """Callbacks store the newest image; a worker recognises and publishes."""
 
+    # A node whose parameters are refused is destroyed before its constructor comes to an end.
+    _worker: LatestWorker[_Query] | None = None
+    _engine: RecognitionEngine | None = None
+    _is_active = False
+
     def __init__(self, **options: object) -> None:
         """Declare the parameters; everything else waits for `configure`.
 
@@ -63,9 +68,6 @@ class PlaceRecognizerNode(LifecycleNode):
         super().__init__("place_recognizer", **options)
         parameters.declare(self, NodeConfig, RecognizerConfig)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._engine: RecognitionEngine | None = None
-        self._worker: LatestWorker[_Query] | None = None
-        self._is_active = False
 
     # Lifecycle
 
@@ -146,6 +148,13 @@ class PlaceRecognizerNode(LifecycleNode):
             self.create_timer(_DIAGNOSTICS_PERIOD_S, self._on_diagnostics, callback_group=sensors),
         )
 
+    def destroy_node(self) -> None:
+        """Stop recognising, then withdraw everything."""
+        if self._worker is not None:
+            # A thread that is still inside torch when the interpreter ends would abort the process.
+            self._worker.stop()
+        super().destroy_node()
+
     def _release(self) -> None:
         self._is_active = False
         if self._worker is not None:
@@ -181,13 +190,12 @@ class PlaceRecognizerNode(LifecycleNode):
 
     def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         """Refuse impossible values; thresholds of recognition count from the next image on."""
-        if not parameters.touches(changed, RecognizerConfig):
-            return SetParametersResult(successful=True)
         try:
+            parameters.read_node_config(self, changed)
             config = parameters.read_recognizer_config(self, changed)
         except EffoVPRError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if self._engine is not None:
+        if self._engine is not None and parameters.touches(changed, RecognizerConfig):
             self._engine.set_config(config)
             if self._worker is not None:
                 self._odometry.listen(config.sequence_length > 0)
@@ -224,6 +232,9 @@ class PlaceRecognizerNode(LifecycleNode):
         except EffoVPRError as error:
             self.get_logger().error(f"load_map: {error}")
             response.message = str(error)
+            return response
+        except CancelledError:
+            response.message = "the node is shutting down"
             return response
         self._announce(place_map)
         self._publish_map_markers()
@@ -310,17 +321,13 @@ class PlaceRecognizerNode(LifecycleNode):
 
 def main() -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=sys.argv)
-    node = PlaceRecognizerNode()
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    try:
+
+    def spin(node: PlaceRecognizerNode) -> None:
+        executor = MultiThreadedExecutor(num_threads=4)
+        executor.add_node(node)
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+
+    run_node("place_recognizer", PlaceRecognizerNode, spin)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class LatestWorker(Generic[Item]):
         self._condition = threading.Condition()
         self._newest: Item | None = None
         self._urgent: deque[Callable[[], None]] = deque()
+        self._calls: set[Future[Any]] = set()
         self._stopping = False
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -57,12 +58,21 @@ class LatestWorker(Generic[Item]):
 
         Whatever uses torch belongs here: each thread that does gets a team of CPU threads of its own, and teams that
         together outnumber the cores slow each other down.
+
+        Raises:
+            CancelledError: the worker was stopped before it came to the function.
         """
         future: Future[Result] = Future()
         with self._condition:
+            if self._stopping:
+                future.cancel()
+            self._calls.add(future)
             self._urgent.append(partial(_answer, future, function))
             self._condition.notify()
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            self._calls.discard(future)
 
     def clear(self) -> None:
         """Forget the offered item that waits."""
@@ -70,11 +80,13 @@ class LatestWorker(Generic[Item]):
             self._newest = None
 
     def stop(self) -> None:
-        """Finish the item at hand and end the thread."""
+        """Finish the item at hand, end the thread, and cancel the calls that still wait."""
         with self._condition:
             self._stopping = True
             self._condition.notify()
         self._thread.join()
+        for future in list(self._calls):
+            future.cancel()
 
     def _run(self) -> None:
         while True:
@@ -96,6 +108,8 @@ class LatestWorker(Generic[Item]):
 
 
 def _answer(future: Future[Any], function: Callable[[], Any]) -> None:
+    # Once it runs, it can no longer be cancelled.
+    future.set_running_or_notify_cancel()
     try:
         future.set_result(function())
     except BaseException as error:  # handed to the caller, which raises it
