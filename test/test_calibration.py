@@ -367,7 +367,7 @@ def test_calibrate_makes_the_confidence_of_a_map_a_probability(tmp_path: Path, c
     with PlaceMap.open(folder) as place_map:
         assert not PlaceRecognizer(extractor, place_map, RecognizerConfig()).calibrated
     capsys.readouterr()
-    assert main(["calibrate", folder, "--weights", weights, "--match-precision", "0.9", "--json"]) == 0
+    assert main(["calibrate", folder, "--weights", weights, "--precision", "0.9", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["precision"], printed["num_queries"]) == (0.9, 36)
     with PlaceMap.open(folder) as place_map:

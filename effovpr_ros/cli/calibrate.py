@@ -32,22 +32,22 @@ def add_parser(commands: Subparsers) -> None:
         commands,
         "calibrate",
         "ask a map about its own places and fit the confidence of its answers",
-        "effovpr calibrate office --match-precision 0.99",
+        "effovpr calibrate office --precision 0.99",
     )
     parser.add_argument("map", type=Path)
-    parser.add_argument("--match-precision", type=float, default=_DEFAULT.precision, help="wanted of MATCHes")
+    parser.add_argument("--precision", type=float, default=_DEFAULT.precision, help="wanted of MATCHes")
     parser.add_argument("--radius", type=float, default=_DEFAULT.radius_m, help="metres within which it is right")
     parser.add_argument("--max-queries", type=int, default=_DEFAULT.max_queries, help="places to ask about")
     parser.add_argument("--strength", type=float, default=_DEFAULT.strength, help="of the imitated change")
     parser.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
     add_recognizer_options(parser)
-    add_device_options(parser)
+    add_device_options(parser, precision_option="--number-precision")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     config = CalibrationConfig(
-        precision=options.match_precision,
+        precision=options.precision,
         radius_m=options.radius,
         max_queries=options.max_queries,
         strength=options.strength,

@@ -15,6 +15,7 @@ from effovpr_ros.cli.options import (
     add_model_options,
     add_pose_options,
     command,
+    device_settings,
     extractor_config,
     given_model_options,
     pose_truth,
@@ -123,12 +124,7 @@ def extractor_for(options: argparse.Namespace, dataset: Dataset) -> ExtractorCon
     """
     if dataset.map_path is None:
         return extractor_config(options)
-    config = config_for_fingerprint(
-        read_manifest(dataset.map_path).fingerprint,
-        weights=options.weights,
-        device=options.device,
-        precision=options.precision,
-    )
+    config = config_for_fingerprint(read_manifest(dataset.map_path).fingerprint, **device_settings(options))
     for option, name, value in given_model_options(options):
         if value != getattr(config, name):
             raise ModelMismatchError(

@@ -48,11 +48,13 @@ def command(commands: Subparsers, name: str, summary: str, example: str) -> argp
     return parser
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Where the model runs and where its weights lie."""
+def add_device_options(parser: argparse.ArgumentParser, *, precision_option: str = "--precision") -> None:
+    """Where the model runs and where its weights lie; a command with another `--precision` names that of numbers."""
     parser.add_argument("--weights", default=_EXTRACTOR.weights, help="weights file; empty for the model's own source")
     parser.add_argument("--device", default=_EXTRACTOR.device, help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default=_EXTRACTOR.precision, help="auto, fp32, fp16 or bf16")
+    parser.add_argument(
+        precision_option, dest="number_precision", default=_EXTRACTOR.precision, help="auto, fp32, fp16 or bf16"
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False) -> None:
@@ -116,7 +118,7 @@ def extractor_config(options: argparse.Namespace) -> ExtractorConfig:
 
 def device_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_device_options` asks for, by field of `ExtractorConfig`."""
-    return {name: getattr(options, name) for name in ("weights", "device", "precision")}
+    return {"weights": options.weights, "device": options.device, "precision": options.number_precision}
 
 
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
