@@ -17,12 +17,16 @@ import pytest
 import torch
 from synthetic import picture
 
+from effovpr_ros.evaluation.method import EffoVPRMethod, Query
+from effovpr_ros.evaluation.runner import run_methods
 from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.features.preprocessing import RgbImage, preprocess
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.sources.frame import Frame
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
@@ -108,6 +112,24 @@ def test_bytes_of_local_descriptors(offline_extractor: FeatureExtractor, tmp_pat
         ratio = place_map.bytes_by_part()["local_descriptors"] / len(place_map) / (GRID * GRID * 384 * 2)
     report("bytes of local descriptors / all patches in fp16", "<= 0.25", f"{ratio:.3f}")
     assert ratio <= 0.25
+
+
+def test_a_thousand_queries_against_a_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):
+    rng, images = np.random.default_rng(1), [picture(0)]
+    with PlaceMap.open(synthetic_map(tmp_path / "map", offline_extractor, 1000, PLACE_KEYPOINTS)) as place_map:
+        local = place_map.local_features([0])[0]
+        method = EffoVPRMethod(place_map, PlaceRecognizer(offline_extractor, place_map, RecognizerConfig()))
+        queries = []
+        for number in range(1000):
+            descriptor = rng.normal(size=offline_extractor.fingerprint.global_dim).astype(np.float32)
+            shown = LocalFeatures(np.roll(local.codes, -number, axis=1), local.cells_xy)
+            features = Features(descriptor / np.linalg.norm(descriptor), shown, (GRID, GRID))
+            queries.append(Query(Frame(f"{number}", "q", number, None, None, lambda: images[0]), features, 0.0))
+        started = time.perf_counter()
+        run_methods(queries, {"effovpr": method}, lambda _: None)
+        seconds = time.perf_counter() - started
+    report("1,000 queries against 1,000 places beyond extraction", "< 60 s", f"{seconds:.0f} s")
+    assert seconds < 60.0
 
 
 def building_views(count: int) -> list[RgbImage]:
