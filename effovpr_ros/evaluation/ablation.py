@@ -205,8 +205,7 @@ class Ablation:
     ) -> list[list[Query]]:
         """Queries of each setting, one image a forward pass, as a robot asks."""
         queries: list[list[Query]] = [[] for _ in extractors]
-        for frame, allowed in zip(self._dataset.queries, self._dataset.allowed, strict=True):
-            among = None if len(allowed) == len(self._dataset.database) else allowed
+        for frame, among in zip(self._dataset.queries, self._dataset.limits, strict=True):
             for found, variant in zip(queries, extract_variants(extractors, [frame.load()]), strict=True):
                 found.append(Query(frame, variant.features[0], variant.extract_ms, among))
             progress(1)

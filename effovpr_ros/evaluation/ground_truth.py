@@ -44,6 +44,11 @@ class Dataset:
     notes: Sequence[str] = ()
     database_known: bool = True
 
+    @property
+    def limits(self) -> list[range | None]:
+        """`allowed`, with None where all database images are."""
+        return [None if len(allowed) == len(self.database) else allowed for allowed in self.allowed]
+
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together.
 

@@ -73,13 +73,12 @@ def extract_queries(
         ImageError: an image cannot be read.
     """
     queries = []
-    for frame, allowed in zip(dataset.queries, dataset.allowed, strict=True):
+    for frame, among in zip(dataset.queries, dataset.limits, strict=True):
         image = frame.load()
         started = time.perf_counter()
         features = extractor.extract([image])[0]
         extract_ms = (time.perf_counter() - started) * 1e3
-        everything = len(allowed) == len(dataset.database)
-        queries.append(Query(frame, features, extract_ms, None if everything else allowed))
+        queries.append(Query(frame, features, extract_ms, among))
         progress(1)
     return tuple(queries)
 

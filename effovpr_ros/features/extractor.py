@@ -7,18 +7,19 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
-from effovpr_ros.features.regional import REGIONAL_DIM, RegionalDescriptor
+from effovpr_ros.features.regional import REGIONAL_DIM, RegionalDescriptor, regional_descriptor
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 
 _logger = logging.getLogger(__name__)
@@ -174,7 +175,6 @@ class FeatureExtractor:
         weights = load_weights(config.model, config.weights)
         backbone = create_backbone(weights, image_size=config.image_size)
         self.backbone: Backbone = backbone.to(self.device, self.dtype)
-        self._regional = RegionalDescriptor(backbone.grid_hw, backbone.width, self.device)
         self._architecture, self._weights_sha256 = weights.timm_name.split(".")[0], weights.sha256
         self._read(config)
 
@@ -182,6 +182,9 @@ class FeatureExtractor:
         """Take from the network what a configuration says."""
         self.config = config
         self.block = self.backbone.block_number(config.local_block)
+        self._regional: RegionalDescriptor | None = None
+        if not self.needs_the_end:
+            self._regional = regional_descriptor(self.backbone.grid_hw, self.backbone.width, self.device)
         read = {name: getattr(config, name) for name in READING_FIELDS}
         read["local_block"] = self.block
         self.fingerprint = ModelFingerprint(
@@ -250,10 +253,10 @@ class FeatureExtractor:
         facets = self.backbone.facet(reading, self.config.facet).float()
         if self.config.centered:
             facets = facets - facets.mean(dim=1, keepdim=True)
-        if output.cls is not None and self.needs_the_end:
-            described = functional.normalize(output.cls.float(), dim=-1)
-        else:
+        if self._regional is not None:
             described = self._regional(reading.cls, facets)
+        else:
+            described = functional.normalize(cast(Tensor, output.cls).float(), dim=-1)
         attention: NDArray[np.float32] | None = None
         # A softmax is never 0, so nothing needs to be computed where all patches are kept.
         if self.config.min_attention > 0.0 or self.config.max_keypoints:

@@ -8,6 +8,8 @@ light and season; docs/defaults.md has the figures. A fixed Gaussian random proj
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,6 +58,12 @@ class RegionalDescriptor:
         regions = functional.normalize(functional.normalize(regions.flatten(1, 2), dim=-1).flatten(1), dim=-1)
         joined = torch.cat([_CLS_WEIGHT * functional.normalize(cls.float(), dim=-1), regions], dim=-1)
         return functional.normalize(joined @ self._projection, dim=-1)
+
+
+@functools.lru_cache(maxsize=4)
+def regional_descriptor(grid_hw: tuple[int, int], width: int, device: torch.device) -> RegionalDescriptor:
+    """The one of these arguments, made once: its projection takes a while to draw and some memory."""
+    return RegionalDescriptor(grid_hw, width, device)
 
 
 def _membership(count: int) -> Tensor:
