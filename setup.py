@@ -16,7 +16,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
-    package_data={"effovpr_ros": ["recognition/*.json", "evaluation/templates/*.html"]},
+    package_data={"effovpr_ros": ["recognition/*.json", "evaluation/templates/*.html", "features/tails/*"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.2",
@@ -37,6 +37,9 @@ setup(
         "jinja2>=3.0",
         "matplotlib>=3.6",
     ],
-    extras_require={"demo": ["vizdoom>=1.2.3"]},
+    extras_require={
+        "demo": ["vizdoom>=1.2.3", "gtsam>=4.2.2", "evo>=1.28"],
+        "train": ["tensorboardX>=2.6"],
+    },
     entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},
 )
