@@ -55,3 +55,7 @@ class NodeError(EffoVPRError):
 
 class EvaluationError(EffoVPRError):
     """An evaluation has no valid ground truth or inconsistent inputs."""
+
+
+class TrainingError(EffoVPRError):
+    """There is nothing to train on, or training cannot go on."""

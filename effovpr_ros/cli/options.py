@@ -15,7 +15,7 @@ from effovpr_ros.recognition.config import RecognizerConfig
 PRESETS = {
     "default": (ExtractorConfig(), RecognizerConfig()),
     "paper": (
-        ExtractorConfig(local_block=-2, centered=False, global_kind="cls", min_attention=0.05),
+        ExtractorConfig(tail="none", local_block=-2, centered=False, global_kind="cls", min_attention=0.05),
         RecognizerConfig(score="count", min_similarity=0.65),
     ),
 }
@@ -29,6 +29,8 @@ _MODEL_FIELDS = {
     "block": "local_block",
     "facet": "facet",
     "global": "global_kind",
+    "dim": "global_dim",
+    "tail": "tail",
     "t1": "min_attention",
     "max-keypoints": "max_keypoints",
 }
@@ -50,7 +52,11 @@ def command(commands: Subparsers, name: str, summary: str, example: str) -> argp
 
 def add_device_options(parser: argparse.ArgumentParser, *, precision_option: str = "--precision") -> None:
     """Where the model runs and where its weights lie; a command with another `--precision` names that of numbers."""
-    parser.add_argument("--weights", default=_EXTRACTOR.weights, help="weights file; empty for the model's own source")
+    parser.add_argument(
+        "--weights",
+        default=_EXTRACTOR.weights,
+        help="weights file, tail that `effovpr train` made, or BASE,TAIL; empty for the model's own source",
+    )
     parser.add_argument("--device", default=_EXTRACTOR.device, help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         precision_option, dest="number_precision", default=_EXTRACTOR.precision, help="auto, fp32, fp16 or bf16"
@@ -65,6 +71,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False
         "block": "block of the local descriptors; negative counts from the last",
         "facet": "query, key or value",
         "global": f"kind of the global descriptor: {' or '.join(GLOBAL_KINDS)}",
+        "dim": "length of the global descriptor, one of a trained tail's; 0: its default",
+        "tail": "trained tail where --weights names none: auto, none or the name of a shipped one",
         "t1": "least attention of a keypoint to [CLS]; 0: all patches",
         "max-keypoints": "most keypoints an image; 0: all",
     }

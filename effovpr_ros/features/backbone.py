@@ -108,18 +108,28 @@ class Backbone(nn.Module):
             to_the_end: run all blocks, for the final [CLS].
         """
         vit = self.vit
-        tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))
+        tokens = self.embed(pixels)
         readings: dict[int, BlockReading] = {}
         for number, block in enumerate(vit.blocks):
             if number in blocks:
-                query, key, value = self.read_qkv(block, tokens)
-                readings[number] = BlockReading(vit.norm(tokens[:, 0]), query, key, value)
+                reading = readings[number] = self.read_block(number, tokens)
                 if not to_the_end and len(readings) == len(blocks):
                     return BackboneOutput(readings, None)
-                tokens = self._run(block, tokens, query, key, value)
+                tokens = self._run(block, tokens, reading.query, reading.key, reading.value)
             else:
                 tokens = block(tokens)
         return BackboneOutput(readings, vit.norm(tokens[:, 0]))
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Tokens that enter the first block: (B, 3, S, S) normalised pixels to (B, T, C)."""
+        vit = self.vit
+        tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(pixels))))
+        return tokens
+
+    def read_block(self, number: int, tokens: Tensor) -> BlockReading:
+        """What a block holds of the tokens (B, T, C) that enter it."""
+        query, key, value = self.read_qkv(self.vit.blocks[number], tokens)
+        return BlockReading(self.vit.norm(tokens[:, 0]), query, key, value)
 
     def read_qkv(self, block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of all tokens of one block, each (B, heads, T, head width)."""
@@ -139,6 +149,11 @@ class Backbone(nn.Module):
             raise ConfigError(f"facet {facet!r} is unknown; use one of {', '.join(FACETS)}")
         chosen: Tensor = getattr(reading, facet)[:, :, int(self.vit.num_prefix_tokens) :]
         return chosen.transpose(1, 2).flatten(2)
+
+    def read_facet(self, reading: BlockReading, facet: str, *, centered: bool) -> Tensor:
+        """(B, P, C) float32 a facet as `facet` gives it, less the image's mean where it is centred."""
+        facets = self.facet(reading, facet).float()
+        return facets - facets.mean(dim=1, keepdim=True) if centered else facets
 
     def attention_to_cls(self, reading: BlockReading) -> Tensor:
         """(B, P) float32, see `cls_attention`."""

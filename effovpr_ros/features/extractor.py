@@ -7,24 +7,24 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
+from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
-from effovpr_ros.features.regional import REGIONAL_DIM, RegionalDescriptor, regional_descriptor
+from effovpr_ros.features.tails import AUTO, tail_of_map
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 
 _logger = logging.getLogger(__name__)
 
 GLOBAL_KINDS = ("regional", "cls")
+_TAIL_FIELD = "tail_sha256"
 READING_FIELDS = ("local_block", "facet", "centered", "global_kind", "min_attention", "max_keypoints")
 """Fields of `ExtractorConfig` that say what is read of a network, as they stand in a fingerprint too."""
 
@@ -39,13 +39,17 @@ class ExtractorConfig:
 
     Attributes:
         model: offline, small, base, large, giant or a timm ViT name.
-        weights: local weights file; empty for the model's own source.
+        weights: local weights file, a tail that `effovpr train` made, or both joined by a comma; empty for the
+            model's own source.
+        tail: where `weights` names none: auto (the one shipped for the model, if any and `weights` is empty), none,
+            or the name of a shipped one.
         image_size: side of the square input in pixels, a multiple of the patch size.
         local_block: block whose facet re-ranking reads; negative counts from the last.
         facet: query, key or value.
         centered: subtract the image's mean facet, which carries its light and season, from every patch.
         global_kind: regional, [CLS] and facet averages of the local block, beyond which the network need not run
-            (see `features.regional`); or cls, [CLS] of the last block (the paper).
+            (see `features.regional`); or cls, [CLS] of the last block (the paper). A tail has a kind of its own.
+        global_dim: length of the global descriptor, one of the tail's; 0 for its default, or without a tail.
         min_attention: T1, patches at or below this attention to [CLS] are no keypoints; 0 keeps all.
         max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
         device: auto (CUDA where there is one, else CPU) or a torch device.
@@ -54,11 +58,13 @@ class ExtractorConfig:
 
     model: str = OFFLINE_MODEL
     weights: str = ""
+    tail: str = AUTO
     image_size: int = 322
     local_block: int = -4
     facet: str = "value"
     centered: bool = True
     global_kind: str = "regional"
+    global_dim: int = 0
     min_attention: float = 0.0
     max_keypoints: int = 0
     device: str = "auto"
@@ -70,6 +76,8 @@ class ExtractorConfig:
             raise ConfigError(f"min_attention (T1) {self.min_attention} is outside [0, 1)")
         if self.max_keypoints < 0:
             raise ConfigError(f"max_keypoints {self.max_keypoints} is negative; 0 means no cap")
+        if self.global_dim < 0:
+            raise ConfigError(f"global_dim {self.global_dim} is negative; 0 is the tail's default")
         if self.global_kind not in GLOBAL_KINDS:
             raise ConfigError(f"global_kind {self.global_kind!r} is unknown; use {', '.join(GLOBAL_KINDS)}")
         if self.facet not in FACETS:
@@ -137,10 +145,14 @@ class ModelFingerprint:
     min_attention: float
     max_keypoints: int
     local_codes: str
+    tail_sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for YAML."""
-        return asdict(self)
+        """Plain values for YAML; without a tail as before there were any."""
+        values = asdict(self)
+        if not self.tail_sha256:
+            del values[_TAIL_FIELD]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelFingerprint:
@@ -149,10 +161,11 @@ class ModelFingerprint:
         Raises:
             MapFormatError: a field is missing.
         """
-        missing = [field.name for field in fields(cls) if field.name not in values]
+        known = {_TAIL_FIELD: "", **values}
+        missing = [field.name for field in fields(cls) if field.name not in known]
         if missing:
             raise MapFormatError(f"the model fingerprint lacks {', '.join(missing)}; rebuild the map")
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{field.name: known[field.name] for field in fields(cls)})
 
     def differences(self, other: ModelFingerprint) -> list[str]:
         """One line `field: mine != theirs` for each field that differs."""
@@ -172,29 +185,37 @@ class FeatureExtractor:
         """
         self.device = resolve_device(config.device)
         self.dtype = resolve_precision(config.precision, self.device)
-        weights = load_weights(config.model, config.weights)
+        weights = load_weights(config.model, config.weights, config.tail)
         backbone = create_backbone(weights, image_size=config.image_size)
         self.backbone: Backbone = backbone.to(self.device, self.dtype)
         self._architecture, self._weights_sha256 = weights.timm_name.split(".")[0], weights.sha256
+        self._tail = weights.tail
         self._read(config)
 
     def _read(self, config: ExtractorConfig) -> None:
         """Take from the network what a configuration says."""
         self.config = config
         self.block = self.backbone.block_number(config.local_block)
-        self._regional: RegionalDescriptor | None = None
-        if not self.needs_the_end:
-            self._regional = regional_descriptor(self.backbone.grid_hw, self.backbone.width, self.device)
+        self._descriptor: GlobalDescriptor | TailDescriptor = choose_descriptor(
+            self.backbone,
+            self._tail,
+            kind=config.global_kind,
+            dim=config.global_dim,
+            block=self.block,
+            facet=config.facet,
+            centered=config.centered,
+        )
         read = {name: getattr(config, name) for name in READING_FIELDS}
-        read["local_block"] = self.block
+        read |= {"local_block": self.block, "global_kind": self._descriptor.kind}
         self.fingerprint = ModelFingerprint(
             architecture=self._architecture,
             weights_sha256=self._weights_sha256,
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
-            global_dim=self.backbone.width if self.needs_the_end else REGIONAL_DIM,
+            global_dim=self._descriptor.dimension,
             local_dim=self.backbone.width,
             local_codes=LOCAL_CODES,
+            tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
 
@@ -202,13 +223,14 @@ class FeatureExtractor:
         """An extractor of other features that shares this one's network, so that nothing is loaded.
 
         Args:
-            config: may differ in what is read of the network: block, facet, centring, kind of global descriptor, T1
-                and the cap on keypoints.
+            config: may differ in what is read of the network: block, facet, centring, kind and length of the global
+                descriptor, T1 and the cap on keypoints.
 
         Raises:
             ConfigError: another network, input size, device or precision; or no such block.
         """
-        if replace(config, **{name: getattr(self.config, name) for name in READING_FIELDS}) != self.config:
+        read = {name: getattr(self.config, name) for name in (*READING_FIELDS, "global_dim")}
+        if replace(config, **read) != self.config:
             raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
         shared = copy.copy(self)
         shared._read(config)
@@ -228,12 +250,17 @@ class FeatureExtractor:
         """
         if not images:
             return []
-        return self.features(self.run(images, {self.block}, to_the_end=self.needs_the_end))
+        return self.features(self.run(images, self.blocks, to_the_end=self.needs_the_end))
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        """Numbers of the blocks that the features are read in."""
+        return frozenset({self.block, *self._descriptor.blocks})
 
     @property
     def needs_the_end(self) -> bool:
         """Whether the features need the last block's [CLS]."""
-        return self.config.global_kind == "cls"
+        return not self._descriptor.blocks
 
     @torch.inference_mode()
     def run(self, images: Sequence[RgbImage], blocks: Collection[int], *, to_the_end: bool) -> BackboneOutput:
@@ -250,13 +277,8 @@ class FeatureExtractor:
     def features(self, output: BackboneOutput) -> list[Features]:
         """What this extractor reads in a forward pass of its network, one `Features` an image."""
         reading = output.blocks[self.block]
-        facets = self.backbone.facet(reading, self.config.facet).float()
-        if self.config.centered:
-            facets = facets - facets.mean(dim=1, keepdim=True)
-        if self._regional is not None:
-            described = self._regional(reading.cls, facets)
-        else:
-            described = functional.normalize(cast(Tensor, output.cls).float(), dim=-1)
+        facets = self.backbone.read_facet(reading, self.config.facet, centered=self.config.centered)
+        described = self._descriptor(output)
         attention: NDArray[np.float32] | None = None
         # A softmax is never 0, so nothing needs to be computed where all patches are kept.
         if self.config.min_attention > 0.0 or self.config.max_keypoints:
@@ -309,11 +331,16 @@ def config_for_fingerprint(
         weights: where the weights lie if not at the model's own source.
         device: see `ExtractorConfig`.
         precision: see `ExtractorConfig`.
+
+    Raises:
+        WeightsError: the map was made with a tail that neither `weights` nor this package has.
     """
     by_architecture = {name.split(".")[0]: model for model, name in NAMED_MODELS.items()}
     return ExtractorConfig(
         model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),
         weights=weights,
+        tail=tail_of_map(fingerprint.tail_sha256, weights),
+        global_dim=fingerprint.global_dim if fingerprint.tail_sha256 else 0,
         image_size=fingerprint.image_size,
         device=device,
         precision=precision,

@@ -23,6 +23,37 @@ _CLS_WEIGHT = 0.7
 _SEED = 0
 
 
+class RegionalPooling:
+    """Joins [CLS] with averages of a facet over a 4 x 4 grid of overlapping regions."""
+
+    def __init__(self, grid_hw: tuple[int, int], device: torch.device) -> None:
+        """Prepare weights.
+
+        Args:
+            grid_hw: rows and columns of patches.
+            device: where the tokens lie.
+        """
+        rows, columns = (_membership(count) for count in grid_hw)
+        self._rows, self._columns = rows.to(device), columns.to(device)
+
+    def __call__(self, cls: Tensor, facet: Tensor) -> Tensor:
+        """Describe B images.
+
+        Args:
+            cls: (B, C) [CLS], not normalised.
+            facet: (B, P, C) of all patches in raster order, not normalised.
+
+        Returns:
+            (B, 17 C) float32, of one length for all images.
+        """
+        batch, _, width = facet.shape
+        patches = functional.normalize(facet.float(), dim=-1)
+        patches = patches.view(batch, len(self._rows), len(self._columns), width)
+        regions = torch.einsum("brsc,ri,sj->bijc", patches, self._rows, self._columns)
+        regions = functional.normalize(functional.normalize(regions.flatten(1, 2), dim=-1).flatten(1), dim=-1)
+        return torch.cat([_CLS_WEIGHT * functional.normalize(cls.float(), dim=-1), regions], dim=-1)
+
+
 class RegionalDescriptor:
     """Makes descriptors of one network's [CLS] and facets."""
 
@@ -34,12 +65,10 @@ class RegionalDescriptor:
             width: C, the length of a token.
             device: where the tokens lie.
         """
-        rows, columns = (_membership(count) for count in grid_hw)
-        self._rows, self._columns = rows.to(device), columns.to(device)
-        length = width * (1 + _REGIONS_A_SIDE**2)
+        self._pool = RegionalPooling(grid_hw, device)
         # RandomState, since NumPy promises its numbers never change; a map depends on them.
-        projection = np.random.RandomState(_SEED).standard_normal((length, REGIONAL_DIM)).astype(np.float32)
-        self._projection = torch.from_numpy(projection).to(device)
+        projection = np.random.RandomState(_SEED).standard_normal((pooled_length(width), REGIONAL_DIM))
+        self._projection = torch.from_numpy(projection.astype(np.float32)).to(device)
 
     def __call__(self, cls: Tensor, facet: Tensor) -> Tensor:
         """Describe B images.
@@ -51,19 +80,18 @@ class RegionalDescriptor:
         Returns:
             (B, 512) float32, L2-normalised.
         """
-        batch, _, width = facet.shape
-        patches = functional.normalize(facet.float(), dim=-1)
-        patches = patches.view(batch, len(self._rows), len(self._columns), width)
-        regions = torch.einsum("brsc,ri,sj->bijc", patches, self._rows, self._columns)
-        regions = functional.normalize(functional.normalize(regions.flatten(1, 2), dim=-1).flatten(1), dim=-1)
-        joined = torch.cat([_CLS_WEIGHT * functional.normalize(cls.float(), dim=-1), regions], dim=-1)
-        return functional.normalize(joined @ self._projection, dim=-1)
+        return functional.normalize(self._pool(cls, facet) @ self._projection, dim=-1)
 
 
 @functools.lru_cache(maxsize=4)
 def regional_descriptor(grid_hw: tuple[int, int], width: int, device: torch.device) -> RegionalDescriptor:
     """The one of these arguments, made once: its projection takes a while to draw and some memory."""
     return RegionalDescriptor(grid_hw, width, device)
+
+
+def pooled_length(width: int) -> int:
+    """Length of what `RegionalPooling` gives, for tokens of a width."""
+    return width * (1 + _REGIONS_A_SIDE**2)
 
 
 def _membership(count: int) -> Tensor:

@@ -6,6 +6,7 @@ everything differently and splits the query, key and value matrices.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 
@@ -104,3 +105,13 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> StateDict:
                 raise WeightsError(f"block {index} lacks one of query, key and value {kind}; the file is incomplete")
             result[f"blocks.{index}.attn.qkv.{kind}"] = torch.cat(present)
     return result
+
+
+def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over sorted names, shapes and float32 values."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        values = state_dict[name].detach().to(torch.float32).contiguous().numpy()
+        digest.update(f"{name}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

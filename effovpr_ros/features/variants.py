@@ -37,7 +37,7 @@ def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[Rg
         ImageError: an image of another type or shape.
     """
     started = time.perf_counter()
-    blocks = {extractor.block for extractor in extractors}
+    blocks = frozenset().union(*(extractor.blocks for extractor in extractors))
     to_the_end = any(extractor.needs_the_end for extractor in extractors)
     output = extractors[0].run(images, blocks, to_the_end=to_the_end)
     shared_ms = (time.perf_counter() - started) * 1e3

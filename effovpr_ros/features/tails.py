@@ -1,0 +1,283 @@
+"""Tails: what fine-tuning changed of a network (paper section 3.3), in a small file that names the base it belongs to.
+
+A safetensors file holds the trained tensors under timm's names and one linear layer a head as `heads.D.weight` and
+`heads.D.bias`; its metadata hold `TailInfo` as JSON under `effovpr_tail`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from effovpr_ros.errors import ConfigError, WeightsError
+from effovpr_ros.features.state_dicts import StateDict, fingerprint
+
+SHIPPED_FOLDER = Path(__file__).parent / "tails"
+"""Where tails lie that come with this package."""
+DEFAULT_TAILS: dict[str, str] = {}
+"""Model to the name of the shipped tail that it uses unless told otherwise."""
+AUTO, NONE = "auto", "none"
+
+_METADATA_KEY = "effovpr_tail"
+_FORMAT_VERSION = 1
+_HEAD = "heads."
+
+
+@dataclass(frozen=True)
+class TailInfo:
+    """What a tail is and how it came about.
+
+    Attributes:
+        architecture: timm name of the base.
+        base_sha256: fingerprint of the base weights.
+        train_blocks: so many of the last blocks that are run were trained; 0: the heads only.
+        pooling: cls, [CLS] of the last block; or regional, see `features.regional`.
+        block: whose [CLS] and facet `regional` pools, from 0.
+        facet: that `regional` pools.
+        centered: whether the image's mean facet is subtracted first.
+        dims: lengths of the descriptors that it can give; the first is the default.
+        image_size: side of the input in training, in pixels.
+        command: that trained it.
+        seed: of that run.
+        seconds: that it took.
+        created: ISO 8601, UTC.
+        epoch: whose weights were kept.
+        figures: validation R@1 and R@5 in percent by head, before and after.
+    """
+
+    architecture: str
+    base_sha256: str
+    train_blocks: int
+    pooling: str
+    block: int
+    facet: str
+    centered: bool
+    dims: tuple[int, ...]
+    image_size: int
+    command: str = ""
+    seed: int = 0
+    seconds: float = 0.0
+    created: str = ""
+    epoch: int = 0
+    figures: Mapping[str, float] | None = None
+
+
+_MEANING = ("architecture", "base_sha256", "train_blocks", "pooling", "block", "facet", "centered", "dims")
+"""Fields that descriptors depend on."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A trained tail.
+
+    Attributes:
+        info: what it is.
+        weights: float32 tensors under timm's names that replace the base's.
+        heads: float32 (D, L) and (D,) of the linear layer of each head by D; a head without is the pooled vector.
+        source: file name, for people.
+    """
+
+    info: TailInfo
+    weights: Mapping[str, Tensor]
+    heads: Mapping[int, tuple[Tensor, Tensor]]
+    source: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of everything that descriptors depend on."""
+        heads = {f"{_HEAD}{dim}": torch.cat([weight, bias[:, None]], 1) for dim, (weight, bias) in self.heads.items()}
+        meaning = json.dumps([getattr(self.info, name) for name in _MEANING])
+        return fingerprint({**self.weights, **heads, meaning: torch.zeros(1)})
+
+    def dimension(self, wanted: int) -> int:
+        """The head of a length, or the default one for 0.
+
+        Raises:
+            ConfigError: the tail has none of that length.
+        """
+        if wanted and wanted not in self.info.dims:
+            raise ConfigError(f"global_dim {wanted}: {self.source} gives {', '.join(map(str, self.info.dims))}")
+        return wanted or self.info.dims[0]
+
+    def describe(self, pooled: Tensor, dim: int) -> Tensor:
+        """Global descriptors of a head.
+
+        Args:
+            pooled: (B, L) of the tail's pooling, any length.
+            dim: D of the head.
+
+        Returns:
+            (B, D) float32, L2-normalised.
+        """
+        pooled = functional.normalize(pooled.float(), dim=-1)
+        if dim not in self.heads:
+            return pooled
+        weight, bias = (part.to(pooled.device) for part in self.heads[dim])
+        return functional.normalize(functional.linear(pooled, weight, bias), dim=-1)
+
+
+def write_tail(path: Path, tail: Tail, *, precision: torch.dtype = torch.float16) -> None:
+    """Write atomically.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu() for name, tensor in tail.weights.items()}
+    for dim, (weight, bias) in tail.heads.items():
+        tensors |= {f"{_HEAD}{dim}.weight": weight.detach().cpu(), f"{_HEAD}{dim}.bias": bias.detach().cpu()}
+    stored = {name: tensor.to(precision).contiguous() for name, tensor in tensors.items()}
+    metadata = {_METADATA_KEY: json.dumps({"format_version": _FORMAT_VERSION, **asdict(tail.info)})}
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(save(stored, metadata))
+        partial.replace(path)
+    except OSError as error:
+        raise WeightsError(f"tail {path} cannot be written: {error.strerror}") from error
+
+
+def is_tail(path: str | Path) -> bool:
+    """Whether a file is a tail; False for anything else, and for files that are not there."""
+    return _metadata(Path(path).expanduser()) is not None
+
+
+def read_tail(path: str | Path) -> Tail:
+    """Read a tail.
+
+    Raises:
+        WeightsError: no tail, damaged, or of another version.
+    """
+    from safetensors.torch import load_file
+
+    file = Path(path).expanduser()
+    values = _metadata(file)
+    if values is None:
+        raise WeightsError(f"{file} is no tail; `effovpr train` writes one as OUT/tail.safetensors")
+    if values.get("format_version") != _FORMAT_VERSION:
+        raise WeightsError(
+            f"tail {file} has format version {values.get('format_version')}, this package reads {_FORMAT_VERSION}; "
+            "train it again or update the package"
+        )
+    try:
+        known = {entry.name: values[entry.name] for entry in fields(TailInfo)}
+        info = TailInfo(**{**known, "dims": tuple(known["dims"])})
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+        heads = {
+            dim: (tensors.pop(f"{_HEAD}{dim}.weight"), tensors.pop(f"{_HEAD}{dim}.bias"))
+            for dim in info.dims
+            if f"{_HEAD}{dim}.weight" in tensors
+        }
+    except Exception as error:  # safetensors raises a type of its own for damaged files
+        raise WeightsError(f"tail {file} is damaged ({error}); restore it from a copy") from error
+    return Tail(info, tensors, heads, file.name)
+
+
+def find_tail(model: str, weights: str, tail: str) -> tuple[str, Tail | None]:
+    """The base weights file and the tail that settings ask for.
+
+    Args:
+        model: as in `ExtractorConfig`.
+        weights: BASE, TAIL, or both joined by a comma, in any order.
+        tail: where `weights` names no tail: auto (the shipped one of the model, if there is one and `weights` is
+            empty), none, the name of a shipped one, or a file.
+
+    Returns:
+        The base's file, empty for the model's own source; and the tail, None for none.
+
+    Raises:
+        WeightsError: two bases, two tails, or a tail that is not there.
+    """
+    files = [part.strip() for part in weights.split(",") if part.strip()]
+    tails = [file for file in files if is_tail(file)]
+    bases = [file for file in files if file not in tails]
+    if len(tails) > 1 or len(bases) > 1:
+        raise WeightsError(
+            f"weights {weights!r} name {len(bases)} bases and {len(tails)} tails; give BASE, TAIL or both"
+        )
+    base = bases[0] if bases else ""
+    if tails:
+        return base, read_tail(tails[0])
+    if tail == AUTO:
+        tail = DEFAULT_TAILS.get(model, NONE) if not base else NONE
+    if tail == NONE:
+        return base, None
+    shipped = SHIPPED_FOLDER / f"{tail}.safetensors"
+    return base, read_tail(shipped if shipped.is_file() else tail)
+
+
+def tail_of_map(tail_sha256: str, weights: str) -> str:
+    """The setting `tail` that makes a map's descriptors.
+
+    Args:
+        tail_sha256: of the map's fingerprint; empty for a map that was made without a tail.
+        weights: setting `weights`, which may name the tail.
+
+    Raises:
+        WeightsError: neither `weights` nor this package has that tail.
+    """
+    if not tail_sha256:
+        return NONE
+    named = [part.strip() for part in weights.split(",") if part.strip() and is_tail(part.strip())]
+    if named:
+        # Whether it is the map's is told by the fingerprints, which name every difference.
+        return NONE
+    for path in sorted(SHIPPED_FOLDER.glob("*.safetensors")):
+        if read_tail(path).sha256 == tail_sha256:
+            return path.stem
+    raise WeightsError(
+        f"the map was made with a trained tail ({tail_sha256[:12]}...) that does not come with this package; "
+        "name its file with --weights TAIL (the node's parameter `weights`), or rebuild the map"
+    )
+
+
+def apply_tail(
+    tail: Tail, state_dict: Mapping[str, Tensor], architecture: str, base_sha256: str, source: str
+) -> StateDict:
+    """Base weights with the tail's in their place.
+
+    Args:
+        tail: to apply.
+        state_dict: of the base, under timm's names.
+        architecture: of the base.
+        base_sha256: of the base.
+        source: of the base, for people.
+
+    Raises:
+        WeightsError: the tail belongs to another base.
+    """
+    info = tail.info
+    if (architecture, base_sha256) != (info.architecture, info.base_sha256):
+        raise WeightsError(
+            f"tail {tail.source} was trained on {info.architecture} weights {info.base_sha256[:12]}..., "
+            f"not on {architecture} weights {base_sha256[:12]}... from {source}; choose its base with --model, "
+            "or with --weights BASE,TAIL"
+        )
+    unknown = [name for name in tail.weights if name not in state_dict]
+    if unknown:
+        raise WeightsError(f"tail {tail.source} changes {unknown[0]}, which {architecture} does not have")
+    return {**state_dict, **tail.weights}
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """The tail's metadata; None where the file is no tail. Only the header is read."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file() or not os.access(path, os.R_OK):
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(_METADATA_KEY)
+        values: dict[str, Any] | None = json.loads(stored) if stored else None
+    except Exception:  # damaged: whoever reads it as weights says so
+        return None
+    return values

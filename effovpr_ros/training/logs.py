@@ -1,0 +1,34 @@
+"""Curves for TensorBoard, where tensorboardX is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+
+class Curves:
+    """Scalars by step."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder for events; without tensorboardX nothing is written, which is said once."""
+        self._writer: Any = None
+        if importlib.util.find_spec("tensorboardX") is None:
+            _logger.warning("no TensorBoard curves are written; `pip install tensorboardX` provides them")
+            return
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Add a value."""
+        if self._writer is not None:
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
