@@ -28,6 +28,7 @@ from effovpr_ros.cli.evaluate_methods import (
     parse_methods,
 )
 from effovpr_ros.cli.evaluate_table import summary_table
+from effovpr_ros.cli.evaluate_variants import parse_variants, run_variants, split_variants
 from effovpr_ros.cli.options import Subparsers, add_device_options, add_model_options, print_json
 from effovpr_ros.evaluation.ablation import parse_factors, plan_settings
 from effovpr_ros.evaluation.ground_truth import Dataset
@@ -61,11 +62,15 @@ def add_parser(commands: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     base = base_config(options)
-    settings = parse_methods(options.methods, base)
+    own, others = split_variants(options.methods)
+    settings = parse_methods(own, base)
     factors = parse_factors(options.ablate) if options.ablate is not None else ()
     dataset: Dataset = options.dataset(options)
     _print_notes(dataset)
-    extractor = FeatureExtractor(extractor_for(options, dataset))
+    config = extractor_for(options, dataset)
+    if others and not factors:
+        return run_variants(options, dataset, config, settings, parse_variants(others, base, config), _finish)
+    extractor = FeatureExtractor(config)
     if factors:
         return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:

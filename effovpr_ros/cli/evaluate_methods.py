@@ -35,7 +35,9 @@ def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> 
         nargs="+",
         default=["effovpr", "global"],
         help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
-        "(classical SLAM), or NAME:key=value,... with settings of recognition, as seq:sequence_length=10",
+        "(classical SLAM), or NAME:key=value,... with settings of recognition, as seq:sequence_length=10; variants of "
+        "the network: zs (frozen, both stages), g and r (a trained tail, stage 1 and both), pca (frozen), as "
+        "g-128:weights=tail.safetensors,dim=128 and pca:dim=128",
     )
     if builds_map:
         wanted.add_argument(
@@ -139,11 +141,16 @@ def _parse_settings(text: str, settings: str) -> dict[str, Any]:
         key, _, value = setting.partition("=")
         if key not in known:
             raise ConfigError(f"method {text!r}: no setting {key!r}; use {', '.join(known)}")
-        values[key] = _convert(value, known[key].default, text)
+        values[key] = convert_setting(value, known[key].default, text)
     return values
 
 
-def _convert(value: str, default: object, text: str) -> object:
+def convert_setting(value: str, default: object, text: str) -> object:
+    """The value of a setting of a method, of the type of its default.
+
+    Raises:
+        ConfigError: it is not of that type.
+    """
     if isinstance(default, bool):
         if value.lower() not in ("true", "false"):
             raise ConfigError(f"method {text!r}: {value!r} is neither true nor false")

@@ -8,23 +8,21 @@ from typing import Any
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.evaluation.method import EffoVPRMethod, Query
+from effovpr_ros.evaluation.method import EffoVPRMethod
 from effovpr_ros.evaluation.runner import database_map, run_methods
 from effovpr_ros.evaluation.summary import summarise
+from effovpr_ros.evaluation.variants import database_variants, query_variants
 from effovpr_ros.features.backbone import FACETS, Backbone
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features
-from effovpr_ros.features.variants import extract_variants
+from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
-from effovpr_ros.sources.frame import Frame
 
 Value = int | float | str
 
 _LAST_BLOCKS = 6
 _SIDES = (224, 322, 448)
-_BATCH = 8
 # Features of one pass are held in memory; more settings than fit take another pass.
 _PASS_BYTES = 2**30
 
@@ -173,8 +171,8 @@ class Ablation:
         measured: dict[tuple[ExtractorConfig, RecognizerConfig], tuple[float, Mapping[str, Any]]] = {}
         for configs in self._passes:
             extractors = self._load(configs)
-            queries = self._extract_queries(extractors, progress)
-            database = None if self._shares_images else self._extract_database(extractors, progress)
+            queries = query_variants(self._dataset, extractors, progress)
+            database = None if self._shares_images else database_variants(self._dataset, extractors, progress)
             for number, (config, extractor) in enumerate(zip(configs, extractors, strict=True)):
                 known = None if database is None else database[number]
                 with database_map(self._dataset, queries[number], extractor, progress, known=known) as place_map:
@@ -199,30 +197,6 @@ class Ablation:
         same_size = configs[0].image_size == self._extractor.config.image_size
         network = self._extractor if same_size else FeatureExtractor(configs[0])
         return [network.reading(config) for config in configs]
-
-    def _extract_queries(
-        self, extractors: Sequence[FeatureExtractor], progress: Callable[[int], object]
-    ) -> list[list[Query]]:
-        """Queries of each setting, one image a forward pass, as a robot asks."""
-        queries: list[list[Query]] = [[] for _ in extractors]
-        for frame, among in zip(self._dataset.queries, self._dataset.limits, strict=True):
-            for found, variant in zip(queries, extract_variants(extractors, [frame.load()]), strict=True):
-                found.append(Query(frame, variant.features[0], variant.extract_ms, among))
-            progress(1)
-        return queries
-
-    def _extract_database(
-        self, extractors: Sequence[FeatureExtractor], progress: Callable[[int], object]
-    ) -> list[list[Features]]:
-        """Features of the database images of each setting."""
-        database: list[list[Features]] = [[] for _ in extractors]
-        frames: Sequence[Frame] = self._dataset.database
-        for start in range(0, len(frames), _BATCH):
-            images = [frame.load() for frame in frames[start : start + _BATCH]]
-            for found, variant in zip(database, extract_variants(extractors, images), strict=True):
-                found.extend(variant.features)
-            progress(len(images))
-        return database
 
 
 def _keypoints_per_place(place_map: PlaceMap) -> float:
