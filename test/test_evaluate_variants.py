@@ -37,18 +37,24 @@ def folders(tmp_path: Path) -> list[str]:
     return ["evaluate", "folders", *images, "--positives", str(tmp_path / "positives.csv"), *network, "--json"]
 
 
-def test_variants_answer_side_by_side(
-    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    tail = write(tmp_path, make_tail(tmp_path, "cls", 1), "cls", 1)
-    loaded: list[ExtractorConfig] = []
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ExtractorConfig]:
+    """Networks as they are loaded."""
+    found: list[ExtractorConfig] = []
     load = FeatureExtractor.__init__
 
     def counted(self: FeatureExtractor, config: ExtractorConfig) -> None:
-        loaded.append(config)
+        found.append(config)
         load(self, config)
 
     monkeypatch.setattr(FeatureExtractor, "__init__", counted)
+    return found
+
+
+def test_variants_answer_side_by_side(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], loaded: list[ExtractorConfig]
+):
+    tail = write(tmp_path, make_tail(tmp_path, "cls", 1), "cls", 1)
     methods = ["zs", f"g:weights={tail},dim=8", f"g-full:weights={tail},dim=24", f"r:weights={tail}", "pca:dim=4"]
     assert main([*folders, "--out", str(tmp_path / "report"), "--methods", *methods]) == 0
     found = json.loads(capsys.readouterr().out)["methods"]
@@ -63,11 +69,14 @@ def test_variants_answer_side_by_side(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_variants_stand_beside_other_methods(folders: list[str], capsys: pytest.CaptureFixture[str]):
+def test_variants_stand_beside_other_methods(
+    folders: list[str], capsys: pytest.CaptureFixture[str], loaded: list[ExtractorConfig]
+):
     assert main([*folders, "--methods", "global", "zs", "effovpr"]) == 0
     found = json.loads(capsys.readouterr().out)["methods"]
     assert list(found) == ["global", "zs", "effovpr"]
     assert found["zs"]["recall"] == found["effovpr"]["recall"]
+    assert len(loaded) == 1
 
 
 def test_too_few_places_for_pca(folders: list[str], capsys: pytest.CaptureFixture[str]):
@@ -76,7 +85,7 @@ def test_too_few_places_for_pca(folders: list[str], capsys: pytest.CaptureFixtur
 
 
 def parse(*texts: str) -> dict[str, variants.Variant]:
-    return parse_variants(texts, RecognizerConfig(), ExtractorConfig(weights="base.pth", tail="ours"))
+    return parse_variants(texts, RecognizerConfig(), ExtractorConfig(weights="base.pth"))
 
 
 def test_parsing():
@@ -84,7 +93,7 @@ def test_parsing():
         ["effovpr", "global"],
         ["zs", "g-128:dim=128"],
     )
-    found = parse("zs:top_k=5", "g:weights=t.safetensors,dim=128", "r-9:block=9", "pca-2:dim=64,score=count")
+    found = parse("zs:top_k=5", "g:weights=t.safetensors,dim=128", "r-9:block=9,tail=ours", "pca-2:dim=64,score=count")
     assert (found["zs"].extractor.tail, found["zs"].recognizer.rerank, found["zs"].recognizer.top_k) == (
         "none",
         True,

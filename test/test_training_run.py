@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,11 @@ from effovpr_ros.training.validation import recall
 ALONE = Processes(0, 1, torch.device("cpu"))
 MILD = AugmentationConfig(light=0.2, night=0.0, grey=0.0, blur=0.0, crop=0.1, warp=0.1, erase=0.0)
 PLACES, IMAGES = 8, 4
+ENVIRONMENT = {
+    **os.environ,
+    "GLOO_SOCKET_IFNAME": "lo",
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+}
 
 
 def view_of(place: int, number: int) -> RgbImage:
@@ -157,6 +163,32 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, step: i
     assert steps[0] == {1: 1, 3: 1, 4: 4, 6: 5}[step] and steps[-1] == 8
 
 
+LONG_RUN = """
+import sys
+from pathlib import Path
+import test_training_run as shared
+shared.run(shared.request(Path(sys.argv[1]), name="killed", save_every=3, epochs=30))
+"""
+
+
+def test_a_process_that_is_killed_goes_on(tmp_path: Path):
+    whole = run(request(tmp_path, name="whole", save_every=3, epochs=30))
+    program = tmp_path / "program.py"
+    program.write_text(LONG_RUN)
+    process = subprocess.Popen([sys.executable, program, tmp_path], env=ENVIRONMENT)
+    try:
+        until = time.monotonic() + 100
+        while not (tmp_path / "killed" / "state.pt").is_file() and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    steps: list[int] = []
+    resumed = run(request(tmp_path, name="killed", save_every=3, epochs=30), lambda done: steps.append(done.step))
+    assert 1 < steps[0] < steps[-1] == 120
+    assert_equal(whole, resumed)
+
+
 def test_a_finished_run_is_not_repeated(tmp_path: Path):
     first = run(request(tmp_path))
     steps: list[int] = []
@@ -271,14 +303,9 @@ with joined_processes("cpu") as processes:
 def test_two_processes_learn_what_one_does(tmp_path: Path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    environment = {
-        **os.environ,
-        "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, program, tmp_path, "2"], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [*torchrun, program, tmp_path, "2"], env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     alone = learned(run(request(tmp_path, name="of 1", stored="fp32", pooling="cls", epochs=1)))

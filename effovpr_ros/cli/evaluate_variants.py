@@ -18,7 +18,7 @@ from effovpr_ros.evaluation.method import Method
 from effovpr_ros.evaluation.runner import Run, run_methods
 from effovpr_ros.evaluation.variants import Variant, extract_all, num_steps, variant_map, variant_method
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.features.tails import is_tail
+from effovpr_ros.features.tails import find_tail, is_tail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 
@@ -46,6 +46,7 @@ def parse_variants(
     Raises:
         ConfigError: an unknown setting or value, a name that comes twice.
     """
+    extractor = _with_tail_named(extractor)
     variants: dict[str, Variant] = {}
     for text in texts:
         name, _, settings = text.partition(":")
@@ -100,6 +101,7 @@ def run_variants(
     """
     if dataset.map_path is not None:
         raise ConfigError("variants of the network need images to build maps of; use `effovpr evaluate folders`")
+    extractor = _with_tail_named(extractor)
     first = extractor if settings else next(iter(variants.values())).extractor
     configs = [first, *(variant.extractor for variant in variants.values())]
     with ExitStack() as stack, tqdm(unit="image", desc="networks", disable=None) as bar:
@@ -128,6 +130,12 @@ def run_variants(
         configs_used |= {name: variant.recognizer for name, variant in variants.items()}
         fingerprint = extracted[first].extractor.fingerprint
         return finish(options, Run(dataset, results, options.command_line, queries, methods, configs_used, fingerprint))
+
+
+def _with_tail_named(config: ExtractorConfig) -> ExtractorConfig:
+    """The same network; that `auto` means no tail is said, so that it is known for the frozen one."""
+    _, tail = find_tail(config.model, config.weights, config.tail)
+    return config if tail is not None else replace(config, tail="none")
 
 
 def _kind(text: str) -> str:

@@ -197,7 +197,7 @@ def find_tail(model: str, weights: str, tail: str) -> tuple[str, Tail | None]:
     Raises:
         WeightsError: two bases, two tails, or a tail that is not there.
     """
-    files = [part.strip() for part in weights.split(",") if part.strip()]
+    files = _files(weights)
     tails = [file for file in files if is_tail(file)]
     bases = [file for file in files if file not in tails]
     if len(tails) > 1 or len(bases) > 1:
@@ -227,8 +227,7 @@ def tail_of_map(tail_sha256: str, weights: str) -> str:
     """
     if not tail_sha256:
         return NONE
-    named = [part.strip() for part in weights.split(",") if part.strip() and is_tail(part.strip())]
-    if named:
+    if any(is_tail(file) for file in _files(weights)):
         # Whether it is the map's is told by the fingerprints, which name every difference.
         return NONE
     for path in sorted(SHIPPED_FOLDER.glob("*.safetensors")):
@@ -266,6 +265,13 @@ def apply_tail(
     if unknown:
         raise WeightsError(f"tail {tail.source} changes {unknown[0]}, which {architecture} does not have")
     return {**state_dict, **tail.weights}
+
+
+def _files(weights: str) -> list[str]:
+    """Files that a setting joins by commas, which may also stand in the name of one file."""
+    if Path(weights).expanduser().is_file():
+        return [weights]
+    return [part.strip() for part in weights.split(",") if part.strip()]
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ class NodeConfig:
     """Settings of the node itself; they are read when it is configured."""
 
     map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
-    weights: str = setting("", "Weights file of the map's model; empty: the model's own source.")
+    weights: str = setting("", "Weights file or trained tail of the map's model; empty: the model's own source.")
     device: str = setting("auto", "auto (CUDA, else CPU), cpu, cuda or cuda:N.")
     precision: str = setting("auto", "auto, fp32, fp16 or bf16.", choices=("auto", *PRECISIONS))
     num_threads: int = setting(0, "CPU threads of the network; 0: as torch decides.", min=0, max=1024)
