@@ -79,6 +79,14 @@ def test_variants_stand_beside_other_methods(
     assert len(loaded) == 1
 
 
+def test_components_can_be_fitted_to_other_images(folders: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*folders, "--methods", "pca:dim=4", f"pca-other:dim=4,images={folders[3]}"]) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert found["pca-other"]["recall"]["1"] == 1.0
+    assert main([*folders, "--methods", f"pca:dim=4,images={folders[3]}/gone"]) == 1
+    assert "gone does not exist" in capsys.readouterr().err
+
+
 def test_too_few_places_for_pca(folders: list[str], capsys: pytest.CaptureFixture[str]):
     assert main([*folders, "--methods", "pca:dim=128"]) == 1
     assert "there are 6 places" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from effovpr_ros.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Method
 from effovpr_ros.evaluation.runner import Run, run_methods
-from effovpr_ros.evaluation.variants import Variant, extract_all, num_steps, variant_map, variant_method
+from effovpr_ros.evaluation.variants import StoredAs, Variant, extract_all, num_steps, variant_map, variant_method
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.tails import find_tail, is_tail
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -58,7 +58,7 @@ def parse_variants(
         changes: dict[str, Any] = {
             _FIELDS[key]: convert_setting(value, getattr(extractor, _FIELDS[key]), text) for key, value in own.items()
         }
-        pca = 0
+        pca, pca_images = 0, given.pop("images", "") if kind == "pca" else ""
         bases = [part for part in extractor.weights.split(",") if part and not is_tail(part)]
         if kind in ("zs", "pca"):
             changes |= {"tail": "none", "weights": ",".join(bases)}
@@ -74,7 +74,7 @@ def parse_variants(
         made = parse_methods([f"{name}:{rest}"], base)[name] if rest else base
         if not isinstance(made, RecognizerConfig):
             raise ConfigError(f"method {text!r} has no settings of recognition")
-        variants[name] = Variant(config, made, pca)
+        variants[name] = Variant(config, made, pca, pca_images)
     return variants
 
 
@@ -108,18 +108,18 @@ def run_variants(
         bar.total = num_steps(dataset, variants, configs) + (len(dataset.database) if settings else 0)
         extracted = extract_all(dataset, configs, lambda done: bar.update(done))
         queries = extracted[first].queries
-        maps: dict[tuple[ExtractorConfig, int], PlaceMap] = {}
-        wanted = [(variant.extractor, variant.pca) for variant in variants.values()]
-        for config, pca in dict.fromkeys([(first, 0), *wanted] if settings else wanted):
-            opened = variant_map(dataset, extracted[config], pca, lambda done: bar.update(done))
-            maps[config, pca] = stack.enter_context(opened)
+        maps: dict[StoredAs, PlaceMap] = {}
+        wanted = [variant.stored for variant in variants.values()]
+        for stored in dict.fromkeys([StoredAs(first), *wanted] if settings else wanted):
+            opened = variant_map(dataset, extracted[stored.extractor], stored, lambda done: bar.update(done))
+            maps[stored] = stack.enter_context(opened)
         methods: dict[str, Method] = {}
         if settings:
-            base = maps[first, 0]
+            base = maps[StoredAs(first)]
             _calibrate(options, settings, extracted[first].extractor, base)
             methods |= make_methods(settings, extracted[first].extractor, base, options.top_k)
         for name, variant in variants.items():
-            place_map, own = maps[variant.extractor, variant.pca], extracted[variant.extractor]
+            place_map, own = maps[variant.stored], extracted[variant.extractor]
             _calibrate(options, {name: variant.recognizer}, own.extractor, place_map)
             methods[name] = variant_method(place_map, own, variant, queries)
         order = [text.partition(":")[0] for text in options.methods]

@@ -18,7 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="effovpr",
-        description="Visual place recognition with EffoVPR: build maps, query them, evaluate, run the demo.",
+        description="Visual place recognition with EffoVPR: build maps, query them, evaluate, train, run the demo.",
         epilog="exit codes: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, the log to stderr.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen automatically")

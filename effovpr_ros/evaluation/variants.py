@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,17 @@ from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.sources.images import open_image_folder
 
 _BATCH = 8
+
+
+class StoredAs(NamedTuple):
+    """What a map of a variant depends on; fields as in `Variant`."""
+
+    extractor: ExtractorConfig
+    pca: int = 0
+    pca_images: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,19 @@ class Variant:
     Attributes:
         extractor: of its features.
         recognizer: of its answers.
-        pca: principal components of the database that replace the global descriptor; 0: none.
+        pca: principal components that replace the global descriptor; 0: none.
+        pca_images: folder of images whose descriptors they are fitted to; the database's if empty.
     """
 
     extractor: ExtractorConfig
     recognizer: RecognizerConfig
     pca: int = 0
+    pca_images: str = ""
+
+    @property
+    def stored(self) -> StoredAs:
+        """What its map depends on; variants with the same share one."""
+        return StoredAs(self.extractor, self.pca, self.pca_images)
 
 
 @dataclass(frozen=True)
@@ -102,18 +119,31 @@ def extract_all(
 
 @contextmanager
 def variant_map(
-    dataset: Dataset, extracted: Extracted, pca: int, progress: Callable[[int], object]
+    dataset: Dataset, extracted: Extracted, stored: StoredAs, progress: Callable[[int], object]
 ) -> Iterator[PlaceMap]:
     """The map that a variant answers on, open.
 
     Raises:
-        ConfigError: fewer database images than principal components.
+        ConfigError: fewer images than principal components.
+        SourceError: there are no images to fit them to.
     """
     made = database_map(dataset, extracted.queries, extracted.extractor, progress, known=extracted.database)
     with made as place_map:
-        if pca:
-            place_map.fit_pca(pca)
+        if stored.pca:
+            examples = _descriptors(extracted.extractor, stored.pca_images) if stored.pca_images else None
+            place_map.fit_pca(stored.pca, examples)
         yield place_map
+
+
+def _descriptors(extractor: FeatureExtractor, folder: str) -> NDArray[np.float32]:
+    """(N, D) global descriptors of the images of a folder."""
+    frames = open_image_folder(folder, kind="plain").frames
+    found = [
+        features.global_descriptor
+        for start in range(0, len(frames), _BATCH)
+        for features in extractor.extract([frame.load() for frame in frames[start : start + _BATCH]])
+    ]
+    return np.stack(found)
 
 
 def variant_method(
@@ -154,7 +184,7 @@ def num_steps(dataset: Dataset, variants: Mapping[str, Variant], configs: Sequen
     networks = len({_network(config) for config in configs})
     shared = dataset.database is dataset.queries
     images = len(dataset.queries) + (0 if shared else len(dataset.database))
-    maps = len({(variant.extractor, variant.pca) for variant in variants.values()})
+    maps = len({variant.stored for variant in variants.values()})
     return networks * images + maps * len(dataset.database)
 
 

@@ -315,16 +315,16 @@ class PlaceMap:
         self._require_writable()
         self._store.set_property(key, value)
 
-    def fit_pca(self, dimension: int) -> None:
-        """Project the indexed descriptors to their principal components and save the projection in the map.
+    def fit_pca(self, dimension: int, examples: NDArray[np.float32] | None = None) -> None:
+        """Index and save principal components of the global descriptors, theirs or those of (N, D) `examples`.
 
         Raises:
-            ConfigError: fewer places than dimensions.
+            ConfigError: fewer places, or examples, than dimensions.
             MapError: opened read-only.
         """
         self._require_writable()
         descriptors = self.global_descriptors()
-        self._pca = fit_pca(descriptors, dimension)
+        self._pca = fit_pca(descriptors if examples is None else examples, dimension)
         self._store.set_property(_PCA_PROPERTY, self._pca.to_bytes())
         self._index = DescriptorIndex(dimension)
         self._index.add(self._project(descriptors))
