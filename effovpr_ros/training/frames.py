@@ -194,7 +194,7 @@ def _from_clip_table(spec: SourceSpec) -> TrainingSource:
     frames, refused = [], []
     for number, row in enumerate(rows, start=2):
         try:
-            frames.append(_clip_frame(row, root, str(spec.path)))
+            frames.append(_clip_frame(row, root, spec.area or str(spec.path)))
         except (EffoVPRError, ValueError) as error:
             refused.append(f"{spec.path.name}, line {number} ({row.get('image')}): {error}")
     return TrainingSource(tuple(frames), tuple(refused))
@@ -236,9 +236,9 @@ def _gsv_frame(row: Mapping[str, str], root: Path) -> TrainingFrame:
         f"{city}_{place:07d}_{int(row['year']):04d}_{int(row['month']):02d}_{int(row['northdeg']):03d}_"
         f"{row['lat']}_{row['lon']}_{row['panoid']}.jpg"
     )
-    path = next((found for found in (root / "Images" / city / name,) if found.is_file()), None)
-    if path is None:
-        raise SourceError(f"image {root / 'Images' / city / name} does not exist")
+    path = root / "Images" / city / name
+    if not path.is_file():
+        raise SourceError(f"image {path} does not exist")
     geo = GeoPoint(float(row["lat"]), float(row["lon"]))
     frame = Frame(f"{city}/{name}", city, 0, None, geo, partial(read_image, path))
     area = f"{root} {city}"
