@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from effovpr_ros.cli import calibrate, demo, doctor, evaluate, map_commands, query
+from effovpr_ros.cli import calibrate, demo, doctor, evaluate, map_commands, query, render
 from effovpr_ros.errors import EffoVPRError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_parser(commands)
     calibrate.add_parser(commands)
     demo.add_parser(commands)
+    render.add_parser(commands)
     doctor.add_parser(commands)
     return parser
 
