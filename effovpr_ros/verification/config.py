@@ -44,7 +44,7 @@ class VerificationConfig:
     )
     min_inlier_share: float = _number(0.25, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
     max_reprojection_px: float = _number(
-        2.0, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
+        1.5, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
     )
     max_points: int = _number(1000, 50, 20000, "Most ORB or SIFT features of an image, and most matched patches.")
     max_depth_m: float = _number(20.0, 0.1, 1000.0, "Metric: points with a greater depth are not used.")
