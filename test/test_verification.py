@@ -118,9 +118,8 @@ def test_the_covariance_of_pnp_covers_the_errors_and_is_not_far_wider():
         errors.append(error @ np.linalg.solve(pose.covariance, error))
         spreads.append(pose.covariance)
     # Six degrees of freedom: 6 without the floor, which only widens.
-    print(np.mean(errors), np.sqrt(np.mean(spreads, axis=0).diagonal()))
-    assert 1.5 < np.mean(errors) < 7.0
-    assert np.sqrt(np.mean(spreads, axis=0).diagonal()).max() < 0.12
+    assert 2.5 < np.mean(errors) < 7.0
+    assert np.sqrt(np.mean(spreads, axis=0).diagonal()).max() < 0.08
 
 
 def test_perfect_points_leave_the_floor():
