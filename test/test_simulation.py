@@ -207,3 +207,17 @@ def test_free_way_ahead_by_hand():
     assert floor.free_ahead_m(0.375, 0.375, 0.0) == 2.0
     assert floor.free_ahead_m(0.375, 0.375, math.pi / 2) == 0.25
     assert floor.free_ahead_m(0.375, 0.375, 0.0, limit_m=1.0) == 1.0
+
+
+def test_depth_of_a_wall_whose_distance_is_known():
+    pytest.importorskip("vizdoom")
+    from effovpr_ros.simulation.drive import LEVEL
+    from effovpr_ros.simulation.level import Level
+
+    with Level(LEVEL, depth=True) as level:
+        level.view(27.0, -24.0, 0.0)
+        depth = level.depth_m()
+    # The wall x = 30 m stands across the view: its depth is 3 m in every column.
+    assert depth.shape == (480, 640) and depth[240, 100:500] == pytest.approx(3.0, abs=0.25)
+    with Level(LEVEL) as level, pytest.raises(SimulationError, match="depth=True"):
+        level.depth_m()
