@@ -13,11 +13,11 @@ _EARTH_RADIUS_M = 6378137.0
 
 
 def distance_between_m(a: Place, b: Place) -> float | None:
-    """Metres between two places: by poses (3-D) if both have one, else geo-tags (horizontal), else None.
+    """Metres between two places: by poses of one frame (3-D), else geo-tags (horizontal), else None.
 
     Height is left out of geo-tags because many have none and GNSS heights are poor.
     """
-    if a.pose is not None and b.pose is not None:
+    if a.pose is not None and b.pose is not None and a.own_frame == b.own_frame:
         return math.dist(a.pose.position_xyz, b.pose.position_xyz)
     if a.geo is not None and b.geo is not None:
         return _horizontal_distance_m(a.geo, b.geo)
