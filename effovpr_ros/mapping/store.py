@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.errors import MapError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
 
@@ -153,6 +153,26 @@ class PlaceStore:
         if missing:
             raise MapError(f"{self._path} has no place {missing[0]}")
         return [found[place_id] for place_id in place_ids]
+
+    def features(self, place_ids: Sequence[int], dimension: int, width: int) -> list[Features]:
+        """All features of places, in the order asked for; `dimension` is D of the model, `width` is C.
+
+        Raises:
+            MapError: no such place, or damaged.
+        """
+        local = self.local_features(place_ids, width)
+        marks = ", ".join("?" * len(place_ids))
+        rows = self._query(
+            "SELECT id, grid_columns, grid_rows, descriptor FROM places "
+            f"JOIN global_descriptors ON place_id = id WHERE id IN ({marks})",
+            tuple(place_ids),
+        )
+        descriptors = decode_globals([row[3] for row in rows], dimension)
+        found = {row[0]: (descriptor, (row[1], row[2])) for row, descriptor in zip(rows, descriptors, strict=True)}
+        return [
+            Features(found[place_id][0], features, found[place_id][1])
+            for place_id, features in zip(place_ids, local, strict=True)
+        ]
 
     def thumbnail(self, place_id: int) -> bytes:
         """JPEG of a place.
