@@ -27,6 +27,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.retrieval import retrieve
 
 __all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
 
@@ -154,7 +155,7 @@ class PlaceRecognizer:
         """
         started = time.perf_counter()
         admits = within or self._within(hint)
-        candidates = self.place_map.search(features.global_descriptor, self.config.top_k, within=admits)
+        candidates = retrieve(self.place_map, features, self.config, admits)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
