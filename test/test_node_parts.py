@@ -304,3 +304,13 @@ def test_the_yaml_file_documents_every_parameter_with_its_default():
 
 def test_fingerprint_of_the_tests_is_complete():
     assert FINGERPRINT.global_dim == len(features([1, 0, 0, 0]).global_descriptor)
+
+
+def test_a_pose_outside_the_map_frame_is_not_published():
+    mine = Place(0, "a", 0, "0.jpg", Pose.from_yaw(1.0, 0.0, 0.0), None, (1, 1))
+    foreign = Place(1, "b", 0, "1.jpg", Pose.from_yaw(2.0, 0.0, 0.0), None, (1, 1), "b/odom")
+    assert conversions.candidate_message(Candidate(mine, 0.5)).has_pose
+    message = conversions.candidate_message(Candidate(foreign, 0.5))
+    assert not message.has_pose
+    assert message.session == "b"
+    assert [point.x for point in conversions.map_markers([mine, foreign], "map").markers[0].points] == [1.0]
