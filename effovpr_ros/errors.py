@@ -59,3 +59,7 @@ class EvaluationError(EffoVPRError):
 
 class TrainingError(EffoVPRError):
     """There is nothing to train on, or training cannot go on."""
+
+
+class CameraError(EffoVPRError):
+    """A camera's intrinsic calibration is missing or impossible, or a depth image does not fit it."""

@@ -98,6 +98,7 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):
         ["map", "info"],
         ["map", "check"],
         ["map", "export"],
+        ["map", "merge"],
         ["query"],
         ["calibrate"],
         ["demo"],
@@ -123,3 +124,29 @@ def test_the_demo_says_which_part_is_missing(tmp_path: Path, capsys: pytest.Capt
     assert f"run `effovpr demo record --out {tmp_path}`" in capsys.readouterr().err
     assert main(["demo", "report", "--out", str(tmp_path)]) == 1
     assert "run `effovpr demo replay" in capsys.readouterr().err
+
+
+def test_two_sessions_are_listed_and_maps_merge(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one, two, out = (tmp_path / name for name in ("one", "two", "out"))
+    assert build(photos, one, "--session", "first") == 0
+    assert build(photos, one, "--session", "second", "--session-frame", "second/odom") == 0
+    assert build(photos, two, "--session-frame", "odom") == 1
+    assert "--session-frame needs --session" in capsys.readouterr().err
+    assert build(photos, two, "--session", "first") == 0
+    capsys.readouterr()
+    assert main(["map", "info", str(one)]) == 0
+    printed = capsys.readouterr().out
+    assert "session first: 6 places of unknown time; 6 with pose in frame map, 6 with geo-tag" in printed
+    assert "session second: 6 places of unknown time; 6 with pose in frame second/odom, 6 with geo-tag" in printed
+
+    assert main(["map", "merge", str(out), str(one), str(two)]) == 1
+    assert "--rename-sessions" in capsys.readouterr().err
+    assert main(["map", "merge", str(out), str(one), str(two), "--rename-sessions"]) == 0
+    assert "18 places of 2 maps" in capsys.readouterr().out
+    assert main(["map", "info", str(out), "--json"]) == 0
+    sessions = json.loads(capsys.readouterr().out)["sessions"]
+    assert [(item["name"], item["frame_id"], item["num_places"]) for item in sessions] == [
+        ("first", "map", 6),
+        ("second", "second/odom", 6),
+        ("two/first", "map", 6),
+    ]

@@ -30,7 +30,9 @@ def table_rows(heading: str) -> dict[str, list[str]]:
 def test_the_parameter_table_has_every_parameter_with_its_default():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
     rows = table_rows("### Parameters")
-    declared = {f.name: f for config in (parameters.NodeConfig, RecognizerConfig) for f in fields(config)}
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    configs = (parameters.NodeConfig, RecognizerConfig, adapters.MatchAdapterConfig)
+    declared = {f.name: f for config in configs for f in fields(config)}
     assert list(rows) == list(declared)
     for name, entry in declared.items():
         default = str(entry.default).lower() if isinstance(entry.default, bool) else str(entry.default)
@@ -42,6 +44,16 @@ def test_the_topic_and_service_tables_have_what_the_node_creates():
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
     created = set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom)"', node))
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
+
+
+def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():
+    config = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    section = README.split("\n## Other stacks\n", 1)[1].split("\n## ", 1)[0]
+    files = (ROOT / "effovpr_ros" / "nodes" / "adapters").glob("*.py")
+    topics = {topic for file in files for topic in re.findall(r'TOPIC = "([a-z_/]+)"', file.read_text())}
+    assert len(topics) == 6
+    for name in (*config.MATCH_ADAPTERS, *config.LOOP_ADAPTERS, *topics):
+        assert f"`{name}`" in section, name
 
 
 def test_every_command_of_the_readme_parses():
@@ -62,7 +74,7 @@ def test_package_xml_has_what_the_nodes_import():
     named = {item.text for item in package if item.tag.endswith("depend")}
     imported = {
         match
-        for path in (ROOT / "effovpr_ros" / "nodes").glob("*.py")
+        for path in (ROOT / "effovpr_ros" / "nodes").rglob("*.py")
         for match in re.findall(r"^(?:from|import) ([a-z_]+)", path.read_text(), flags=re.MULTILINE)
         if match.endswith(("_msgs", "_interfaces")) or match in ("rclpy", "cv_bridge")
     }

@@ -26,6 +26,7 @@ from effovpr_ros.errors import ImageError, TrajectoryError  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
+from effovpr_ros.nodes.adapters.config import MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import NodeConfig  # noqa: E402
@@ -292,13 +293,24 @@ def test_statistics_by_hand():
 def test_the_yaml_file_documents_every_parameter_with_its_default():
     text = (ROOT / "config" / "localize.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
-    declared = {entry.name: entry.default for config in (NodeConfig, RecognizerConfig) for entry in fields(config)}
+    configs = (NodeConfig, RecognizerConfig, MatchAdapterConfig)
+    declared = {entry.name: entry.default for config in configs for entry in fields(config)}
     assert written == declared
     unwrapped = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
-    for config in (NodeConfig, RecognizerConfig):
+    for config in configs:
         for entry in fields(config):
             assert entry.metadata["description"].rstrip(".") in unwrapped, entry.name
 
 
 def test_fingerprint_of_the_tests_is_complete():
     assert FINGERPRINT.global_dim == len(features([1, 0, 0, 0]).global_descriptor)
+
+
+def test_a_pose_outside_the_map_frame_is_not_published():
+    mine = Place(0, "a", 0, "0.jpg", Pose.from_yaw(1.0, 0.0, 0.0), None, (1, 1))
+    foreign = Place(1, "b", 0, "1.jpg", Pose.from_yaw(2.0, 0.0, 0.0), None, (1, 1), "b/odom")
+    assert conversions.candidate_message(Candidate(mine, 0.5)).has_pose
+    message = conversions.candidate_message(Candidate(foreign, 0.5))
+    assert not message.has_pose
+    assert message.session == "b"
+    assert [point.x for point in conversions.map_markers([mine, foreign], "map").markers[0].points] == [1.0]

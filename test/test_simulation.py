@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.errors import ConfigError, SimulationError
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.drive import DriveConfig, plan_drive
 from effovpr_ros.simulation.level import FreeFloor
 from effovpr_ros.simulation.picture import draw_paths
+from effovpr_ros.simulation.places import PlacesConfig, RenderedView, render_places
 from effovpr_ros.simulation.recording import disturb, expose
 from effovpr_ros.simulation.score import judge, score
 
@@ -162,3 +164,60 @@ def test_the_level_is_where_it_says():
         away, _ = level.view(20.0, -9.5, 2.5)
         assert np.abs(image.astype(int) - away).mean() > 5.0
         assert level.walls_m().shape[1:] == (2, 2)
+
+
+def test_places_are_rendered_several_times_from_near_and_again_the_same(tmp_path: Path):
+    pytest.importorskip("vizdoom", reason="the simulator is not installed")
+    config = PlacesConfig(places_per_level=4, views=3, radius_m=0.8, heading_std_deg=5.0)
+    first = render_places(tmp_path / "a", ["MAP21", "E1M1"], config)
+    again = render_places(tmp_path / "b", ["E1M1"], config)
+    assert again == [row for row in first if row.level == "E1M1"]
+    assert len(again) == 3 * len({row.clip for row in again}) >= 6
+    with (tmp_path / "a" / "frames.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["image"] for row in table] == [row.image for row in first]
+    by_place: dict[str, list[RenderedView]] = {}
+    for row in again:
+        by_place.setdefault(row.clip, []).append(row)
+    for views in by_place.values():
+        # Around one centre, and within some standard deviations of one heading.
+        assert all(math.dist((a.x, a.y), (b.x, b.y)) <= 1.7 for a in views for b in views)
+        assert all(abs(math.remainder(a.yaw - b.yaw, math.tau)) < math.radians(40.0) for a in views for b in views)
+        pictures = [read_image(tmp_path / "a" / view.image) for view in views]
+        assert pictures[0].shape == (336, 448, 3)
+        assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_rendering_refuses_what_cannot_be(tmp_path: Path):
+    with pytest.raises(ConfigError, match="0 places of 5 views"):
+        PlacesConfig(places_per_level=0)
+    with pytest.raises(ConfigError, match="spacing 0"):
+        PlacesConfig(spacing_m=0.0)
+
+
+def test_free_way_ahead_by_hand():
+    """A corridor of eight cells of 0.25 m, closed at both ends."""
+    clearance = np.zeros((3, 10), np.float32)
+    clearance[1, 1:9] = 0.3
+    floor = FreeFloor((0.0, 0.0), clearance)
+    assert floor.clearance_at_m(0.375, 0.375) == pytest.approx(0.3)
+    assert floor.clearance_at_m(0.375, 0.1) == 0.0
+    assert floor.clearance_at_m(99.0, -99.0) == 0.0
+    # From the middle of cell 1 to the middle of cell 9, which is not free.
+    assert floor.free_ahead_m(0.375, 0.375, 0.0) == 2.0
+    assert floor.free_ahead_m(0.375, 0.375, math.pi / 2) == 0.25
+    assert floor.free_ahead_m(0.375, 0.375, 0.0, limit_m=1.0) == 1.0
+
+
+def test_depth_of_a_wall_whose_distance_is_known():
+    pytest.importorskip("vizdoom")
+    from effovpr_ros.simulation.drive import LEVEL
+    from effovpr_ros.simulation.level import Level
+
+    with Level(LEVEL, depth=True) as level:
+        level.view(27.0, -24.0, 0.0)
+        depth = level.depth_m()
+    # The wall x = 30 m stands across the view: its depth is 3 m in every column.
+    assert depth.shape == (480, 640) and depth[240, 100:500] == pytest.approx(3.0, abs=0.25)
+    with Level(LEVEL) as level, pytest.raises(SimulationError, match="depth=True"):
+        level.depth_m()

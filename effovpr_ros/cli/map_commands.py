@@ -1,4 +1,4 @@
-"""`effovpr map build|info|check|export`."""
+"""`effovpr map build|info|check|export|merge`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,8 +27,10 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.sources.bags import BagSource, is_bag
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import KINDS, open_image_folder
@@ -53,7 +56,7 @@ class _Source:
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser("map", help="build, inspect, check and export maps")
+    parser = commands.add_parser("map", help="build, inspect, check, export and merge maps")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     build = command(
         actions,
@@ -64,7 +67,12 @@ def add_parser(commands: Subparsers) -> None:
     build.add_argument("map", type=Path, help="map folder; made if missing, appended to otherwise")
     build.add_argument("source", type=Path, help="rosbag2 folder, .mcap file, or folder of images")
     build.add_argument("--name", default="", help="name of a new map; the folder's if empty")
-    build.add_argument("--session", default="", help="name of this drive; the source's if empty")
+    build.add_argument(
+        "--session", default="", help="name of this drive, under which it joins the map; the source's if empty"
+    )
+    build.add_argument(
+        "--session-frame", default="", help="frame of this drive's poses, with --session, where it is not the map's"
+    )
     build.add_argument("--frame-id", default="map", help="frame of the poses of a new map")
     build.add_argument(
         "--spacing-m", type=float, default=_BUILD.spacing_m, help="metres between places; 0: every frame"
@@ -104,13 +112,38 @@ def add_parser(commands: Subparsers) -> None:
     export.add_argument("folder", type=Path)
     export.set_defaults(run=_export)
 
+    merge = command(
+        actions,
+        "merge",
+        "join maps of one model in a new one",
+        "effovpr map merge site monday tuesday --rename-sessions",
+    )
+    merge.add_argument("out", type=Path, help="new map folder")
+    merge.add_argument(
+        "maps", type=Path, nargs="+", metavar="MAP", help="maps to join; frame and datum are the first's"
+    )
+    merge.add_argument("--name", default="", help="name of the new map; the folder's if empty")
+    merge.add_argument(
+        "--rename-sessions", action="store_true", help="put the map's name before a session's that is there already"
+    )
+    merge.add_argument(
+        "--keep-frames",
+        action="store_true",
+        help="poses of all maps but the first stay in frames of their own, never compared with others",
+    )
+    merge.set_defaults(run=_merge)
+
 
 def _build(options: argparse.Namespace) -> int:
+    if options.session_frame and not options.session:
+        raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
     source = _open_source(options)
     place_map, extractor = _open_or_create(options, source)
     with place_map:
         if place_map.datum is None and source.datum is not None and not len(place_map):
             place_map.set_datum(source.datum)
+        if options.session_frame:
+            place_map.set_session_frame(options.session, options.session_frame)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
             report = build_map(place_map, extractor, source.frames, config_build, lambda done: bar.update(done))
@@ -171,12 +204,13 @@ def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[Place
 def _info(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map) as place_map:
         places = place_map.places()
+        sessions = summarise(places, place_map.frame_id)
         datum = place_map.datum.origin if place_map.datum else None
         values = {
             "name": place_map.name,
             "path": str(place_map.path),
             "places": len(place_map),
-            "sessions": {name: sum(place.session == name for place in places) for name in place_map.sessions},
+            "sessions": [asdict(session) for session in sessions],
             "with_pose": sum(place.pose is not None for place in places),
             "with_geo_tag": sum(place.geo is not None for place in places),
             "frame_id": place_map.frame_id,
@@ -190,8 +224,29 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print_json(values)
         return 0
+    values["sessions"] = len(sessions)
     for key, value in values.items():
         print(f"{key + ':':14}{value}")
+    for session in sessions:
+        print(f"session {_in_words(session)}")
+    return 0
+
+
+def _in_words(session: SessionSummary) -> str:
+    stamps = (session.first_stamp_ns, session.last_stamp_ns)
+    times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in stamps]
+    span = f"{times[0]} to {times[1]}" if session.first_stamp_ns else "of unknown time"
+    return (
+        f"{session.name}: {session.num_places} places {span}; {session.with_pose} with pose in frame "
+        f"{session.frame_id}, {session.with_geo_tag} with geo-tag"
+    )
+
+
+def _merge(options: argparse.Namespace) -> int:
+    config = MergeConfig(options.name, options.rename_sessions, options.keep_frames)
+    with tqdm(unit="place", disable=None, desc=options.out.name) as bar:
+        count = merge_maps(options.out, options.maps, config, lambda done: bar.update(done))
+    print(f"map {options.out}: {count} places of {len(options.maps)} maps")
     return 0
 
 

@@ -71,8 +71,8 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
                 "num_matches": candidate.num_matches,
                 "num_consistent": candidate.num_consistent,
                 "score": candidate.score,
-                "position_xyz": candidate.place.pose.position_xyz if candidate.place.pose else None,
-                "quat_xyzw": candidate.place.pose.quat_xyzw if candidate.place.pose else None,
+                "position_xyz": candidate.place.map_pose.position_xyz if candidate.place.map_pose else None,
+                "quat_xyzw": candidate.place.map_pose.quat_xyzw if candidate.place.map_pose else None,
                 "latitude": candidate.place.geo.latitude_deg if candidate.place.geo else None,
                 "longitude": candidate.place.geo.longitude_deg if candidate.place.geo else None,
             }

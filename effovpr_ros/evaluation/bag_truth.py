@@ -167,8 +167,9 @@ def map_frames(place_map: PlaceMap) -> list[Frame]:
     without = sum(_pose(place, place_map.datum) is None for place in place_map.places())
     if without:
         raise EvaluationError(
-            f"map {place_map.path} has no pose for {without} of its {len(place_map)} places, so that nothing "
-            "can be said of what is near them; build it from a bag with a pose topic, a table, or geo-tagged images"
+            f"map {place_map.path} has no pose for {without} of its {len(place_map)} places in the frame "
+            f"{place_map.frame_id}, so that nothing can be said of what is near them; build it from a bag with "
+            "a pose topic, a table, or geo-tagged images"
         )
     load = partial(_thumbnail, place_map.path)
     return [
@@ -197,9 +198,9 @@ def stamp_name(stamp_ns: int) -> str:
 
 
 def _pose(place: Place, datum: Datum | None) -> Pose | None:
-    if place.pose is None and place.geo is not None and datum is not None:
+    if place.map_pose is None and place.geo is not None and datum is not None:
         return Pose(datum.to_enu(place.geo), (0.0, 0.0, 0.0, 1.0))
-    return place.pose
+    return place.map_pose
 
 
 def _thumbnail(map_path: Path, place_id: int) -> RgbImage:

@@ -20,7 +20,8 @@ def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
 
     `places.csv` has the columns that image folders are read by (image, stamp in seconds, pose, geo-tag) and
     names the files in `thumbnails/`, so an export can be opened as a source again. `places.geojson` holds the
-    geo-tagged places; `global_descriptors.npy` is (N, D) float32, one row a place, before PCA.
+    geo-tagged places; `global_descriptors.npy` is (N, D) float32, one row a place, before PCA. Poses in
+    another frame than the map's are left out.
 
     Returns:
         What was written.
@@ -38,7 +39,8 @@ def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
             for place in place_map.places():
                 image = f"thumbnails/{place.place_id:06d}.jpg"
                 (folder / image).write_bytes(place_map.thumbnail(place.place_id))
-                pose = (*place.pose.position_xyz, *place.pose.quat_xyzw) if place.pose else ("",) * 7
+                where = place.map_pose
+                pose = (*where.position_xyz, *where.quat_xyzw) if where else ("",) * 7
                 geo = (
                     (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else ("",) * 3
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.errors import DescriptorShapeError, MapFormatError
 from effovpr_ros.mapping.manifest import sha256
+
+_logger = logging.getLogger(__name__)
 
 # Exact search of 50,000 x 384 takes about as long as one re-ranked candidate; a graph pays off beyond.
 FLAT_LIMIT = 50_000
@@ -119,6 +122,20 @@ class DescriptorIndex:
             raise DescriptorShapeError(
                 f"global descriptors of shape {descriptors.shape} do not fit an index of {self.dimension} dimensions"
             )
+
+
+def read_or_build_index(
+    path: Path, checksum: str, *, dimension: int, count: int, descriptors: Callable[[], NDArray[np.float32]]
+) -> DescriptorIndex:
+    """The index that a map stores, see `read_index`; where it is missing or stale, one built of its descriptors."""
+    try:
+        return read_index(path, checksum, dimension=dimension, count=count)
+    except MapFormatError as error:
+        index = DescriptorIndex(dimension)
+        if count:
+            _logger.warning("%s %s; it is rebuilt from the descriptors of the places", path, error)
+            index.add(descriptors())
+        return index
 
 
 def read_index(path: Path, checksum: str, *, dimension: int, count: int) -> DescriptorIndex:

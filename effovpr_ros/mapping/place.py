@@ -86,9 +86,11 @@ class Place:
         session: drive or collection that it came from.
         stamp_ns: time of its image in nanoseconds; 0 if unknown.
         source: image file name, or topic of a bag.
-        pose: in the map frame, if known.
+        pose: in the map frame, or in that of its session where it has one of its own, if known.
         geo: geo-tag, if known.
         image_size_wh: pixels of the original image.
+        own_frame: frame of the pose where it is not the map's, as of a session with an odometry of its own; else
+            empty. Poses of different frames are never compared.
     """
 
     place_id: int
@@ -98,6 +100,12 @@ class Place:
     pose: Pose | None
     geo: GeoPoint | None
     image_size_wh: tuple[int, int]
+    own_frame: str = ""
+
+    @property
+    def map_pose(self) -> Pose | None:
+        """The pose, where it is in the map frame."""
+        return None if self.own_frame else self.pose
 
     @property
     def has_heading(self) -> bool:
@@ -117,6 +125,11 @@ class NewPlace:
     image_size_wh: tuple[int, int]
     thumbnail: bytes
     features: Features
+
+    def placed(self, place_id: int, own_frame: str) -> Place:
+        """The place that it becomes."""
+        where = (self.pose, self.geo, self.image_size_wh, own_frame)
+        return Place(place_id, self.session, self.stamp_ns, self.source, *where)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +10,16 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.errors import DescriptorShapeError, MapError, ModelMismatchError
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.mapping.index import DescriptorIndex, read_index
+from effovpr_ros.mapping.index import DescriptorIndex, read_or_build_index
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
+from effovpr_ros.mapping.sessions import declare_frame
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
-
-_logger = logging.getLogger(__name__)
 
 INDEX_NAME = "index.faiss"
 _PCA_PROPERTY = "pca"
@@ -38,10 +36,17 @@ class PlaceMap:
         self._store = store
         self._writable = writable
         self._places = store.places()
+        self._session_frames = store.session_frames()
         stored_pca = store.get_property(_PCA_PROPERTY)
         self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
-        self._index = self._load_index()
+        self._index = read_or_build_index(
+            path / INDEX_NAME,
+            manifest.index_sha256,
+            dimension=len(self._pca.components) if self._pca else manifest.fingerprint.global_dim,
+            count=len(self),
+            descriptors=lambda: self._project(self.global_descriptors()),
+        )
 
     @classmethod
     def create(
@@ -149,6 +154,18 @@ class PlaceMap:
         """Names of the sessions in order of appearance."""
         return list(dict.fromkeys(place.session for place in self._places))
 
+    def set_session_frame(self, session: str, frame_id: str) -> None:
+        """Say before a session's first place that its poses are in another frame than the map's.
+
+        Poses of different frames are never compared, and only those in the map frame are answered with.
+
+        Raises:
+            MapError: the session has places in another frame already, or the map is open read-only.
+        """
+        self._require_writable()
+        declare_frame(self._store, self._places, session, "" if frame_id == self.frame_id else frame_id)
+        self._session_frames = self._store.session_frames()
+
     def __len__(self) -> int:
         """Number of places."""
         return len(self._places)
@@ -189,19 +206,12 @@ class PlaceMap:
         self._require_writable()
         if not places:
             return []
-        wanted = self.fingerprint.global_dim
         for place in places:
-            if place.features.global_descriptor.shape != (wanted,):
-                raise DescriptorShapeError(
-                    f"{place.source} has a global descriptor of shape {place.features.global_descriptor.shape}, "
-                    f"the map's model gives ({wanted},)"
-                )
+            self._require_shape(place.features.global_descriptor, place.source)
         place_ids = self._store.add(places)
         self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
         for place_id, new in zip(place_ids, places, strict=True):
-            self._places.append(
-                Place(place_id, new.session, new.stamp_ns, new.source, new.pose, new.geo, new.image_size_wh)
-            )
+            self._places.append(new.placed(place_id, self._session_frames.get(new.session, "")))
         return place_ids
 
     def flush(self) -> None:
@@ -242,11 +252,7 @@ class PlaceMap:
         Raises:
             DescriptorShapeError: another D.
         """
-        if global_descriptor.shape != (self.fingerprint.global_dim,):
-            raise DescriptorShapeError(
-                f"the query's global descriptor has shape {global_descriptor.shape}, "
-                f"the map's model gives ({self.fingerprint.global_dim},)"
-            )
+        self._require_shape(global_descriptor, "the query")
         among = None if within is None else [place.place_id for place in self._places if within(place)]
         numbers, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
         return [
@@ -363,18 +369,12 @@ class PlaceMap:
         if not self._writable:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
 
+    def _require_shape(self, global_descriptor: NDArray[np.float32], whose: str) -> None:
+        wanted = (self.fingerprint.global_dim,)
+        if global_descriptor.shape != wanted:
+            raise DescriptorShapeError(
+                f"{whose} has a global descriptor of shape {global_descriptor.shape}, the map's model gives {wanted}"
+            )
+
     def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._pca.project(descriptors) if self._pca else descriptors
-
-    def _load_index(self) -> DescriptorIndex:
-        """Read the stored index where it fits, else build it again from the store."""
-        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        path, stored_sha256 = self.path / INDEX_NAME, self._manifest.index_sha256
-        try:
-            return read_index(path, stored_sha256, dimension=dimension, count=len(self))
-        except MapFormatError as error:
-            index = DescriptorIndex(dimension)
-            if len(self):
-                _logger.warning("%s %s; it is rebuilt from %s", path, error, STORE_NAME)
-                index.add(self._project(self.global_descriptors()))
-            return index

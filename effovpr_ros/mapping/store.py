@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.errors import MapError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
 
 STORE_NAME = "places.sqlite3"
 _BUSY_TIMEOUT_S = 10.0
+_FRAMES_PROPERTY = "session_frames"
 # Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
 _SCHEMA = """
 CREATE TABLE properties (key TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -112,7 +114,18 @@ class PlaceStore:
 
     def places(self) -> list[Place]:
         """All places by number."""
-        return [_place(row) for row in self._query(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id")]
+        frames = self.session_frames()
+        rows = self._query(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id")
+        return [_place(row, frames.get(row[1], "")) for row in rows]
+
+    def session_frames(self) -> Mapping[str, str]:
+        """Frames of the sessions whose poses are not in the map frame."""
+        stored = self.get_property(_FRAMES_PROPERTY)
+        return {str(session): str(frame) for session, frame in json.loads(stored).items()} if stored else {}
+
+    def set_session_frame(self, session: str, frame_id: str) -> None:
+        """Say that a session's poses are in a frame of their own; kept at once, as its places are."""
+        self.set_property(_FRAMES_PROPERTY, json.dumps({**self.session_frames(), session: frame_id}).encode())
 
     def global_descriptors(self, dimension: int) -> NDArray[np.float32]:
         """(N, D) float32 descriptors of the model, before PCA, L2-normalised."""
@@ -140,6 +153,26 @@ class PlaceStore:
         if missing:
             raise MapError(f"{self._path} has no place {missing[0]}")
         return [found[place_id] for place_id in place_ids]
+
+    def features(self, place_ids: Sequence[int], dimension: int, width: int) -> list[Features]:
+        """All features of places, in the order asked for; `dimension` is D of the model, `width` is C.
+
+        Raises:
+            MapError: no such place, or damaged.
+        """
+        local = self.local_features(place_ids, width)
+        marks = ", ".join("?" * len(place_ids))
+        rows = self._query(
+            "SELECT id, grid_columns, grid_rows, descriptor FROM places "
+            f"JOIN global_descriptors ON place_id = id WHERE id IN ({marks})",
+            tuple(place_ids),
+        )
+        descriptors = decode_globals([row[3] for row in rows], dimension)
+        found = {row[0]: (descriptor, (row[1], row[2])) for row, descriptor in zip(rows, descriptors, strict=True)}
+        return [
+            Features(found[place_id][0], features, found[place_id][1])
+            for place_id, features in zip(place_ids, local, strict=True)
+        ]
 
     def thumbnail(self, place_id: int) -> bytes:
         """JPEG of a place.
@@ -242,8 +275,8 @@ def _checksum(*parts: bytes) -> int:
     return value
 
 
-def _place(row: tuple[Any, ...]) -> Place:
+def _place(row: tuple[Any, ...], own_frame: str) -> Place:
     x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
     pose = None if x is None else Pose((x, y, z), (qx, qy, qz, qw))
     geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)
-    return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]))
+    return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]), own_frame)

@@ -59,11 +59,11 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
         num_matches=candidate.num_matches,
         num_consistent=candidate.num_consistent,
         score=candidate.score,
-        has_pose=place.pose is not None,
+        has_pose=place.map_pose is not None,
         has_geo=place.geo is not None,
     )
-    if place.pose is not None:
-        message.pose = pose_message(place.pose)
+    if place.map_pose is not None:
+        message.pose = pose_message(place.map_pose)
     if place.geo is not None:
         message.latitude = place.geo.latitude_deg
         message.longitude = place.geo.longitude_deg
@@ -173,13 +173,13 @@ def hint_from_message(message: PoseWithCovarianceStamped, min_radius_m: float) -
 
 
 def map_markers(places: Sequence[Place], frame_id: str) -> MarkerArray:
-    """All places with a pose as points."""
+    """All places with a pose in the map frame as points."""
     points = Marker(ns="places", id=0, type=Marker.POINTS, action=Marker.ADD)
     points.header.frame_id = frame_id
     points.pose.orientation.w = 1.0
     points.scale.x = points.scale.y = 0.15
     points.color = ColorRGBA(r=0.35, g=0.45, b=0.6, a=0.8)
-    points.points = [_point(place.pose) for place in places if place.pose is not None]
+    points.points = [_point(place.map_pose) for place in places if place.map_pose is not None]
     return MarkerArray(markers=[points])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -13,6 +13,8 @@ from rclpy.parameter import Parameter
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import PRECISIONS
 from effovpr_ros.recognition.config import RecognizerConfig
+
+Config = TypeVar("Config")
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
@@ -72,6 +74,15 @@ def read_recognizer_config(node: Node, changed: Sequence[Parameter] = ()) -> Rec
         ConfigError: impossible values.
     """
     return RecognizerConfig(**_values(node, RecognizerConfig, changed))
+
+
+def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) -> Config:
+    """A configuration from the parameters, with those that are about to change.
+
+    Raises:
+        ConfigError: impossible values.
+    """
+    return config(**_values(node, config, changed))
 
 
 def touches(changed: Iterable[Parameter], config: type) -> bool:

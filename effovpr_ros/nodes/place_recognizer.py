@@ -21,6 +21,8 @@ from effovpr_ros.errors import EffoVPRError
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
+from effovpr_ros.nodes.adapters.config import MatchAdapterConfig
+from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.image_decoding import decode_message, make_decoder
 from effovpr_ros.nodes.odometry import OdometryListener
@@ -66,7 +68,7 @@ class PlaceRecognizerNode(LifecycleNode):
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
         super().__init__("place_recognizer", **options)
-        parameters.declare(self, NodeConfig, RecognizerConfig)
+        parameters.declare(self, NodeConfig, RecognizerConfig, MatchAdapterConfig)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     # Lifecycle
@@ -76,6 +78,7 @@ class PlaceRecognizerNode(LifecycleNode):
         worker: LatestWorker[_Query] = LatestWorker(self._process, self._on_worker_error)
         try:
             self._config = parameters.read_node_config(self)
+            self._adapter_config = parameters.read(self, MatchAdapterConfig)
             self._engine = engine = RecognitionEngine(self._config, parameters.read_recognizer_config(self))
             if self._config.map_path:
                 self._announce(worker.call(lambda: engine.load_map(self._config.map_path)))
@@ -101,6 +104,7 @@ class PlaceRecognizerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start answering."""
         result = super().on_activate(state)
+        self._outputs.on_activate()
         self._is_active = True
         self._engine.restart_sequence()
         self._publish_map_markers()
@@ -133,7 +137,8 @@ class PlaceRecognizerNode(LifecycleNode):
         # ~/localize waits for the worker, so it must not hold up anything else.
         services = ReentrantCallbackGroup()
         compressed = self._config.image_transport == "compressed"
-        self._outputs = Outputs(self)
+        adapters = make_adapters(self, self._adapter_config.names, self._adapter_config)
+        self._outputs = Outputs(self, adapters, self._adapter_config.body_frame)
         self._odometry = OdometryListener(self, sensors)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
         image_qos = RELIABLE_SENSOR_QOS if self._config.image_reliability == "reliable" else SENSOR_QOS
@@ -192,6 +197,7 @@ class PlaceRecognizerNode(LifecycleNode):
         """Refuse impossible values; thresholds of recognition count from the next image on."""
         try:
             parameters.read_node_config(self, changed)
+            parameters.read(self, MatchAdapterConfig, changed)
             config = parameters.read_recognizer_config(self, changed)
         except EffoVPRError as error:
             return SetParametersResult(successful=False, reason=str(error))

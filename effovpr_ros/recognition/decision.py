@@ -114,7 +114,7 @@ def decide(
 def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -> NDArray[np.float64]:
     """Covariance of the best candidate's pose from how far its supporters spread about it.
 
-    Supporters are the candidates within `same_place_radius_m` that have poses, weighted by score (by
+    Supporters are the candidates within `same_place_radius_m` that have poses of its frame, weighted by score (by
     similarity if nothing was re-ranked). The spread of x, y, z and yaw is taken about the best candidate,
     since that is the pose published, and added to the floor of `min_position_std_m` and `min_yaw_std_rad`.
     Roll and pitch have the floor alone; where the best place's heading is unknown, all three angles have a standard
@@ -129,21 +129,24 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
         (6, 6) float64 in m^2 and rad^2, order x y z roll pitch yaw (REP-103,
         geometry_msgs/PoseWithCovariance).
     """
-    best = candidates[0].place.pose
+    first = candidates[0].place
+    best = first.pose
     if best is None:
-        raise ValueError(f"place {candidates[0].place.place_id} has no pose, so no covariance")
+        raise ValueError(f"place {first.place_id} has no pose, so no covariance")
     reranked = candidates[0].score > 0.0
     spread, total = np.zeros(6), 0.0
     for candidate in candidates:
         pose = candidate.place.pose
-        if pose is None or math.dist(pose.position_xyz, best.position_xyz) > config.same_place_radius_m:
+        if pose is None or candidate.place.own_frame != first.own_frame:
+            continue
+        if math.dist(pose.position_xyz, best.position_xyz) > config.same_place_radius_m:
             continue
         weight = max(candidate.score if reranked else candidate.similarity, 0.0)
         turn_rad = math.remainder(pose.yaw_rad - best.yaw_rad, math.tau)
         offset_xyz = np.subtract(pose.position_xyz, best.position_xyz)
         spread += weight * np.square([*offset_xyz, 0.0, 0.0, turn_rad])
         total += weight
-    angle_std = config.min_yaw_std_rad if candidates[0].place.has_heading else math.pi
+    angle_std = config.min_yaw_std_rad if first.has_heading else math.pi
     floor = np.square([config.min_position_std_m] * 3 + [angle_std] * 3)
     return np.asarray(np.diag(floor + (spread / total if total > 0.0 else 0.0)), dtype=np.float64)
 

@@ -38,12 +38,14 @@ class Spots:
     Attributes:
         ids: (K,) int64 numbers in the map.
         session: (K,) int64, equal for places of one session.
-        position: (K, 3) float64 metres in the map frame; NaN where unknown.
+        frame: (K,) int64, equal for positions in one frame.
+        position: (K, 3) float64 metres; NaN where unknown.
         yaw_rad: (K,) float64; NaN where unknown.
     """
 
     ids: NDArray[np.int64]
     session: NDArray[np.int64]
+    frame: NDArray[np.int64]
     position: Array
     yaw_rad: Array
 
@@ -53,20 +55,23 @@ class SpotTable:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._row: dict[int, tuple[int, float, float, float, float]] = {}
+        self._row: dict[int, tuple[int, int, float, float, float, float]] = {}
         self._sessions: dict[str, int] = {}
+        self._frames: dict[str, int] = {}
 
     def spots(self, places: Sequence[Place]) -> Spots:
         """Places as arrays, in their order."""
         rows = np.array([self._row.get(place.place_id) or self._add(place) for place in places])
         ids = np.array([place.place_id for place in places], np.int64)
-        return Spots(ids, rows[:, 0].astype(np.int64), rows[:, 1:4], rows[:, 4])
+        names = rows[:, :2].astype(np.int64)
+        return Spots(ids, names[:, 0], names[:, 1], rows[:, 2:5], rows[:, 5])
 
-    def _add(self, place: Place) -> tuple[int, float, float, float, float]:
+    def _add(self, place: Place) -> tuple[int, int, float, float, float, float]:
         session = self._sessions.setdefault(place.session, len(self._sessions))
+        frame = self._frames.setdefault(place.own_frame, len(self._frames))
         xyz = place.pose.position_xyz if place.pose is not None else (math.nan,) * 3
         yaw_rad = place.pose.yaw_rad if place.pose is not None and place.has_heading else math.nan
-        row = self._row[place.place_id] = (session, *xyz, yaw_rad)
+        row = self._row[place.place_id] = (session, frame, *xyz, yaw_rad)
         return row
 
 
@@ -93,10 +98,10 @@ def arrive(
 ) -> Array:
     """Where belief in the places of an earlier frame has gone by now.
 
-    Pairs of places whose positions are known follow the odometry where it is given: the residual of the displacement
-    (a vector where the earlier place's heading is known, else its length) has the standard deviation `tolerance_m`
-    and a tenth of the way, the turn one of 0.5 rad. All other pairs follow the order of their session; without
-    odometry, places of different sessions or far apart in order, yet within `reach_m` a frame, are linked too.
+    Pairs of places whose positions are known in one frame follow the odometry where it is given: the residual of the
+    displacement (a vector where the earlier place's heading is known, else its length) has the standard deviation
+    `tolerance_m` and a tenth of the way, the turn one of 0.5 rad. All other pairs follow the order of their session;
+    without odometry, places of different sessions or far apart in order, yet within `reach_m` a frame, are linked too.
 
     What has gone to places that are no candidates now is lost.
 
@@ -114,7 +119,8 @@ def arrive(
     """
     step = np.clip(now.ids[None, :] - before.ids[:, None], -_LONGEST_STEP - 1, _LONGEST_STEP + 1)
     step[before.session[:, None] != now.session[None, :]] = _LONGEST_STEP + 1
-    known = ~np.isnan(before.position[:, 0])[:, None] & ~np.isnan(now.position[:, 0])[None, :]
+    known = before.frame[:, None] == now.frame[None, :]
+    known &= ~np.isnan(before.position[:, 0])[:, None] & ~np.isnan(now.position[:, 0])[None, :]
     if not known.any():
         return _go_in_order(departing, step, lag)
     if moved is not None:

@@ -9,15 +9,15 @@ from effovpr_ros.mapping.place import Candidate, GeoPoint, Place
 from effovpr_ros.recognition.config import RecognizerConfig
 
 # WGS84 semi-major axis. For telling places metres apart, a sphere is as good as the ellipsoid (0.5 %).
-_EARTH_RADIUS_M = 6378137.0
+EARTH_RADIUS_M = 6378137.0
 
 
 def distance_between_m(a: Place, b: Place) -> float | None:
-    """Metres between two places: by poses (3-D) if both have one, else geo-tags (horizontal), else None.
+    """Metres between two places: by poses of one frame (3-D), else geo-tags (horizontal), else None.
 
     Height is left out of geo-tags because many have none and GNSS heights are poor.
     """
-    if a.pose is not None and b.pose is not None:
+    if a.pose is not None and b.pose is not None and a.own_frame == b.own_frame:
         return math.dist(a.pose.position_xyz, b.pose.position_xyz)
     if a.geo is not None and b.geo is not None:
         return _horizontal_distance_m(a.geo, b.geo)
@@ -48,6 +48,6 @@ def _horizontal_distance_m(a: GeoPoint, b: GeoPoint) -> float:
     """Local east-north approximation at the mean latitude, valid across the 180th meridian."""
     mean_latitude = math.radians((a.latitude_deg + b.latitude_deg) / 2.0)
     turn_deg = math.remainder(b.longitude_deg - a.longitude_deg, 360.0)
-    east_m = math.radians(turn_deg) * math.cos(mean_latitude) * _EARTH_RADIUS_M
-    north_m = math.radians(b.latitude_deg - a.latitude_deg) * _EARTH_RADIUS_M
+    east_m = math.radians(turn_deg) * math.cos(mean_latitude) * EARTH_RADIUS_M
+    north_m = math.radians(b.latitude_deg - a.latitude_deg) * EARTH_RADIUS_M
     return math.hypot(east_m, north_m)

@@ -27,6 +27,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.retrieval import retrieve
 
 __all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
 
@@ -71,7 +72,7 @@ class Recognition:
         confidence: in [0, 1]; see `Decision`.
         candidates: best first.
         pose: of the best candidate, in the map frame: a prior, not a measurement. None for NO_MATCH or if
-            unknown.
+            unknown or in a frame of its session's own.
         covariance: (6, 6) float64 of `pose`, order x y z roll pitch yaw in m^2 and rad^2; None without a
             pose.
         geo: geo-tag of the best candidate, or its pose in WGS84 if the map has a datum; None for NO_MATCH or if
@@ -154,7 +155,7 @@ class PlaceRecognizer:
         """
         started = time.perf_counter()
         admits = within or self._within(hint)
-        candidates = self.place_map.search(features.global_descriptor, self.config.top_k, within=admits)
+        candidates = retrieve(self.place_map, features, self.config, admits)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
@@ -185,7 +186,7 @@ class PlaceRecognizer:
             With latencies of 0.
         """
         found = None if decision.status is Status.NO_MATCH else candidates[0]
-        pose = found.place.pose if found else None
+        pose = found.place.map_pose if found else None
         return Recognition(
             status=decision.status,
             confidence=decision.confidence,
@@ -226,8 +227,9 @@ class PlaceRecognizer:
 
     def _geo(self, place: Place) -> GeoPoint | None:
         """The place's geo-tag; in a geo-referenced map it follows from the pose where there is none."""
-        if place.geo is None and place.pose is not None and self.place_map.datum is not None:
-            return self.place_map.datum.to_geo(place.pose.position_xyz)
+        pose = place.map_pose
+        if place.geo is None and pose is not None and self.place_map.datum is not None:
+            return self.place_map.datum.to_geo(pose.position_xyz)
         return place.geo
 
     def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:
@@ -237,8 +239,8 @@ class PlaceRecognizer:
         datum = self.place_map.datum
 
         def admits(place: Place) -> bool:
-            if place.pose is not None:
-                x, y, _ = place.pose.position_xyz
+            if place.map_pose is not None:
+                x, y, _ = place.map_pose.position_xyz
             elif place.geo is not None and datum is not None:
                 x, y, _ = datum.to_enu(place.geo)
             else:

@@ -21,23 +21,30 @@ UNITS_PER_M = 32.0
 
 IMAGE_SIZE_WH = (640, 480)
 HORIZONTAL_FOV_RAD = math.radians(90.0)
+FOCAL_XY_PX = (320.0, 384.0)
+"""Doom's pixels are 1.2 times as high as wide."""
 
 _CELL_M = 0.25
 _ROBOT_RADIUS_M = 0.7
 _MAX_STEP_UNITS = 24.0
 _MIN_HEADROOM_UNITS = 56.0
 _FROZEN_TICS = 20
+# The 8-bit depth buffer against walls whose distance is known: steps of 0.22 m, standard deviation 0.07 m.
+_DEPTH_STEPS_PER_M = 4.48
+_DEPTH_OFFSET_STEPS = 1.9
 
 
 class Level:
     """One level of the free game data that ViZDoom brings, without monsters."""
 
-    def __init__(self, name: str, *, seed: int = 1) -> None:
+    def __init__(self, name: str, *, seed: int = 1, depth: bool = False) -> None:
         """Load the level.
 
         Args:
-            name: MAP01 to MAP32 of freedoom2.
+            name: MAP01 to MAP32 of freedoom2, E1M1 to E4M9 of freedoom1. The engine cannot tell the sectors of some
+                large levels and ends with them; `simulation.places` lists those that it can.
             seed: of the game's own randomness.
+            depth: whether `depth_m` will be asked for.
 
         Raises:
             SimulationError: vizdoom is not installed or cannot start.
@@ -47,7 +54,8 @@ class Level:
         except ImportError as error:
             raise SimulationError("the demo needs the simulator: pip install vizdoom") from error
         game: Any = vizdoom.DoomGame()
-        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        data = "freedoom2.wad" if name.startswith("MAP") else "freedoom1.wad"
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / data))
         game.set_doom_map(name)
         game.set_screen_resolution(vizdoom.ScreenResolution.RES_640X480)
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
@@ -56,6 +64,7 @@ class Level:
         game.set_render_weapon(False)
         game.set_render_crosshair(False)
         game.set_sectors_info_enabled(True)
+        game.set_depth_buffer_enabled(depth)
         game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
         variables = vizdoom.GameVariable
         game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
@@ -107,6 +116,21 @@ class Level:
             )
         return np.array(state.screen_buffer, dtype=np.uint8), seen
 
+    def depth_m(self) -> NDArray[np.float32]:
+        """Depth along the optical axis of the last view.
+
+        Returns:
+            (480, 640) float32 metres in steps of 0.22 m; NaN beyond 57 m.
+
+        Raises:
+            SimulationError: the level was loaded without depth.
+        """
+        steps = self._game.get_state().depth_buffer
+        if steps is None:
+            raise SimulationError("the level has no depth; load it with depth=True")
+        metres = (steps.astype(np.float32) + _DEPTH_OFFSET_STEPS) / _DEPTH_STEPS_PER_M
+        return np.where(steps < 255, metres, np.nan).astype(np.float32)
+
     def free_floor(self) -> FreeFloor:
         """The floor that a robot reaches from the level's start without climbing or touching a wall."""
         return _free_floor(self._sectors, self.start_xy_m)
@@ -156,6 +180,20 @@ class FreeFloor:
             int((xy_m[1] - self.origin_xy_m[1]) / _CELL_M),
             int((xy_m[0] - self.origin_xy_m[0]) / _CELL_M),
         )
+
+    def clearance_at_m(self, x_m: float, y_m: float) -> float:
+        """Distance of a position to the next obstacle; 0 where a robot does not get to."""
+        row, column = self.cell((x_m, y_m))
+        rows, columns = self.clearance_m.shape
+        return float(self.clearance_m[row, column]) if 0 <= row < rows and 0 <= column < columns else 0.0
+
+    def free_ahead_m(self, x_m: float, y_m: float, yaw_rad: float, limit_m: float = 12.0) -> float:
+        """Way from a position, straight on, to where the reachable floor ends; at most `limit_m`."""
+        steps = np.arange(_CELL_M, limit_m + _CELL_M, _CELL_M)
+        for way_m in steps.tolist():
+            if self.clearance_at_m(x_m + way_m * math.cos(yaw_rad), y_m + way_m * math.sin(yaw_rad)) <= 0.0:
+                return float(way_m)
+        return limit_m
 
     def position_m(self, cell: tuple[int, int]) -> tuple[float, float]:
         """Centre of a cell."""

@@ -1,0 +1,54 @@
+"""`effovpr render`: places of simulated buildings, to train and validate on."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.options import Subparsers, command, print_json
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.simulation.places import LEVELS, TABLE_NAME, PlacesConfig, render_places
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        commands,
+        "render",
+        "render places of simulated buildings, each from several poses, as images to train on",
+        "effovpr render rendered --places-per-level 40, then effovpr train rendered/frames.csv --out tail",
+    )
+    parser.add_argument("out", type=Path, help="folder to make: JPEG images and frames.csv")
+    parser.add_argument("--levels", default="all", help=f"comma-separated names, or all: {', '.join(LEVELS)}")
+    for entry in fields(PlacesConfig):
+        option = f"--{entry.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(entry.default), default=entry.default, help=f"default {entry.default}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    levels = LEVELS if options.levels == "all" else tuple(options.levels.split(","))
+    unknown = [name for name in levels if name not in LEVELS]
+    if unknown:
+        raise ConfigError(f"level {unknown[0]!r} is unknown; use {', '.join(LEVELS)}")
+    config = PlacesConfig(**{entry.name: getattr(options, entry.name) for entry in fields(PlacesConfig)})
+    with tqdm(total=len(levels), unit="level", desc=options.out.name, disable=None) as bar:
+        rows = render_places(options.out, levels, config, lambda done: bar.update(done))
+    figures = {
+        "table": str(options.out / TABLE_NAME),
+        "images": len(rows),
+        "places": len({row.clip for row in rows}),
+        "levels": len({row.level for row in rows}),
+    }
+    if options.json:
+        print_json(figures)
+    else:
+        print(
+            f"{figures['table']}: {figures['images']} images of {figures['places']} places "
+            f"in {figures['levels']} levels"
+        )
+    return 0

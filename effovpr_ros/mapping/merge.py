@@ -1,0 +1,185 @@
+"""Several maps of one model to one map, session by session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from effovpr_ros.errors import MapError
+from effovpr_ros.mapping.place import NewPlace, Place
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.store import PlaceStore
+
+_COMMIT_PLACES = 256
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """How maps are joined.
+
+    Attributes:
+        name: of the new map; the folder's if empty.
+        rename_sessions: put the map's name before the name of a session that an earlier map has too.
+        keep_frames: leave the poses of every map but the first in a frame of their own, `MAP/FRAME`; without it all
+            maps must name one frame and one datum.
+    """
+
+    name: str = ""
+    rename_sessions: bool = False
+    keep_frames: bool = False
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A session to copy, under the name and the frame that it gets (empty: the new map's)."""
+
+    old_name: str
+    name: str
+    own_frame: str
+
+
+def merge_maps(
+    out: Path, maps: Sequence[Path], config: MergeConfig, progress: Callable[[int], object] | None = None
+) -> int:
+    """Join maps in a new one.
+
+    Frame and datum are the first map's. What belongs to one map alone is not carried over: a calibration, and the
+    projection of a PCA. The new map appears under its name when it is finished; a kill leaves `OUT.merging` behind,
+    which the next call replaces.
+
+    Args:
+        out: folder that does not exist yet.
+        maps: two or more, in the order that their sessions get.
+        config: see there.
+        progress: called with the number of places copied since the last call.
+
+    Returns:
+        Number of places.
+
+    Raises:
+        MapError: `out` exists, fewer than two maps, sessions of one name, other frames or datums, or a map is damaged.
+        ModelMismatchError: maps of different models.
+    """
+    if len(maps) < 2:
+        raise MapError(f"{len(maps)} map given; a merge needs two or more")
+    if out.exists():
+        raise MapError(f"{out} exists already; choose a new folder for the merged map")
+    partial = out.with_name(f"{out.name}.merging")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(PlaceMap.open(path)) for path in maps]
+        for other in opened[1:]:
+            other.require_model(opened[0].fingerprint)
+        plans = _plan(opened, config)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            merged = PlaceMap.create(
+                partial,
+                fingerprint=opened[0].fingerprint,
+                name=config.name or out.resolve().name,
+                frame_id=opened[0].frame_id,
+                datum=opened[0].datum,
+            )
+            with merged:
+                for source, sessions in zip(opened, plans, strict=True):
+                    _copy(source, merged, sessions, progress)
+                merged.flush()
+                count = len(merged)
+            partial.rename(out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return count
+
+
+def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[list[_Session]]:
+    """The sessions of each map under their new names and frames."""
+    taken: set[str] = set()
+    frames = {maps[0].frame_id}
+    plans = []
+    for source in maps:
+        in_map_frame = source is maps[0] or _shares_frame(maps[0], source, config)
+        own_frames = {place.session: place.own_frame for place in source.places()}
+        plan, used = [], set()
+        for old_name in source.sessions:
+            name = old_name
+            if name in taken and config.rename_sessions:
+                name = f"{source.name}/{old_name}"
+            if name in taken:
+                raise MapError(
+                    f"map {source.path}: an earlier map has a session {name!r} too; "
+                    + ("give the maps different names" if config.rename_sessions else "use --rename-sessions")
+                )
+            taken.add(name)
+            frame = own_frames[old_name] or ("" if in_map_frame else source.frame_id)
+            # A frame's name says nothing outside its own map.
+            if frame and source is not maps[0]:
+                frame = f"{source.name}/{frame}"
+            if frame in frames:
+                raise MapError(f"map {source.path}: an earlier map has a frame {frame!r} too; rename one of the maps")
+            used.add(frame)
+            plan.append(_Session(old_name, name, frame))
+        frames |= used - {""}
+        plans.append(plan)
+    return plans
+
+
+def _shares_frame(first: PlaceMap, other: PlaceMap, config: MergeConfig) -> bool:
+    """Whether the poses of a map are in the frame of the first; without poses nothing hinges on it.
+
+    Raises:
+        MapError: they should be and cannot.
+    """
+    if not any(place.map_pose for place in other.places()):
+        return True
+    if config.keep_frames:
+        return False
+    differences = []
+    if other.frame_id != first.frame_id:
+        differences.append(f"frame {other.frame_id!r}, the first has {first.frame_id!r}")
+    if other.datum != first.datum:
+        origins = [place_map.datum.origin if place_map.datum else None for place_map in (other, first)]
+        differences.append(f"datum {origins[0]}, the first has {origins[1]}")
+    if differences:
+        raise MapError(
+            f"poses of map {other.path} are not in the frame of {first.path}: {'; '.join(differences)}; use "
+            "--keep-frames, which never compares them, or rebuild one with the --frame-id and --datum of the other"
+        )
+    return True
+
+
+def _copy(
+    source: PlaceMap, merged: PlaceMap, sessions: Sequence[_Session], progress: Callable[[int], object] | None
+) -> None:
+    plan = {session.old_name: session for session in sessions}
+    for session in sessions:
+        merged.set_session_frame(session.name, session.own_frame or merged.frame_id)
+    places = source.places()
+    with closing(PlaceStore(source.path, writable=False)) as store:
+        for start in range(0, len(places), _COMMIT_PLACES):
+            batch = places[start : start + _COMMIT_PLACES]
+            merged.add(_new_places(store, source, batch, plan))
+            if progress:
+                progress(len(batch))
+
+
+def _new_places(
+    store: PlaceStore, source: PlaceMap, batch: Sequence[Place], plan: dict[str, _Session]
+) -> list[NewPlace]:
+    model = source.fingerprint
+    features = store.features([place.place_id for place in batch], model.global_dim, model.local_dim)
+    return [
+        NewPlace(
+            plan[place.session].name,
+            place.stamp_ns,
+            place.source,
+            place.pose,
+            place.geo,
+            place.image_size_wh,
+            store.thumbnail(place.place_id),
+            found,
+        )
+        for place, found in zip(batch, features, strict=True)
+    ]

@@ -1,0 +1,130 @@
+"""Maps joined by hand: sessions, frames, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import FINGERPRINT, new_place
+
+from effovpr_ros.errors import MapError, ModelMismatchError
+from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.mapping import merge as merge_module
+from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.merge import MergeConfig, merge_maps
+from effovpr_ros.mapping.place import GeoPoint, NewPlace
+from effovpr_ros.mapping.place_map import PlaceMap
+
+PLAIN = MergeConfig()
+
+
+def make(
+    folder: Path,
+    places: list[NewPlace],
+    *,
+    frame_id: str = "map",
+    datum: Datum | None = None,
+    own_frame: str = "",
+    fingerprint: ModelFingerprint = FINGERPRINT,
+) -> Path:
+    with PlaceMap.create(folder, fingerprint=fingerprint, frame_id=frame_id, datum=datum) as place_map:
+        if own_frame:
+            place_map.set_session_frame(places[0].session, own_frame)
+        place_map.add(places)
+        place_map.flush()
+    return folder
+
+
+def test_everything_of_a_place_arrives(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0), new_place(1, geo=GeoPoint(50.0, 8.0, 3.0))])
+    second = make(tmp_path / "b", [new_place(number, session="b") for number in (5, 6, 7)])
+    done: list[int] = []
+    assert merge_maps(tmp_path / "out", [first, second], PLAIN, done.append) == 5
+    assert sum(done) == 5
+    with PlaceMap.open(tmp_path / "out") as merged, PlaceMap.open(first) as a, PlaceMap.open(second) as b:
+        assert merged.check() == []
+        assert (merged.name, merged.sessions, merged.frame_id) == ("out", ["a", "b"], "map")
+        expected = [*a.places(), *(replace(place, place_id=place.place_id + 2) for place in b.places())]
+        assert merged.places() == expected
+        both = np.vstack([a.global_descriptors(), b.global_descriptors()])
+        np.testing.assert_allclose(merged.global_descriptors(), both, atol=1e-3)
+        assert merged.thumbnail(3) == b.thumbnail(1)
+        mine, theirs = merged.local_features([3])[0], b.local_features([1])[0]
+        np.testing.assert_array_equal(mine.codes, theirs.codes)
+        np.testing.assert_array_equal(mine.cells_xy, theirs.cells_xy)
+        assert merged.search(b.global_descriptors()[2], 1)[0].place.place_id == 4
+
+
+def test_sessions_of_one_name_are_refused_or_renamed(tmp_path: Path):
+    maps = [make(tmp_path / name, [new_place(0)]) for name in ("mon", "tue")]
+    with pytest.raises(MapError, match=r"tue: an earlier map has a session 'a' too; use --rename-sessions"):
+        merge_maps(tmp_path / "out", maps, PLAIN)
+    merge_maps(tmp_path / "out", maps, MergeConfig(name="week", rename_sessions=True))
+    with PlaceMap.open(tmp_path / "out") as merged:
+        assert (merged.name, merged.sessions) == ("week", ["a", "tue/a"])
+    with pytest.raises(MapError, match="give the maps different names"):
+        merge_maps(tmp_path / "again", [maps[0], maps[1], maps[1]], MergeConfig(rename_sessions=True))
+
+
+def test_frames_and_datums_must_agree_or_are_kept_apart(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0)])
+    odom = make(tmp_path / "b", [new_place(1, session="b")], frame_id="odom")
+    placed = make(tmp_path / "c", [new_place(2, session="c")], datum=Datum(GeoPoint(50.0, 8.0)))
+    with pytest.raises(MapError, match=r"frame 'odom', the first has 'map'; use --keep-frames"):
+        merge_maps(tmp_path / "out", [first, odom], PLAIN)
+    with pytest.raises(MapError, match=r"datum GeoPoint.*the first has None; use --keep-frames"):
+        merge_maps(tmp_path / "out", [first, placed], PLAIN)
+    merge_maps(tmp_path / "out", [first, odom, placed], MergeConfig(keep_frames=True))
+    with PlaceMap.open(tmp_path / "out") as merged:
+        assert [place.own_frame for place in merged.places()] == ["", "b/odom", "c/map"]
+        assert [place.pose for place in merged.places()] == [new_place(number).pose for number in range(3)]
+
+
+def test_maps_without_poses_have_no_frame_to_differ_in(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0)])
+    second = make(tmp_path / "b", [new_place(1, session="b", pose=None)], frame_id="odom")
+    merge_maps(tmp_path / "out", [first, second], PLAIN)
+    with PlaceMap.open(tmp_path / "out") as merged:
+        assert [place.own_frame for place in merged.places()] == ["", ""]
+
+
+def test_own_frames_of_different_maps_stay_apart(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0), new_place(1, session="x")], own_frame="odom")
+    second = make(tmp_path / "b", [new_place(2, session="b")], own_frame="odom")
+    merge_maps(tmp_path / "out", [first, second], PLAIN)
+    with PlaceMap.open(tmp_path / "out") as merged:
+        assert [place.own_frame for place in merged.places()] == ["odom", "", "b/odom"]
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0)])
+    with pytest.raises(MapError, match="two or more"):
+        merge_maps(tmp_path / "out", [first], PLAIN)
+    with pytest.raises(MapError, match="exists already"):
+        merge_maps(first, [first, first], PLAIN)
+    other = make(
+        tmp_path / "b", [new_place(1, session="b")], fingerprint=replace(FINGERPRINT, architecture="vit_other")
+    )
+    with pytest.raises(ModelMismatchError, match="vit_other"):
+        merge_maps(tmp_path / "out", [first, other], PLAIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_merge_leaves_nothing_and_a_killed_one_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    maps = [make(tmp_path / name, [new_place(0, session=name)]) for name in ("a", "b")]
+    (tmp_path / "out.merging").mkdir()
+    (tmp_path / "out.merging" / "map.yaml").write_text("half")
+
+    def full(*_: object) -> None:
+        raise MapError("disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merge_module, "_new_places", full)
+        with pytest.raises(MapError, match="disk is full"):
+            merge_maps(tmp_path / "out", maps, PLAIN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    (tmp_path / "out.merging").mkdir()
+    assert merge_maps(tmp_path / "out", maps, PLAIN) == 2
+    assert not (tmp_path / "out.merging").exists()
