@@ -171,14 +171,14 @@ def test_places_are_rendered_several_times_from_near_and_again_the_same(tmp_path
     config = PlacesConfig(places_per_level=4, views=3, radius_m=0.8, heading_std_deg=5.0)
     first = render_places(tmp_path / "a", ["MAP21", "E1M1"], config)
     again = render_places(tmp_path / "b", ["E1M1"], config)
-    assert again == [row for row in first if row.level == "E1M1"]
-    assert len(again) == 3 * len({row.clip for row in again}) >= 6
+    assert again == [row for row in first if row.area == "E1M1"]
+    assert len(again) == 3 * len({row.place for row in again}) >= 6
     with (tmp_path / "a" / "frames.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [row["image"] for row in table] == [row.image for row in first]
     by_place: dict[str, list[RenderedView]] = {}
     for row in again:
-        by_place.setdefault(row.clip, []).append(row)
+        by_place.setdefault(row.place, []).append(row)
     for views in by_place.values():
         # Around one centre, and within some standard deviations of one heading.
         assert all(math.dist((a.x, a.y), (b.x, b.y)) <= 1.7 for a in views for b in views)

@@ -41,8 +41,8 @@ def _run(options: argparse.Namespace) -> int:
     figures = {
         "table": str(options.out / TABLE_NAME),
         "images": len(rows),
-        "places": len({row.clip for row in rows}),
-        "levels": len({row.level for row in rows}),
+        "places": len({row.place for row in rows}),
+        "levels": len({row.area for row in rows}),
     }
     if options.json:
         print_json(figures)

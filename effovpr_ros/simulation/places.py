@@ -73,10 +73,14 @@ class PlacesConfig:
 
 @dataclass(frozen=True)
 class RenderedView:
-    """One row of the table: an image, the place that it shows, and the pose of its camera [m, rad]."""
+    """One row of the table: an image, the place that it shows, and the pose of its camera [m, rad].
+
+    `area` is the level, within which poses compare. Places are called clips too, as the images of each are one.
+    """
 
     image: str
-    level: str
+    area: str
+    place: str
     clip: str
     frame: int
     x: float
@@ -90,7 +94,7 @@ def render_places(
     """Render places of each level into a folder of images with a table `frames.csv`.
 
     Each level's floor is sampled evenly; a place looks where the floor is open. Its views differ by position and
-    heading, as second visits do. The column `clip` of the table names the place.
+    heading, as second visits do. The column `place` of the table names it.
 
     Args:
         folder: to make; images of the same names are replaced.
@@ -129,7 +133,7 @@ def _render_level(folder: Path, name: str, level: Level, config: PlacesConfig) -
         views = _render_views(folder, place, level, floor, (x, y, heading), config, generator)
         # A place seen once teaches nothing.
         if len(views) >= 2:
-            rows += [RenderedView(image, name, place, frame, *pose) for frame, (image, pose) in enumerate(views)]
+            rows += [RenderedView(image, name, place, place, frame, *pose) for frame, (image, pose) in enumerate(views)]
     return rows
 
 

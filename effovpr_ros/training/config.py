@@ -12,7 +12,7 @@ from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
 
 _MODEL = ExtractorConfig()
 PRECISIONS = ("auto", "fp32", "bf16")
-HEAD_STARTS = ("pca", "random")
+HEAD_STARTS = ("pca", "discriminant", "random")
 STORED = ("fp16", "fp32")
 
 
@@ -35,9 +35,11 @@ class TrainConfig:
         default="128,full",
         metadata={"description": "Lengths of the descriptor, learned together; the first is default."},
     )
-    head_start: str = _choice("pca", HEAD_STARTS, "First values of the heads: principal components, or random.")
+    head_start: str = _choice(
+        "pca", HEAD_STARTS, "First values of the heads: principal components, linear discriminants, or random."
+    )
     image_size: int = _number(224, 1, 10000, "Side of the input in pixels.")
-    epochs: int = _number(25, 1, 100000, "Epochs, each over the images of the active groups.")
+    epochs: int = _number(25, 0, 100000, "Epochs, each over the active groups; 0: heads stay as they begin.")
     active_groups: int = _number(1, 0, 100000, "Groups of an epoch, in turn; 0: all.")
     iterations: int = _number(0, 0, 10**9, "Most steps of an epoch; 0: until every image was seen.")
     batch_size: int = _number(16, 1, 100000, "Images of a step, over all processes.")
@@ -59,8 +61,13 @@ class TrainConfig:
     save_every: int = _number(200, 1, 10**9, "Steps between two saved states; each epoch ends with one too.")
 
     def __post_init__(self) -> None:
-        """Refuse values outside the ranges in the metadata."""
+        """Refuse values outside the ranges in the metadata, and a run that would learn nothing."""
         check_ranges(self)
+        if not self.epochs and (self.head_start == "random" or self.train_blocks):
+            raise ConfigError(
+                f"--epochs 0 learns nothing with --head-start {self.head_start} and --train-blocks "
+                f"{self.train_blocks}; use --head-start pca or discriminant with --train-blocks 0"
+            )
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether the network runs in mixed precision on a device."""

@@ -181,11 +181,12 @@ def _from_clip_folders(spec: SourceSpec) -> TrainingSource:
 
 
 def _from_clip_table(spec: SourceSpec) -> TrainingSource:
-    """Rows of `image,clip,frame[,area][,x,y[,yaw or yaw_deg]]`, with other columns for `--hold-out`.
+    """Rows of `image,clip,frame[,place][,area][,x,y[,yaw or yaw_deg]]`, with other columns for `--hold-out`.
 
     `image` is relative to the table, to a folder `images` beside it, or to the setting `images`; `frame` orders a clip.
     x and y are metres in the coordinate frame that the rows of one `area` (of one clip, where there is none) share;
-    `yaw` is in radians, `yaw_deg` in degrees, counter-clockwise from x (REP-103).
+    `yaw` is in radians, `yaw_deg` in degrees, counter-clockwise from x (REP-103). A `place` is a class as it is,
+    whatever its pose; its name counts within its area.
     """
     rows = _rows(spec.path, _CLIP_COLUMNS)
     root = Path(spec.images) if spec.images else spec.path.parent
@@ -210,8 +211,9 @@ def _clip_frame(row: Mapping[str, str], root: Path, source: str) -> TrainingFram
         yaw = float(row["yaw"]) if row.get("yaw") else math.radians(float(row.get("yaw_deg") or 0.0))
         pose, oriented = Pose.from_yaw(float(row["x"]), float(row["y"]), yaw), bool(turned)
     frame = Frame(row["image"], source, 0, pose, None, partial(read_image, path), has_heading=oriented)
-    area = f"{source} {row.get('area') or row['clip']}" if pose is not None else source
-    return TrainingFrame(frame, area, row["clip"], int(row["frame"]), columns={**row, "source": source})
+    place = row.get("place") or ""
+    area = f"{source} {row.get('area') or row['clip']}" if pose is not None or place else source
+    return TrainingFrame(frame, area, row["clip"], int(row["frame"]), place, {**row, "source": source})
 
 
 def _from_gsv_cities(root: Path) -> TrainingSource:

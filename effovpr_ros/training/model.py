@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.backbone import Backbone
-from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.features.regional import RegionalPooling, pooled_length
 from effovpr_ros.features.tails import Tail, TailInfo
 
@@ -25,6 +26,7 @@ class TrainableTail(nn.Module):
     Attributes:
         dims: lengths of the descriptors, in the order of the heads.
         length: L, of the pooled vector.
+        cls_width: so many first values of it are [CLS], beside others.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TrainableTail(nn.Module):
         self._train_blocks, self._first = train_blocks, run - train_blocks
         self._pool = RegionalPooling(backbone.grid_hw, next(backbone.parameters()).device)
         self.length = backbone.width if pooling == "cls" else pooled_length(backbone.width)
+        self.cls_width = backbone.width if pooling == "regional" else 0
         self.dims = tuple(self._dimension(text) for text in dims)
         if not self.dims or len(set(self.dims)) < len(self.dims):
             raise ConfigError(f"--dims {','.join(dims)}: name each length once, as 128,{FULL}")
@@ -139,13 +142,18 @@ class TrainableTail(nn.Module):
             tokens = checkpoint(block, tokens, use_reentrant=False) if self._keeps_little() else block(tokens)
         return functional.normalize(self._pooled(tokens), dim=-1)
 
-    def start_heads(self, pca: PcaProjection) -> None:
-        """Begin each head as the principal components of pooled vectors, at least as many as its length."""
+    def start_heads(self, mean: NDArray[np.float32], components: NDArray[np.float32]) -> None:
+        """Begin each head as a linear projection.
+
+        Args:
+            mean: (L,) of pooled vectors.
+            components: (D, L), the most important first; as many as the longest head has.
+        """
         with torch.no_grad():
             for dim, layer in self._layers().items():
-                components = torch.from_numpy(pca.components[:dim])
-                layer.weight.copy_(components)
-                layer.bias.copy_(-components @ torch.from_numpy(pca.mean))
+                first = torch.from_numpy(components[:dim])
+                layer.weight.copy_(first)
+                layer.bias.copy_(-first @ torch.from_numpy(mean))
 
     def export(self, info: TailInfo) -> Tail:
         """What was learned, as a file holds it."""

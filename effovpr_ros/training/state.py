@@ -76,8 +76,8 @@ class TrainingState:
     def described(self, info: TailInfo) -> TailInfo:
         """What the file of the best weights says."""
         figures = {
-            f"{name} {'before' if not result.epoch else 'after'}, {recall.dim}-D": round(value, 2)
-            for result in (self.history[0], self.history[self.best])
+            f"{name} {when}, {recall.dim}-D": round(value, 2)
+            for when, result in (("before", self.history[0]), ("after", self.history[self.best]))
             for recall in result.recalls
             for name, value in (("R@1", recall.r1), ("R@5", recall.r5))
         }

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from effovpr_ros.errors import ConfigError, TrainingError
 from effovpr_ros.features.pca import fit_pca
 from effovpr_ros.features.tails import TailInfo, write_tail
 from effovpr_ros.training.config import TrainConfig
+from effovpr_ros.training.discriminant import linear_discriminants
 from effovpr_ros.training.distributed import Processes
 from effovpr_ros.training.logs import Curves
 from effovpr_ros.training.losses import CosFace
@@ -178,15 +182,16 @@ class Trainer:
 
     def _begin(self) -> None:
         """Make the file of kept views, and the heads' first values, in the first process."""
-        first = self._epochs[0][0].samples[:1]
         if self._processes.is_first:
-            self._views(first)
-            if self._config.head_start == "pca" and len(self._tail.heads):
-                self._start_heads()
+            self._views([Sample(0, 0, 0)])
+            if len(self._tail.heads) and self._config.head_start == "pca":
+                self._start_with_components()
+            elif len(self._tail.heads) and self._config.head_start == "discriminant":
+                self._start_with_discriminants()
         self._processes.wait()
         self._processes.share(self._tail.heads.parameters())
 
-    def _start_heads(self) -> None:
+    def _start_with_components(self) -> None:
         wanted = max(int(name) for name in self._tail.heads)
         images = range(len(self._data.places.frames))
         chosen = [Sample(image, 0, 0) for image in images[:: math.ceil(len(images) / _PCA_IMAGES)]]
@@ -195,9 +200,34 @@ class Trainer:
                 f"--head-start pca: {wanted} principal components need as many images, there are {len(chosen)}; "
                 "use --head-start random, or lower --dims"
             )
-        with torch.no_grad(), self._autocast:
-            pooled = [self._tail.pool(self._views(part)).cpu() for part in parts(chosen, self._config.batch_size)]
-        self._tail.start_heads(fit_pca(torch.cat(pooled).numpy(), wanted))
+        pca = fit_pca(self._pooled(chosen), wanted)
+        self._tail.start_heads(pca.mean, pca.components)
+
+    def _start_with_discriminants(self) -> None:
+        """Of every view of every image: what changes between the views of a place is what must not count."""
+        classes = [images for group in self._data.places.groups for images in group.classes]
+        views = range(max(1, self._config.views))
+        chosen = [
+            Sample(image, view, place) for place, images in enumerate(classes) for image in images for view in views
+        ]
+        found = linear_discriminants(
+            self._pooled(chosen),
+            np.array([sample.label for sample in chosen]),
+            max(int(name) for name in self._tail.heads),
+            cls_width=self._tail.cls_width,
+        )
+        self._tail.start_heads(found.mean, found.components)
+
+    def _pooled(self, samples: Sequence[Sample]) -> NDArray[np.float32]:
+        """(N, L) pooled vectors."""
+        found = np.empty((len(samples), self._tail.length), np.float32)
+        done = 0
+        with torch.no_grad(), self._autocast, tqdm(total=len(samples), unit="view", desc="heads", disable=None) as bar:
+            for batch in parts(samples, self._config.batch_size):
+                found[done : done + len(batch)] = self._tail.pool(self._views(batch)).float().cpu().numpy()
+                done += len(batch)
+                bar.update(len(batch))
+        return found
 
     def _step(self, batch: Batch, following: Batch | None) -> float:
         """One step of every optimizer concerned; returns the loss."""
@@ -247,7 +277,7 @@ class Trainer:
                     )
             self._state.seconds = time.monotonic() - started
             is_best = self._state.add(EpochResult(epoch, recalls))
-            if is_best and epoch:
+            if is_best or not self._config.epochs:
                 tail = self._tail.export(self._state.described(self._info))
                 write_tail(self._out / TAIL_NAME, tail, precision=_STORED[self._config.stored])
         self._processes.wait()
