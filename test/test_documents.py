@@ -30,7 +30,8 @@ def table_rows(heading: str) -> dict[str, list[str]]:
 def test_the_parameter_table_has_every_parameter_with_its_default():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
     rows = table_rows("### Parameters")
-    declared = {f.name: f for config in (parameters.NodeConfig, RecognizerConfig) for f in fields(config)}
+    configs = (parameters.NodeConfig, parameters.CameraNodeConfig, RecognizerConfig)
+    declared = {f.name: f for config in configs for f in fields(config)}
     assert list(rows) == list(declared)
     for name, entry in declared.items():
         default = str(entry.default).lower() if isinstance(entry.default, bool) else str(entry.default)
@@ -38,7 +39,7 @@ def test_the_parameter_table_has_every_parameter_with_its_default():
 
 
 def test_the_topic_and_service_tables_have_what_the_node_creates():
-    files = ("place_recognizer", "outputs", "odometry")
+    files = ("place_recognizer", "camera_node", "outputs", "odometry")
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
     created = set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom)"', node))
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created

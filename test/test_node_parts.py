@@ -28,7 +28,7 @@ from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
-from effovpr_ros.nodes.parameters import NodeConfig  # noqa: E402
+from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
 from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
@@ -292,10 +292,11 @@ def test_statistics_by_hand():
 def test_the_yaml_file_documents_every_parameter_with_its_default():
     text = (ROOT / "config" / "localize.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
-    declared = {entry.name: entry.default for config in (NodeConfig, RecognizerConfig) for entry in fields(config)}
+    configs = (NodeConfig, CameraNodeConfig, RecognizerConfig)
+    declared = {entry.name: entry.default for config in configs for entry in fields(config)}
     assert written == declared
     unwrapped = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
-    for config in (NodeConfig, RecognizerConfig):
+    for config in configs:
         for entry in fields(config):
             assert entry.metadata["description"].rstrip(".") in unwrapped, entry.name
 

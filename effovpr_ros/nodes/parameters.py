@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -12,7 +12,8 @@ from rclpy.parameter import Parameter
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import PRECISIONS
-from effovpr_ros.recognition.config import RecognizerConfig
+
+Config = TypeVar("Config")
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
@@ -21,10 +22,9 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class NodeConfig:
-    """Settings of the node itself; they are read when it is configured."""
+class CameraNodeConfig:
+    """How a node gets its images and where its model runs; read when it is configured."""
 
-    map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
     weights: str = setting("", "Weights file of the map's model; empty: the model's own source.")
     device: str = setting("auto", "auto (CUDA, else CPU), cpu, cuda or cuda:N.")
     precision: str = setting("auto", "auto, fp32, fp16 or bf16.", choices=("auto", *PRECISIONS))
@@ -36,6 +36,13 @@ class NodeConfig:
         choices=("best_effort", "reliable"),
     )
     max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Settings of `place_recognizer` itself; they are read when it is configured."""
+
+    map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(
         10.0, "Least radius of a ~/hint; three standard deviations of the hint if larger.", min=0.1, max=100000.0
@@ -43,47 +50,37 @@ class NodeConfig:
     hint_timeout_s: float = setting(2.0, "A ~/hint counts for images at most so much later.", min=0.0, max=3600.0)
 
 
-def declare(node: Node, *configs: type) -> None:
-    """Declare every field of configuration dataclasses with its range and description."""
-    for config in configs:
-        for entry in fields(config):
-            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-            node.declare_parameter(entry.name, default, _descriptor(entry))
+def declare(node: Node, *defaults: Any) -> None:
+    """Declare every field of configuration dataclasses with its range and description.
 
-
-def read_node_config(node: Node, changed: Sequence[Parameter] = ()) -> NodeConfig:
-    """The node's settings, with parameters that are about to change.
-
-    Raises:
-        ConfigError: a value that is not among the choices.
+    Args:
+        node: that gets the parameters.
+        defaults: instances, whose values are the defaults.
     """
-    config = NodeConfig(**_values(node, NodeConfig, changed))
-    for entry in fields(NodeConfig):
-        choices = entry.metadata.get("choices")
-        if choices and getattr(config, entry.name) not in choices:
-            raise ConfigError(f"{entry.name} {getattr(config, entry.name)!r} is unknown; use {', '.join(choices)}")
-    return config
+    for config in defaults:
+        for entry in fields(config):
+            node.declare_parameter(entry.name, getattr(config, entry.name), _descriptor(entry))
 
 
-def read_recognizer_config(node: Node, changed: Sequence[Parameter] = ()) -> RecognizerConfig:
-    """The recogniser's settings, with parameters that are about to change.
+def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) -> Config:
+    """A configuration from the parameters, with those that are about to change.
 
     Raises:
         ConfigError: impossible values.
     """
-    return RecognizerConfig(**_values(node, RecognizerConfig, changed))
+    values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
+    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
+    for entry in fields(config):
+        choices = entry.metadata.get("choices")
+        if choices and values[entry.name] not in choices:
+            raise ConfigError(f"{entry.name} {values[entry.name]!r} is unknown; use {', '.join(choices)}")
+    return config(**values)
 
 
 def touches(changed: Iterable[Parameter], config: type) -> bool:
     """Whether any parameter belongs to a configuration dataclass."""
     names = {entry.name for entry in fields(config)}
     return any(parameter.name in names for parameter in changed)
-
-
-def _values(node: Node, config: type, changed: Sequence[Parameter]) -> dict[str, Any]:
-    values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
-    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
-    return values
 
 
 def _descriptor(entry: Any) -> ParameterDescriptor:

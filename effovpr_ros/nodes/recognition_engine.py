@@ -11,7 +11,7 @@ from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerpr
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.nodes.parameters import NodeConfig
+from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.recognition.temporal import SequenceFilter
@@ -20,7 +20,7 @@ from effovpr_ros.recognition.temporal import SequenceFilter
 class RecognitionEngine:
     """Map, model and recogniser, replaceable as one while images are processed."""
 
-    def __init__(self, node_config: NodeConfig, config: RecognizerConfig) -> None:
+    def __init__(self, node_config: CameraNodeConfig, config: RecognizerConfig) -> None:
         """Start without a map."""
         self._node_config = node_config
         self._config = config
