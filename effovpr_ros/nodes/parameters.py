@@ -11,9 +11,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.features.extractor import PRECISIONS
+from effovpr_ros.features.extractor import PRECISIONS, ExtractorConfig
 
 Config = TypeVar("Config")
+_MODEL = ExtractorConfig()
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
@@ -50,6 +51,21 @@ class NodeConfig:
     hint_timeout_s: float = setting(2.0, "A ~/hint counts for images at most so much later.", min=0.0, max=3600.0)
 
 
+@dataclass(frozen=True)
+class LoopNodeConfig:
+    """Settings of `loop_closure_detector` itself; they are read when it is configured."""
+
+    session_path: str = setting(
+        "", "Map directory that grows, and goes on where it exists; empty: a temporary one, deleted at the end."
+    )
+    session: str = setting("", "Name of the session; one that exists goes on. Empty: the time of the start.")
+    model: str = setting(_MODEL.model, "Model of a new map: offline, small, base, large, giant or a timm ViT name.")
+    image_size: int = setting(_MODEL.image_size, "Side of a new map's network input in pixels.", min=14, max=2044)
+    odom_frame: str = setting("odom", "Frame of a new map's poses: that of the odometry.")
+    odom_wait_s: float = setting(0.3, "Wait so long for odometry of an image's stamp.", min=0.0, max=10.0)
+    odometry_required: bool = setting(False, "Leave out images without odometry; else they are keyframes by time.")
+
+
 def declare(node: Node, *defaults: Any) -> None:
     """Declare every field of configuration dataclasses with its range and description.
 
@@ -77,9 +93,9 @@ def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) ->
     return config(**values)
 
 
-def touches(changed: Iterable[Parameter], config: type) -> bool:
-    """Whether any parameter belongs to a configuration dataclass."""
-    names = {entry.name for entry in fields(config)}
+def touches(changed: Iterable[Parameter], *configs: type) -> bool:
+    """Whether any parameter belongs to one of the configuration dataclasses."""
+    names = {entry.name for config in configs for entry in fields(config)}
     return any(parameter.name in names for parameter in changed)
 
 
