@@ -24,14 +24,14 @@ TIMEOUT_S = 15.0
 
 
 class Harness:
-    """The node under test and a client, each spinning in a thread."""
+    """The node under test and a client, each spinning in a thread; the client alone for a node elsewhere."""
 
-    def __init__(self, kind: type[Node], parameters: dict[str, Any]) -> None:
+    def __init__(self, kind: type[Node] | None, parameters: dict[str, Any], name: str = "") -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.node = kind(context=self.context, parameter_overrides=overrides)
-        self.name = self.node.get_fully_qualified_name()
+        overrides = [Parameter(key, value=value) for key, value in parameters.items()]
+        self.node: Any = kind(context=self.context, parameter_overrides=overrides) if kind else None
+        self.name = self.node.get_fully_qualified_name() if self.node else name
         self.client = Node("client", context=self.context)
         self.received: dict[str, list[Any]] = {}
         self._threads = []
@@ -40,7 +40,8 @@ class Harness:
             SingleThreadedExecutor(context=self.context),
         ]
         for node, executor in zip((self.node, self.client), self._executors, strict=True):
-            executor.add_node(node)
+            if node is not None:
+                executor.add_node(node)
             thread = threading.Thread(target=executor.spin, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -51,7 +52,8 @@ class Harness:
             executor.shutdown()
         for thread in self._threads:
             thread.join(5.0)
-        self.node.destroy_node()
+        if self.node is not None:
+            self.node.destroy_node()
         self.client.destroy_node()
         rclpy.shutdown(context=self.context)
         # The lifecycle services are withdrawn when the node is collected.

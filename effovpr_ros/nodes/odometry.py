@@ -33,7 +33,7 @@ class OdometryBuffer:
         self._changed = Condition()
         self._poses: list[tuple[int, Pose]] = []
         self._heard = 0
-        self._heard_in_vain = 0
+        self._heard_in_vain = -1
 
     def add(self, message: Odometry) -> None:
         """Keep a message. One that is much older than the newest shows a clock set back, which starts anew.
