@@ -17,6 +17,7 @@ from effovpr_ros.cli.main import make_parser
 from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.verification.config import VerificationConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ def test_the_parameter_table_has_every_parameter_with_its_default():
 
 def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    own = (parameters.LoopNodeConfig(), parameters.CameraNodeConfig(), LoopConfig())
+    own = (parameters.LoopNodeConfig(), parameters.CameraNodeConfig(), VerificationConfig(), LoopConfig())
     defaults = asdict(RecognizerConfig())
     others = [name for name, value in asdict(LOOP_RECOGNIZER).items() if value != defaults[name]]
     checked_rows("### Parameters of the detector", (*own, LOOP_RECOGNIZER), names_of(*own) + others)

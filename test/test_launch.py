@@ -61,10 +61,12 @@ def test_arguments_take_precedence(launch_file: ModuleType):
 
 
 def test_the_topics_are_those_that_the_arguments_name(launch_file: ModuleType):
-    context = context_of(launch_file, {"image_topic": "/front", "odom_topic": "/wheels"})
+    names = {"image_topic": "/front", "odom_topic": "/wheels", "camera_info_topic": "/lens", "depth_topic": "/far"}
+    context = context_of(launch_file, names)
     node = launch_file.launch_nodes(context)[0]
     node._perform_substitutions(context)
     wanted = {"image": "/front", "image/compressed": "/front/compressed", "odom": "/wheels"}
+    wanted.update(camera_info="/lens", depth="/far")
     remappings = dict(node.expanded_remapping_rules)
     assert {"image", "image/compressed"} <= set(remappings)
     assert remappings == {topic: wanted[topic] for topic in remappings}

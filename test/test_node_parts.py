@@ -34,6 +34,7 @@ from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeC
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
 from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
+from effovpr_ros.verification.config import VerificationConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
@@ -227,6 +228,18 @@ def test_encodings_by_rosbags_image(encoding: str, pixels: np.ndarray, expected:
     assert decoded[1, 1].tolist() == expected
 
 
+def test_depth_by_its_encodings():
+    metres = np.array([[1.5, np.nan], [0.0, 2.0]], np.float32)
+    wanted = np.array([[1.5, np.nan], [np.nan, 2.0]], np.float32)
+    np.testing.assert_array_equal(image_decoding.decode_depth(raw("32FC1", metres)), wanted)
+    millimetres = np.array([[1500, 0], [0, 2000]], np.uint16)
+    np.testing.assert_array_equal(image_decoding.decode_depth(raw("16UC1", millimetres)), wanted)
+    with pytest.raises(ImageError, match=r"2x2 8UC1\) is no depth"):
+        image_decoding.decode_depth(raw("8UC1", np.zeros((2, 2), np.uint8)))
+    with pytest.raises(ImageError, match="empty"):
+        image_decoding.decode_depth(Image(encoding="16UC1"))
+
+
 @pytest.mark.parametrize(("encoding", "pixels", "expected"), CASES)
 def test_cv_bridge_gives_the_same_pixels(encoding: str, pixels: np.ndarray, expected: list[int]):
     pytest.importorskip("cv_bridge")
@@ -340,7 +353,7 @@ def test_statistics_by_hand():
 
 
 LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig())
-LOOP_CLOSURE = (LoopNodeConfig(), CameraNodeConfig(), LoopConfig(), LOOP_RECOGNIZER)
+LOOP_CLOSURE = (LoopNodeConfig(), CameraNodeConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
 
 
 @pytest.mark.parametrize(("name", "configs"), [("localize", LOCALIZE), ("loop_closure", LOOP_CLOSURE)])

@@ -167,13 +167,16 @@ class CameraNode(LifecycleNode, Generic[Item]):
     def _create_shared_interfaces(self) -> None:
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
         self._resources.callback(self.destroy_publisher, self._diagnostics)
-        qos = RELIABLE_SENSOR_QOS if self._camera_config.image_reliability == "reliable" else SENSOR_QOS
+        qos = self._image_qos()
         if self._camera_config.image_transport == "compressed":
             self._subscribe(CompressedImage, "image/compressed", self._on_image, qos)
         else:
             self._subscribe(Image, "image", self._on_image, qos)
         timer = self.create_timer(_DIAGNOSTICS_PERIOD_S, self._on_diagnostics, callback_group=self._sensor_group)
         self._resources.callback(self.destroy_timer, timer)
+
+    def _image_qos(self) -> QoSProfile:
+        return RELIABLE_SENSOR_QOS if self._camera_config.image_reliability == "reliable" else SENSOR_QOS
 
     def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> None:
         subscription = self.create_subscription(kind, topic, callback, qos, callback_group=self._sensor_group)

@@ -9,23 +9,30 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
 
 from effovpr_ros.errors import EffoVPRError, ImageError
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.loops.closure_check import ClosureCheck
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.keyframes import Condition
 from effovpr_ros.loops.results import LoopResult
 from effovpr_ros.nodes import conversions, parameters
+from effovpr_ros.nodes.camera_geometry import CameraGeometry
 from effovpr_ros.nodes.camera_node import CameraNode, Health, ImageMessage, run_camera_node
 from effovpr_ros.nodes.image_decoding import decode_message
-from effovpr_ros.nodes.loop_conversions import closure_message, keyframe_message
+from effovpr_ros.nodes.loop_conversions import UNVERIFIED, closure_message, keyframe_message
 from effovpr_ros.nodes.loop_engine import LoopEngine
-from effovpr_ros.nodes.loop_health import ODOMETRY_MISSING, STATES, InputHealth
+from effovpr_ros.nodes.loop_health import CAMERA_UNKNOWN, ODOMETRY_MISSING, STATES, InputHealth
 from effovpr_ros.nodes.loop_outputs import LoopOutputs
 from effovpr_ros.nodes.odometry import OdometryListener
+from effovpr_ros.nodes.outputs import SENSOR_QOS
 from effovpr_ros.nodes.parameters import LoopNodeConfig
 from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.srv import SaveMap
+from effovpr_ros.verification.camera import bearing_rad
+from effovpr_ros.verification.config import VerificationConfig
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,12 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        super().__init__("loop_closure_detector", LoopNodeConfig(), LoopConfig(), LOOP_RECOGNIZER, **options)
+        defaults = (LoopNodeConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
+        super().__init__("loop_closure_detector", *defaults, **options)
 
     def _open(self, worker: LatestWorker[_Arrival]) -> None:
         self._config = config = parameters.read(self, LoopNodeConfig)
+        self._check = ClosureCheck(parameters.read(self, VerificationConfig), config.camera_pose)
         self._rules = self._new_rules = rules = self._read_rules()
         self._engine = engine = worker.call(
             lambda: LoopEngine(self._camera_config, config, rules.recognizer, rules.loops)
@@ -88,6 +97,10 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         self._odometry = OdometryListener(self, self._sensor_group)
         self._resources.callback(self._odometry.listen, False)
         self._odometry.listen(True)
+        self._geometry = CameraGeometry(self._report)
+        self._subscribe(CameraInfo, "camera_info", self._geometry.on_camera_info, SENSOR_QOS)
+        if self._check.config.verification == "metric":
+            self._subscribe(Image, "depth", self._geometry.on_depth, self._image_qos())
         self._serve(SaveMap, "~/save_map", self._on_save_map)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -103,7 +116,8 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
 
     def _check_parameters(self, changed: list[Parameter]) -> None:
         """Rules of keyframes and thresholds of recognition count from the next image on."""
-        parameters.read(self, LoopNodeConfig, changed)
+        config = parameters.read(self, LoopNodeConfig, changed)
+        ClosureCheck(parameters.read(self, VerificationConfig, changed), config.camera_pose)
         rules = self._read_rules(changed)
         if parameters.touches(changed, LoopConfig, RecognizerConfig):
             self._new_rules = rules
@@ -126,16 +140,13 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
 
     def _process(self, arrival: _Arrival) -> None:
         try:
-            result = self._take(arrival)
+            self._take(arrival)
         except EffoVPRError as error:
             self._statistics.count("undecodable" if isinstance(error, ImageError) else "failed")
             self._report(str(error))
-            return
-        if result is not None and result.keyframe is not None:
-            self._publish(result, arrival)
 
-    def _take(self, arrival: _Arrival) -> LoopResult | None:
-        """What an image leads to; None where it is no keyframe."""
+    def _take(self, arrival: _Arrival) -> None:
+        """Make an image a keyframe if it should be one, look for the loop that it closes, and publish both."""
         stamp_ns = conversions.ns_from_time(arrival.message.header.stamp)
         if not stamp_ns:
             raise ImageError("the image has no stamp, so its age and odometry are unknown; check the camera driver")
@@ -143,36 +154,54 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         if odometry is None and self._config.odometry_required:
             self._statistics.count("odometry_missing")
             self._health_of_inputs.saw(ODOMETRY_MISSING, time.monotonic())
-            return None
+            return
         detector = self._engine.detector
         if self._rules is not self._new_rules:
             self._rules = self._new_rules
             detector.set_configs(self._rules.recognizer, self._rules.loops)
         if not detector.wants(stamp_ns, odometry):
             self._note(detector.condition)
-            return None
+            return
         image = decode_message(arrival.message, self._decode)
         result = detector.process(image, stamp_ns, odometry)
         self._note(result.condition)
-        return result
+        frame_id = self._odometry.frame_id or self._engine.place_map.frame_id
+        if result.keyframe is not None:
+            self._publish_keyframe(result, frame_id, arrival.received_s)
+        if result.closure is not None:
+            self._publish_closure(result, image, frame_id)
 
     def _note(self, condition: Condition) -> None:
         self._statistics.count(condition.name)
         self._health_of_inputs.saw(STATES.get(condition), time.monotonic())
 
-    def _publish(self, result: LoopResult, arrival: _Arrival) -> None:
-        frame_id = self._odometry.frame_id or self._engine.place_map.frame_id
+    def _publish_keyframe(self, result: LoopResult, frame_id: str, received_s: float) -> None:
         now_s = time.monotonic()
-        total_ms = (now_s - arrival.received_s) * 1e3
-        self._outputs.publish_keyframe(
-            keyframe_message(result.keyframe, frame_id, insert_ms=result.insert_ms, total_ms=total_ms)
+        message = keyframe_message(
+            result.keyframe, frame_id, insert_ms=result.insert_ms, total_ms=(now_s - received_s) * 1e3
         )
+        self._outputs.publish_keyframe(message)
         self._statistics.count("keyframes")
-        if result.recognition is not None:
-            self._statistics.add_result(result.recognition.status.name, result.recognition.latency_ms, now_s)
-        if result.closure is not None:
-            self._outputs.publish_closure(closure_message(result.closure, frame_id, self._rules.recognizer))
-            self._statistics.count("closures")
+        self._statistics.add_result(result.recognition.status.name, result.recognition.latency_ms, now_s)
+
+    def _publish_closure(self, result: LoopResult, image: RgbImage, frame_id: str) -> None:
+        """Publish a closure that no check refuses."""
+        closure, camera, verification = result.closure, self._geometry.camera(), UNVERIFIED
+        if self._check.config.verification != "off":
+            if camera is None:
+                self._health_of_inputs.saw(CAMERA_UNKNOWN, time.monotonic())
+            depth_m = self._geometry.depth_m(closure.query.stamp_ns)
+            verification = self._check.verify(closure, image, result.features, self._engine.place_map, camera, depth_m)
+            self.get_logger().debug(f"closure {closure.query.keyframe_id}: {verification.reason}")
+        if not verification.accepted:
+            self._statistics.count("refused_closures")
+            return
+        turned_rad = None if camera is None else bearing_rad(closure.bearing_offset, camera)
+        message = closure_message(
+            closure, frame_id, self._rules.recognizer, bearing_rad=turned_rad, verification=verification
+        )
+        self._outputs.publish_closure(message)
+        self._statistics.count("closures")
 
     # Reports
 

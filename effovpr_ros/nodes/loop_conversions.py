@@ -15,6 +15,10 @@ from effovpr_ros.msg import Keyframe as KeyframeMessage
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage
 from effovpr_ros.nodes.conversions import pose_message, time_from_ns
 from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.verification.verifier import Method, Verification
+
+UNVERIFIED = Verification(Method.NOT_VERIFIED, True, 0, 0, "not checked")
+"""Of a closure whose geometry nobody asked for."""
 
 
 def keyframe_message(keyframe: Keyframe, frame_id: str, *, insert_ms: float, total_ms: float) -> KeyframeMessage:
@@ -41,16 +45,27 @@ def keyframe_message(keyframe: Keyframe, frame_id: str, *, insert_ms: float, tot
 
 
 def closure_message(
-    closure: LoopClosure, frame_id: str, config: RecognizerConfig, *, bearing_rad: float | None = None
+    closure: LoopClosure,
+    frame_id: str,
+    config: RecognizerConfig,
+    *,
+    bearing_rad: float | None = None,
+    verification: Verification = UNVERIFIED,
 ) -> LoopClosureMessage:
-    """A loop closure as effovpr_ros/LoopClosure, without a check of its geometry.
+    """A loop closure as effovpr_ros/LoopClosure.
 
     Args:
         closure: that was found.
         frame_id: of the odometry.
         config: the spread of a place is `same_place_radius_m` and `min_yaw_std_rad`.
         bearing_rad: how much further left the query looks; None where no camera_info tells.
+        verification: of the geometry.
     """
+    relative_pose = prior_relative_pose(bearing_rad or 0.0, config)
+    if verification.relative_pose is not None and verification.covariance is not None:
+        relative_pose = PoseWithCovariance(
+            pose=pose_message(verification.relative_pose), covariance=verification.covariance.ravel()
+        )
     message = LoopClosureMessage(
         header=Header(stamp=time_from_ns(closure.query.stamp_ns), frame_id=frame_id),
         query_id=closure.query.keyframe_id,
@@ -70,9 +85,10 @@ def closure_message(
         bearing_offset=closure.bearing_offset,
         has_bearing_rad=bearing_rad is not None,
         bearing_offset_rad=bearing_rad or 0.0,
-        verification=LoopClosureMessage.NOT_VERIFIED,
-        is_metric=False,
-        relative_pose=prior_relative_pose(bearing_rad or 0.0, config),
+        verification=verification.method.value,
+        num_inliers=verification.num_inliers,
+        is_metric=verification.relative_pose is not None,
+        relative_pose=relative_pose,
     )
     if closure.query.odom_pose is not None and closure.match.odom_pose is not None:
         message.query_odom_pose = pose_message(closure.query.odom_pose)

@@ -45,6 +45,8 @@ ODOMETRY_MISSING = InputState(
     _ERROR, "no odometry for the image within odom_wait_s; it is left out, as odometry_required asks"
 )
 
+CAMERA_UNKNOWN = InputState(_WARN, "no usable camera_info: closures are published without verification")
+
 
 class InputHealth:
     """The conditions of the last seconds; the worker tells them, the diagnostics timer asks."""
@@ -68,7 +70,7 @@ class InputHealth:
         if now_s - self._image_s > _SILENCE_S:
             silent_s = now_s - self._image_s
             return InputState(_ERROR, f"no image for {silent_s:.0f} s; check the image topic, its QoS, image_transport")
-        for state in (ODOMETRY_MISSING, *STATES.values()):
+        for state in (ODOMETRY_MISSING, *STATES.values(), CAMERA_UNKNOWN):
             if now_s - self._seen_s.get(state, -math.inf) <= _RECENT_S:
                 return state
         return None

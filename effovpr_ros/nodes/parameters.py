@@ -64,6 +64,9 @@ class LoopNodeConfig:
     odom_frame: str = setting("odom", "Frame of a new map's poses: that of the odometry.")
     odom_wait_s: float = setting(0.3, "Wait so long for odometry of an image's stamp.", min=0.0, max=10.0)
     odometry_required: bool = setting(False, "Leave out images without odometry; else they are keyframes by time.")
+    camera_pose: str = setting(
+        "", "Camera's optical frame in the odometry's child frame: x y z roll pitch yaw; for verification metric."
+    )
 
 
 def declare(node: Node, *defaults: Any) -> None:
