@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,7 +25,7 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from synthetic import picture, tiny_extractor  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
@@ -379,6 +380,59 @@ def test_a_temporary_session_vanishes(drive: Callable[..., Drive], monkeypatch: 
     assert not folder.exists()
 
 
+def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., Drive]):
+    rules = {"min_keyframes": 3, "min_age_s": 0.0, "min_distance_m": 0.0, "sequence_length": 0}
+    d = drive(verification="two_view", **rules)
+    infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+    d.start()
+
+    def go(step: int, number: int) -> None:
+        stamp_s = 100 + 2 * step
+        noise = np.random.default_rng(number).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+        image = image_message(cv2.GaussianBlur(noise, (0, 0), 2.0), stamp_s)
+        seen = lambda: d.keyframes and d.keyframes[-1].header.stamp.sec == stamp_s  # noqa: E731
+        d.send(image, spot(step), seen, f"keyframe of step {step}")
+
+    for step, number in enumerate((0, 1, 2, 3, 0)):
+        go(step, number)
+    d.wait(lambda: d.closures, "a closure")
+    assert d.closures[0].verification == LoopClosure.NOT_VERIFIED
+    assert not d.closures[0].has_bearing_rad
+    d.until_status("no usable camera_info", DiagnosticStatus.WARN)
+    info = CameraInfo(width=320, height=240, k=[277.0, 0.0, 159.5, 0.0, 277.0, 119.5, 0.0, 0.0, 1.0])
+
+    def heard() -> bool:
+        infos.publish(info)
+        return d.node._geometry.camera() is not None
+
+    d.wait(heard, "camera_info")
+    go(5, 1)
+    d.wait(lambda: len(d.closures) == 2, "a verified closure")
+    closure = d.closures[1]
+    assert closure.verification in (LoopClosure.HOMOGRAPHY, LoopClosure.ESSENTIAL)
+    assert closure.num_inliers >= 20
+    assert (closure.has_bearing_rad, closure.bearing_offset_rad, closure.is_metric) == (True, 0.0, False)
+
+
+def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[..., Drive]):
+    rules = {"min_keyframes": 3, "min_age_s": 0.0, "min_distance_m": 0.0, "sequence_length": 0}
+    # More points than any picture gives.
+    d = drive(verification="two_view", min_inliers=9999, **rules)
+    infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+    d.start()
+    info = CameraInfo(width=96, height=72, k=[80.0, 0.0, 47.5, 0.0, 80.0, 35.5, 0.0, 0.0, 1.0])
+
+    def heard() -> bool:
+        infos.publish(info)
+        return d.node._geometry.camera() is not None
+
+    d.wait(heard, "camera_info")
+    for step, number in enumerate((0, 1, 2, 3, 0)):
+        d.go(step, number)
+    d.wait(lambda: values(d.status()).get("count_refused_closures") == "1", "a refusal")
+    assert not d.closures
+
+
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -402,8 +456,16 @@ def process(**parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
         running.wait()
 
 
-def test_a_kill_loses_nothing_that_was_published_and_a_restart_goes_on(session_path: Path, extractor: FeatureExtractor):
+@contextmanager
+def client() -> Iterator[Drive]:
     d = Drive(None, {})
+    try:
+        yield d
+    finally:
+        d.close()
+
+
+def test_a_kill_loses_nothing_that_was_published_and_a_restart_goes_on(session_path: Path, extractor: FeatureExtractor):
     parameters = {
         "session_path": session_path,
         "session": "monday",
@@ -412,20 +474,16 @@ def test_a_kill_loses_nothing_that_was_published_and_a_restart_goes_on(session_p
         "odom_wait_s": 1.0,
         "sequence_length": 0,
     }
-    try:
-        with process(**parameters):
-            d.start()
-            for step in range(5):
-                d.go(step)
-        with PlaceMap.open(session_path) as place_map:
-            assert [place.stamp_ns for place in place_map.places()] == [(100 + 2 * n) * 10**9 for n in range(5)]
-        with process(**parameters):
-            # Discovery takes a moment to forget the one that was killed.
-            d.wait(lambda: d.state() == State.PRIMARY_STATE_UNCONFIGURED, "the restarted node")
-            d.start()
-            assert d.go(5).keyframe_id == 5
-            assert d.go(6, number=2).keyframe_id == 6
-            d.wait(lambda: d.closures, "a closure with what was there before the kill")
-            assert (d.closures[0].match_id, d.closures[0].has_odom_poses) == (2, False)
-    finally:
-        d.close()
+    with process(**parameters), client() as d:
+        d.start()
+        for step in range(5):
+            d.go(step)
+    with PlaceMap.open(session_path) as place_map:
+        assert [place.stamp_ns for place in place_map.places()] == [(100 + 2 * n) * 10**9 for n in range(5)]
+    # A client that had met the process that was killed would go on waiting for its answers.
+    with process(**parameters), client() as d:
+        d.start()
+        assert d.go(5).keyframe_id == 5
+        assert d.go(6, number=2).keyframe_id == 6
+        d.wait(lambda: d.closures, "a closure with what was there before the kill")
+        assert (d.closures[0].match_id, d.closures[0].has_odom_poses) == (2, False)
