@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from effovpr_ros.features.extractor import ModelFingerprint
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.growing_map import GrowingMap
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
 
 
 def open_session_map(
     path: str | Path, fingerprint: ModelFingerprint, *, name: str = "", frame_id: str = "odom"
-) -> PlaceMap:
+) -> GrowingMap:
     """Open a map to append keyframes to, or make one where there is none.
 
     Args:
@@ -23,4 +24,12 @@ def open_session_map(
         MapError: the folder holds something else, or is not writable.
         ModelMismatchError: the map was made by another model.
     """
-    raise NotImplementedError
+    if not (Path(path) / MANIFEST_NAME).is_file():
+        return GrowingMap.create(path, fingerprint=fingerprint, name=name, frame_id=frame_id)
+    place_map = GrowingMap.open(path, writable=True)
+    try:
+        place_map.require_model(fingerprint)
+    except BaseException:
+        place_map.close()
+        raise
+    return place_map
