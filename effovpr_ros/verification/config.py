@@ -40,11 +40,16 @@ class VerificationConfig:
         "Points that are checked: matched patches refined in the images, or ORB or SIFT features.",
     )
     min_inliers: int = _number(
-        0, 0, 10000, "Refused if fewer points agree with one geometry; 0: 20 with sift, 30 with orb, 35 with patches."
+        0,
+        0,
+        10000,
+        "Refused if fewer points agree with one geometry; 0: "
+        + ", ".join(f"{count} with {kind}" for kind, count in MIN_INLIERS.items())
+        + ".",
     )
     min_inlier_share: float = _number(0.25, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
     max_reprojection_px: float = _number(
-        2.0, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
+        1.5, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
     )
     max_points: int = _number(1000, 50, 20000, "Most ORB or SIFT features of an image, and most matched patches.")
     max_depth_m: float = _number(20.0, 0.1, 1000.0, "Metric: points with a greater depth are not used.")

@@ -64,15 +64,11 @@ def feature_correspondences(query: RgbImage, place: RgbImage, kind: str, max_fea
         kind: orb or sift.
         max_features: of each image.
     """
+    detector: cv2.Feature2D = cv2.ORB.create(max_features, fastThreshold=_FAST_THRESHOLD)
+    norm, ratio = cv2.NORM_HAMMING, _ORB_RATIO
     if kind == "sift":
-        detector, norm, ratio = (
-            cv2.SIFT.create(max_features, contrastThreshold=_SIFT_CONTRAST),
-            cv2.NORM_L2,
-            _SIFT_RATIO,
-        )
-    else:
-        orb = cv2.ORB.create(max_features, fastThreshold=_FAST_THRESHOLD)
-        detector, norm, ratio = orb, cv2.NORM_HAMMING, _ORB_RATIO
+        detector = cv2.SIFT.create(max_features, contrastThreshold=_SIFT_CONTRAST)
+        norm, ratio = cv2.NORM_L2, _SIFT_RATIO
     query_points, query_descriptors = detector.detectAndCompute(_grey(query), None)
     place_points, place_descriptors = detector.detectAndCompute(_grey(place), None)
     # The ratio test needs a second neighbour.
@@ -110,7 +106,7 @@ def patch_correspondences(query: RgbImage, place: RgbImage, cells: MatchedCells,
     cell_place = np.array(grey_place.shape[::-1]) / cells.grid_wh
     half = max(4, round(0.75 * float(cell_query.max())))
     reach = half + max(3, round(float(cell_place.max())))
-    response = cv2.cornerMinEigenVal(grey_query, 5)
+    response = np.asarray(cv2.cornerMinEigenVal(grey_query, 5), np.float32)
     found_query, found_place = [], []
     for query_cell, place_cell in zip(cells.query_xy[:max_patches], cells.place_xy[:max_patches], strict=True):
         corner = _best_corner(response, query_cell, cell_query)

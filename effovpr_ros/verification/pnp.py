@@ -15,9 +15,9 @@ _MAX_ITERATIONS = 2000
 # What no residual tells: feature positions are shared errors of a thumbnail's pixels, calibration and depth have
 # scale errors, and points of one surface err together. See docs/verification.md for how well it fits.
 _MIN_PIXEL_STD = 0.5
-_MIN_POSITION_STD_M = 0.02
-_MIN_ANGLE_STD_RAD = 0.005
-_POSITION_STD_PER_DEPTH = 0.01
+_MIN_POSITION_STD_M = 0.01
+_MIN_ANGLE_STD_RAD = 0.003
+_POSITION_STD_PER_DEPTH = 0.005
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ def solve_pnp(
         turn, translation = cv2.solvePnPRefineLM(points[inliers], pixels[inliers], camera, None, turn, translation)
         if not (np.isfinite(turn).all() and np.isfinite(translation).all()):
             return None
-        rotation = cv2.Rodrigues(turn)[0]
-        in_place = points @ rotation.T + translation.ravel()
+        rotation = np.asarray(cv2.Rodrigues(turn)[0], np.float64)
+        shift_m = np.asarray(translation, np.float64).ravel()
+        in_place = points @ rotation.T + shift_m
         inliers = _agrees(in_place, pixels, focal_px, max_error_px)
         if inliers.sum() < MIN_POINTS:
             return None
-    return _with_covariance(rotation, translation.ravel(), in_place, pixels, focal_px, inliers)
+    return _with_covariance(rotation, shift_m, in_place, pixels, focal_px, inliers)
 
 
 def _agrees(

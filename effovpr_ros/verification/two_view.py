@@ -79,14 +79,16 @@ def _homography(
     query_px: NDArray[np.float64], place_px: NDArray[np.float64], max_error_px: float
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     none = np.zeros(len(query_px), bool)
-    homography, mask = cv2.findHomography(
+    found, mask = cv2.findHomography(
         query_px, place_px, cv2.USAC_MAGSAC, max_error_px, maxIters=_MAX_ITERATIONS, confidence=_CONFIDENCE
     )
-    if homography is None or not np.isfinite(homography).all() or abs(np.linalg.det(homography)) < 1e-12:
+    if found is None or not np.isfinite(found).all() or abs(np.linalg.det(found)) < 1e-12:
         return None, none
+    homography = np.asarray(found, np.float64)
     # MAGSAC weighs beyond its threshold; what counts here is the error itself.
     moved = cv2.perspectiveTransform(query_px.reshape(-1, 1, 2), homography).reshape(-1, 2)
-    return homography, (np.linalg.norm(moved - place_px, axis=1) <= max_error_px) & (mask.ravel() > 0)
+    near = np.linalg.norm(moved - place_px, axis=1) <= max_error_px
+    return homography, np.asarray(near & (mask.ravel() > 0), bool)
 
 
 def _essential(
@@ -100,8 +102,9 @@ def _essential(
     _, rotation, translation, in_front, _ = cv2.recoverPose(
         essential, query_px, place_px, camera, distanceThresh=_FAR, mask=mask.copy()
     )
-    inliers = (mask.ravel() > 0) & (in_front.ravel() > 0)
-    return TwoViewGeometry(False, inliers, rotation, translation.ravel())
+    inliers = np.asarray((mask.ravel() > 0) & (in_front.ravel() > 0), bool)
+    direction = np.asarray(translation, np.float64).ravel()
+    return TwoViewGeometry(False, inliers, np.asarray(rotation, np.float64), direction)
 
 
 def _as_rotation(homography: NDArray[np.float64]) -> NDArray[np.float64] | None:
