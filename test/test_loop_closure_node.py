@@ -32,13 +32,15 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from effovpr_ros.errors import MapError  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
-from effovpr_ros.loops.config import LOOP_RECOGNIZER  # noqa: E402
+from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure  # noqa: E402
 from effovpr_ros.nodes import conversions  # noqa: E402
 from effovpr_ros.nodes.loop_closure_detector import LoopClosureDetectorNode  # noqa: E402
+from effovpr_ros.nodes.loop_engine import LoopEngine  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS  # noqa: E402
+from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig  # noqa: E402
 from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
 from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import PlaceRecognizer  # noqa: E402
@@ -352,6 +354,17 @@ def test_an_unusable_folder_leaves_a_living_node_that_can_be_mended(
     assert d.call(SetParameters, f"{NAME}/set_parameters", request).results[0].successful
     d.start()
     assert d.go(0).keyframe_id == 0
+
+
+def test_a_map_that_another_process_adds_to_is_refused(drive: Callable[..., Drive], session_path: Path):
+    config = LoopNodeConfig(session_path=str(session_path))
+    d = drive()
+    assert d.change(Transition.TRANSITION_CONFIGURE)
+    camera = CameraNodeConfig(weights=d.node._camera_config.weights, device="cpu")
+    with pytest.raises(MapError, match="another process adds to the map"):
+        LoopEngine(camera, config, LOOP_RECOGNIZER, LoopConfig())
+    assert d.change(Transition.TRANSITION_CLEANUP)
+    LoopEngine(camera, config, LOOP_RECOGNIZER, LoopConfig()).close()
 
 
 def test_rules_change_while_it_runs_and_impossible_ones_are_refused(drive: Callable[..., Drive]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 import threading
@@ -39,6 +41,7 @@ class LoopEngine:
         """
         self._lock = threading.Lock()
         self._temporary: Path | None = None
+        self._claim: int | None = None
         if not node_config.session_path:
             self._temporary = _temporary_folder()
         try:
@@ -46,13 +49,14 @@ class LoopEngine:
             extractor = _load_model(folder, camera_config, node_config)
             place_map = open_session_map(folder, extractor.fingerprint, frame_id=node_config.odom_frame)
             try:
+                self._claim = _claim_folder(folder)
                 session = node_config.session or time.strftime("%Y-%m-%dT%H-%M-%S")
                 self.detector = LoopClosureDetector(extractor, place_map, recognizer_config, loop_config, session)
             except BaseException:
                 place_map.close()
                 raise
         except BaseException:
-            self._delete_temporary()
+            self._let_go()
             raise
         self.device = str(extractor.device)
 
@@ -87,9 +91,13 @@ class LoopEngine:
             try:
                 self.detector.close()
             finally:
-                self._delete_temporary()
+                self._let_go()
 
-    def _delete_temporary(self) -> None:
+    def _let_go(self) -> None:
+        """Leave the folder to others, or delete a temporary one."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -106,6 +114,24 @@ def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: Loop
         precision=camera_config.precision,
     )
     return load_model(config, camera_config)
+
+
+def _claim_folder(folder: Path) -> int:
+    """Keep other processes from adding to a map; the claim ends with the process, however it ends.
+
+    Returns:
+        A file descriptor to close in the end.
+
+    Raises:
+        MapError: another process has the map.
+    """
+    claim = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(claim)
+        raise MapError(f"another process adds to the map {folder}; end it, or choose another session_path") from error
+    return claim
 
 
 def _temporary_folder() -> Path:
