@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
@@ -71,6 +71,12 @@ class Harness:
         future = client.call_async(request)
         self.wait(future.done, f"answer of {name}")
         return future.result()
+
+    def await_node(self) -> None:
+        """Wait for a node in a process of its own, which first loads torch."""
+        client = self.client.create_client(GetState, f"{self.name}/get_state")
+        assert client.wait_for_service(60.0), f"{self.name} did not appear"
+        assert self.state() == State.PRIMARY_STATE_UNCONFIGURED
 
     def change(self, transition: int) -> bool:
         return self.call(

@@ -494,6 +494,7 @@ def test_a_kill_loses_nothing_that_was_published_and_a_restart_goes_on(session_p
         "sequence_length": 0,
     }
     with process(**parameters), client() as d:
+        d.await_node()
         d.start()
         for step in range(5):
             d.go(step)
@@ -501,6 +502,7 @@ def test_a_kill_loses_nothing_that_was_published_and_a_restart_goes_on(session_p
         assert [place.stamp_ns for place in place_map.places()] == [(100 + 2 * n) * 10**9 for n in range(5)]
     # A client that had met the process that was killed would go on waiting for its answers.
     with process(**parameters), client() as d:
+        d.await_node()
         d.start()
         assert d.go(5).keyframe_id == 5
         assert d.go(6, number=2).keyframe_id == 6
