@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import FINGERPRINT, features, new_place
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.errors import EvaluationError, MapError
+from effovpr_ros.evaluation.bag_truth import map_frames
 from effovpr_ros.loops.forgetting import keyframes_to_forget
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping.growing_map import GrowingMap
@@ -77,6 +78,22 @@ def test_what_is_forgotten_is_gone_and_the_others_keep_their_numbers(tmp_path: P
         assert place_map.check() == []
         assert found(place_map, 6)[0] == 6
         assert place_map.global_descriptors().shape == (4, 4)
+
+
+def test_an_evaluation_refuses_a_map_with_gaps(tmp_path: Path):
+    with grown(tmp_path / "map", 3) as place_map:
+        assert len(map_frames(place_map)) == 3
+        place_map.forget([1])
+        with pytest.raises(EvaluationError, match="has forgotten 1 of 3 places"):
+            map_frames(place_map)
+
+
+def test_a_lowered_limit_is_reached_in_batches(tmp_path: Path):
+    with grown(tmp_path / "map", 150) as place_map:
+        assert len(keyframes_to_forget(place_map, 10)) <= 64
+        while gone := keyframes_to_forget(place_map, 10):
+            place_map.forget(gone)
+        assert len(place_map) == 10
 
 
 def test_the_newest_place_and_unknown_ones_are_not_forgotten(tmp_path: Path):

@@ -17,7 +17,8 @@ _SAMPLES = 8
 def keyframes_to_forget(place_map: GrowingMap, max_keyframes: int, keep: Iterable[int] = ()) -> list[int]:
     """Keyframes that look most like another one, which is kept.
 
-    A batch, so that it is seldom done: a twentieth of the limit, 64 at most. The batch comes from a random sample of
+    A batch, so that it is seldom done: a twentieth of the limit, 64 at most, also where the limit was lowered, so that
+    no keyframe waits for long. The batch comes from a random sample of
     eight times its size (the same in the same map), of which the most redundant go. Of a keyframe that goes, the one
     that looks most like it stays; the newest always stays.
 
@@ -32,7 +33,7 @@ def keyframes_to_forget(place_map: GrowingMap, max_keyframes: int, keep: Iterabl
     excess = len(place_map) - max_keyframes
     if max_keyframes == 0 or excess <= 0 or len(place_map) < 2:
         return []
-    wanted = max(excess, min(_LARGEST_BATCH, max_keyframes // _SMALLEST_SHARE))
+    wanted = min(_LARGEST_BATCH, max(excess, max_keyframes // _SMALLEST_SHARE))
     ids = np.array([place.place_id for place in place_map.places()[:-1]])
     sample = np.random.default_rng(place_map.next_id).permutation(ids)[: _SAMPLES * wanted].tolist()
     likeness = place_map.likeness(sample)

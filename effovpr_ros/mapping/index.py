@@ -169,7 +169,7 @@ class StoredIndex:
 
     Attributes:
         path: of the file.
-        checksum: SHA-256 that the manifest knows; empty if it claims no index.
+        checksum: SHA-256 that the manifest knows; empty if it claims no index of all places.
         dimension: D of the descriptors.
         count: number of the map's places.
     """
@@ -212,7 +212,7 @@ def load_index(
     except MapFormatError as error:
         index = DescriptorIndex(stored.dimension, stays_exact=stays_exact)
         if stored.count:
-            # A manifest that claims no index was left behind by a session that grew, which is nothing to warn of.
+            # A manifest that places were added after is nothing to warn of.
             level = logging.WARNING if stored.checksum else logging.INFO
             _logger.log(level, "%s %s; it is rebuilt from the map's places", stored.path, error)
             index.add(descriptors())

@@ -375,5 +375,6 @@ class PlaceMap:
 
     def _load_index(self) -> DescriptorIndex:
         dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        stored = StoredIndex(self.path / INDEX_NAME, self._manifest.index_sha256, dimension, len(self))
+        claimed = self._manifest.index_sha256 if self._manifest.num_places == len(self) else ""
+        stored = StoredIndex(self.path / INDEX_NAME, claimed, dimension, len(self))
         return load_index(stored, lambda: self._project(self.global_descriptors()), stays_exact=self._ONLINE)
