@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
+from conftest import KnownFeatures
 
-from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.detector import LoopClosureDetector
@@ -23,13 +23,18 @@ def read_pairs(table: Path) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows[1:]]
 
 
-def closures(detector: LoopClosureDetector, images: list[Path], first_s: float) -> list[LoopClosure | None]:
+def closures(
+    detector: LoopClosureDetector, known: KnownFeatures, images: list[Path], first_s: float
+) -> list[LoopClosure | None]:
     """What each image closes, one image a second, every image a keyframe, without odometry."""
     found = []
     for number, path in enumerate(images):
         stamp_ns = round((first_s + number) * 1e9)
         assert detector.wants(stamp_ns, None)
-        found.append(detector.process(read_image(path), stamp_ns, None).closure)
+        image = read_image(path)
+        features = known.of(image, "default")[0]
+        size_wh = (image.shape[1], image.shape[0])
+        found.append(detector.process_features(features, b"", size_wh, stamp_ns, None).closure)
     return found
 
 
@@ -38,15 +43,14 @@ def count(name: str, right: list[bool], of: int) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_two_laps_of_an_indoor_corridor(real_images: Path, offline_extractor: FeatureExtractor, tmp_path: Path):
+def test_two_laps_of_an_indoor_corridor(real_images: Path, known_features: KnownFeatures, tmp_path: Path):
+    extractor = known_features.readers["default"]
     folder = real_images / "rtabmap_loop"
     images = sorted((folder / "images").iterdir())
     pairs = set(read_pairs(folder / "loops.csv"))
-    place_map = open_session_map(tmp_path / "map", offline_extractor.fingerprint)
-    detector = LoopClosureDetector(
-        offline_extractor, place_map, LOOP_RECOGNIZER, LoopConfig(min_age_s=0.0, min_keyframes=10)
-    )
-    found = closures(detector, images, 100.0)
+    place_map = open_session_map(tmp_path / "map", extractor.fingerprint)
+    detector = LoopClosureDetector(extractor, place_map, LOOP_RECOGNIZER, LoopConfig(min_age_s=0.0, min_keyframes=10))
+    found = closures(detector, known_features, images, 100.0)
     right = [
         (image.name, images[closure.match.keyframe_id].name) in pairs
         for image, closure in zip(images, found, strict=True)
@@ -59,9 +63,8 @@ def test_two_laps_of_an_indoor_corridor(real_images: Path, offline_extractor: Fe
 
 
 @pytest.mark.timeout(600)
-def test_one_corridor_walked_twice_as_two_sessions(
-    real_images: Path, offline_extractor: FeatureExtractor, tmp_path: Path
-):
+def test_one_corridor_walked_twice_as_two_sessions(real_images: Path, known_features: KnownFeatures, tmp_path: Path):
+    extractor = known_features.readers["default"]
     folder = real_images / "corridor_walk"
     database = sorted((folder / "database").iterdir(), key=lambda path: int("".join(filter(str.isdigit, path.stem))))
     queries = sorted((folder / "queries").iterdir(), key=lambda path: int("".join(filter(str.isdigit, path.stem))))
@@ -69,9 +72,9 @@ def test_one_corridor_walked_twice_as_two_sessions(
     # An hour until a keyframe of the own session may close a loop: only the other session is searched.
     config = LoopConfig(min_age_s=3600.0)
     for session, images in (("first", database), ("second", queries)):
-        place_map = open_session_map(tmp_path / "map", offline_extractor.fingerprint)
-        detector = LoopClosureDetector(offline_extractor, place_map, LOOP_RECOGNIZER, config, session)
-        found = closures(detector, images, 100.0)
+        place_map = open_session_map(tmp_path / "map", extractor.fingerprint)
+        detector = LoopClosureDetector(extractor, place_map, LOOP_RECOGNIZER, config, session)
+        found = closures(detector, known_features, images, 100.0)
         detector.close()
         if session == "first":
             assert found == [None] * CORRIDOR_FRAMES

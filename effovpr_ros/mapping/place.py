@@ -89,8 +89,8 @@ class Place:
         pose: in the map frame, or in that of its session where it has one of its own, if known.
         geo: geo-tag, if known.
         image_size_wh: pixels of the original image.
-        own_frame: frame of the pose where it is not the map's, as of a session with an odometry of its own; else
-            empty. Poses of different frames are never compared.
+        own_frame: frame of the pose where it is not the map's, as of a session or a track with an odometry of its own;
+            else empty. Poses of different frames are never compared.
     """
 
     place_id: int
