@@ -242,6 +242,24 @@ def test_a_saved_map_is_read_by_the_recogniser_and_the_session_goes_on(
     detector.close()
 
 
+def test_a_saved_map_of_two_tracks_answers_with_both_and_gives_poses_of_the_first(
+    begin: Callable[..., LoopClosureDetector], extractor: FeatureExtractor, tmp_path: Path
+):
+    detector = begin()
+    drive(detector, range(4))
+    far = [Pose.from_yaw(1000.0 + number, 0.0, 0.0) for number in range(4, LAP)]
+    for number, pose in zip(range(4, LAP), far, strict=True):
+        see(detector, picture(number), 1000.0 + number, pose)
+    detector.save_map(tmp_path / "saved")
+    detector.close()
+    with PlaceMap.open(tmp_path / "saved") as saved:
+        recognizer = PlaceRecognizer(extractor, saved, RECOGNIZER)
+        answers = [recognizer.recognize(picture(number)) for number in range(LAP)]
+    assert [answer.candidates[0].place.place_id for answer in answers] == list(range(LAP))
+    assert [answer.pose for answer in answers] == [*(on_circle(number) for number in range(4)), *([None] * 4)]
+    assert [answer.candidates[0].place.pose for answer in answers[4:]] == far
+
+
 def test_a_session_goes_on_after_it_was_closed(begin: Callable[..., LoopClosureDetector]):
     first = begin()
     drive(first, range(LAP))
