@@ -36,7 +36,8 @@ class Level:
         """Load the level.
 
         Args:
-            name: MAP01 to MAP32 of freedoom2.
+            name: MAP01 to MAP32 of freedoom2, E1M1 to E4M9 of freedoom1. The engine cannot tell the sectors of some
+                large levels and ends with them; `simulation.places` lists those that it can.
             seed: of the game's own randomness.
 
         Raises:
@@ -47,7 +48,8 @@ class Level:
         except ImportError as error:
             raise SimulationError("the demo needs the simulator: pip install vizdoom") from error
         game: Any = vizdoom.DoomGame()
-        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        data = "freedoom2.wad" if name.startswith("MAP") else "freedoom1.wad"
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / data))
         game.set_doom_map(name)
         game.set_screen_resolution(vizdoom.ScreenResolution.RES_640X480)
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
@@ -156,6 +158,20 @@ class FreeFloor:
             int((xy_m[1] - self.origin_xy_m[1]) / _CELL_M),
             int((xy_m[0] - self.origin_xy_m[0]) / _CELL_M),
         )
+
+    def clearance_at_m(self, x_m: float, y_m: float) -> float:
+        """Distance of a position to the next obstacle; 0 where a robot does not get to."""
+        row, column = self.cell((x_m, y_m))
+        rows, columns = self.clearance_m.shape
+        return float(self.clearance_m[row, column]) if 0 <= row < rows and 0 <= column < columns else 0.0
+
+    def free_ahead_m(self, x_m: float, y_m: float, yaw_rad: float, limit_m: float = 12.0) -> float:
+        """Way from a position, straight on, to where the reachable floor ends; at most `limit_m`."""
+        steps = np.arange(_CELL_M, limit_m + _CELL_M, _CELL_M)
+        for way_m in steps.tolist():
+            if self.clearance_at_m(x_m + way_m * math.cos(yaw_rad), y_m + way_m * math.sin(yaw_rad)) <= 0.0:
+                return float(way_m)
+        return limit_m
 
     def position_m(self, cell: tuple[int, int]) -> tuple[float, float]:
         """Centre of a cell."""
