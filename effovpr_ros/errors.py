@@ -55,3 +55,7 @@ class NodeError(EffoVPRError):
 
 class EvaluationError(EffoVPRError):
     """An evaluation has no valid ground truth or inconsistent inputs."""
+
+
+class CameraError(EffoVPRError):
+    """A camera's intrinsic calibration is missing or impossible, or a depth image does not fit it."""

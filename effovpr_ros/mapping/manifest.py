@@ -18,6 +18,7 @@ from effovpr_ros.mapping.place import GeoPoint
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "map.yaml"
+INDEX_NAME = "index.faiss"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,25 @@ class Manifest:
         write_atomically(folder / MANIFEST_NAME, text.encode("utf-8"))
         return manifest
 
+    def problems(self, folder: Path, num_places: int) -> list[str]:
+        """What a map folder lacks of what the manifest claims; nothing if it is whole.
+
+        Args:
+            folder: of the map.
+            num_places: that the store holds.
+        """
+        problems, index = [], folder / INDEX_NAME
+        if not index.is_file() or sha256(index.read_bytes()) != self.index_sha256:
+            problems.append(
+                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
+            )
+        if num_places != self.num_places:
+            problems.append(
+                f"{MANIFEST_NAME} knows {self.num_places} of {num_places} places: a build was interrupted; "
+                "repeat its command"
+            )
+        return problems
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read `map.yaml`.
@@ -126,6 +146,27 @@ def _parse(content: dict[str, Any]) -> Manifest:
 def now() -> str:
     """The current time, ISO 8601, UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def make_empty_folder(folder: Path, *, leftover: str) -> None:
+    """Make the folder of a new map.
+
+    Args:
+        folder: that does not exist, is empty, or holds nothing but the left-over.
+        leftover: name of a file that an interrupted creation leaves; it is removed.
+
+    Raises:
+        MapError: the folder is in use or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = [entry.name for entry in folder.iterdir() if entry.name != leftover]
+        if not occupied:
+            (folder / leftover).unlink(missing_ok=True)
+    except OSError as error:
+        raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
+    if occupied:
+        raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.errors import DescriptorShapeError, MapError, ModelMismatchError
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.mapping.index import DescriptorIndex, read_index
+from effovpr_ros.mapping.index import DescriptorIndex, StoredIndex, load_index
 from effovpr_ros.mapping.local_cache import LocalCache
-from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
+from effovpr_ros.mapping.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    make_empty_folder,
+    now,
+    read_manifest,
+    sha256,
+    write_atomically,
+)
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
+from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
 
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-INDEX_NAME = "index.faiss"
 _PCA_PROPERTY = "pca"
+POSE_FRAMES_PROPERTY = "pose_frames"
 _CACHE_BYTES = 256 * 2**20
 
 
 class PlaceMap:
     """An open map. Use `create` or `open`, and close it or use it as a context."""
+
+    _ONLINE = False
 
     def __init__(self, path: Path, manifest: Manifest, store: PlaceStore, *, writable: bool) -> None:
         """Not for callers: see `create` and `open`."""
@@ -37,7 +50,7 @@ class PlaceMap:
         self._manifest = manifest
         self._store = store
         self._writable = writable
-        self._places = store.places()
+        self._table = PlaceTable(store.places(), store.get_property(POSE_FRAMES_PROPERTY))
         stored_pca = store.get_property(_PCA_PROPERTY)
         self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
@@ -52,7 +65,7 @@ class PlaceMap:
         name: str = "",
         frame_id: str = "map",
         datum: Datum | None = None,
-    ) -> PlaceMap:
+    ) -> Self:
         """Make an empty map.
 
         Args:
@@ -66,17 +79,9 @@ class PlaceMap:
             MapError: the folder is in use or cannot be made.
         """
         folder = Path(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
-            occupied = [entry.name for entry in folder.iterdir() if entry.name != STORE_NAME]
-            if not occupied:
-                (folder / STORE_NAME).unlink(missing_ok=True)
-        except OSError as error:
-            raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
-        if occupied:
-            raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
-        store = PlaceStore(folder, create=True)
+        # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
+        make_empty_folder(folder, leftover=STORE_NAME)
+        store = PlaceStore(folder, create=True, online=cls._ONLINE)
         manifest = Manifest(
             name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
         )
@@ -85,11 +90,15 @@ class PlaceMap:
         return place_map
 
     @classmethod
-    def open(cls, path: str | Path, *, writable: bool = False) -> PlaceMap:
+    def open(cls, path: str | Path, *, writable: bool = False) -> Self:
         """Open a map and check it against its manifest.
 
         Places that were committed after the manifest (a killed build) are kept; a missing or stale index is
         rebuilt. Local descriptors are verified as they are read, everything by `check`.
+
+        Args:
+            path: folder of the map.
+            writable: places may be added.
 
         Raises:
             MapError: missing, damaged, or not writable though wanted.
@@ -97,7 +106,7 @@ class PlaceMap:
         """
         folder = Path(path)
         manifest = read_manifest(folder)
-        store = PlaceStore(folder, writable=writable)
+        store = PlaceStore(folder, writable=writable, online=writable and cls._ONLINE)
         try:
             stored = len(store)
             if stored < manifest.num_places:
@@ -147,11 +156,16 @@ class PlaceMap:
     @property
     def sessions(self) -> list[str]:
         """Names of the sessions in order of appearance."""
-        return list(dict.fromkeys(place.session for place in self._places))
+        return self._table.sessions
+
+    @property
+    def next_id(self) -> int:
+        """Number of the place that is added next; numbers are never used again."""
+        return self._table.next_id
 
     def __len__(self) -> int:
         """Number of places."""
-        return len(self._places)
+        return len(self._table)
 
     def require_model(self, fingerprint: ModelFingerprint) -> None:
         """Refuse a model whose descriptors do not compare with the map's.
@@ -161,9 +175,9 @@ class PlaceMap:
         """
         differences = self.fingerprint.differences(fingerprint)
         if differences:
+            said = "; ".join(differences)
             raise ModelMismatchError(
-                f"map {self.path} was made by another model than the one loaded (map != loaded): "
-                f"{'; '.join(differences)}; load the map's model or rebuild the map"
+                f"map {self.path} is of another model (map != loaded): {said}; load the map's model or rebuild the map"
             )
 
     def set_datum(self, datum: Datum) -> None:
@@ -189,19 +203,16 @@ class PlaceMap:
         self._require_writable()
         if not places:
             return []
-        wanted = self.fingerprint.global_dim
         for place in places:
-            if place.features.global_descriptor.shape != (wanted,):
-                raise DescriptorShapeError(
-                    f"{place.source} has a global descriptor of shape {place.features.global_descriptor.shape}, "
-                    f"the map's model gives ({wanted},)"
-                )
+            self._require_shape(place.features.global_descriptor, place.source)
         place_ids = self._store.add(places)
         self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
-        for place_id, new in zip(place_ids, places, strict=True):
-            self._places.append(
+        self._table.append(
+            [
                 Place(place_id, new.session, new.stamp_ns, new.source, new.pose, new.geo, new.image_size_wh)
-            )
+                for place_id, new in zip(place_ids, places, strict=True)
+            ]
+        )
         return place_ids
 
     def flush(self) -> None:
@@ -228,13 +239,15 @@ class PlaceMap:
         top_k: int,
         *,
         within: Callable[[Place], bool] | None = None,
+        before: int | None = None,
     ) -> list[Candidate]:
         """First stage: the places with the most similar global descriptors.
 
         Args:
             global_descriptor: (D,) float32, L2-normalised, of the map's model.
             top_k: at most so many.
-            within: only places that it admits.
+            within: only places that it admits; asked of every place.
+            before: only places with a smaller number, which costs nothing; not together with `within`.
 
         Returns:
             Highest similarity first; equal ones by number.
@@ -242,16 +255,16 @@ class PlaceMap:
         Raises:
             DescriptorShapeError: another D.
         """
-        if global_descriptor.shape != (self.fingerprint.global_dim,):
-            raise DescriptorShapeError(
-                f"the query's global descriptor has shape {global_descriptor.shape}, "
-                f"the map's model gives ({self.fingerprint.global_dim},)"
-            )
-        among = None if within is None else [place.place_id for place in self._places if within(place)]
-        numbers, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
+        self._require_shape(global_descriptor, "the query")
+        among: Sequence[int] | None = None
+        if before is not None:
+            among = range(self._table.rows_before(before))
+        elif within is not None:
+            among = [row for row, place in enumerate(self._table.places()) if within(place)]
+        rows, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
         return [
-            Candidate(self._places[number], float(similarity))
-            for number, similarity in zip(numbers, similarities, strict=True)
+            Candidate(self._table.at_row(row), float(similarity))
+            for row, similarity in zip(rows, similarities, strict=True)
         ]
 
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
@@ -273,13 +286,11 @@ class PlaceMap:
         Raises:
             MapError: no such place.
         """
-        if not 0 <= place_id < len(self._places):
-            raise MapError(f"map {self.path} has no place {place_id}; it has {len(self._places)} places from 0")
-        return self._places[place_id]
+        return self._table.at_row(self._table.row_of(place_id))
 
     def places(self) -> list[Place]:
         """All places by number."""
-        return list(self._places)
+        return self._table.places()
 
     def stored_sources(self, session: str) -> set[tuple[str, int]]:
         """(source, stamp_ns) of every place of a session."""
@@ -332,24 +343,13 @@ class PlaceMap:
 
     def check(self) -> list[str]:
         """Read everything and compare it with its checksums; returns problems, none if sound."""
-        problems = list(self._store.damaged(self.fingerprint.local_dim))
-        index = self.path / INDEX_NAME
-        if not index.is_file() or sha256(index.read_bytes()) != self._manifest.index_sha256:
-            problems.append(
-                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
-            )
-        if len(self) != self._manifest.num_places:
-            problems.append(
-                f"{MANIFEST_NAME} knows {self._manifest.num_places} of {len(self)} places: a build was interrupted; "
-                "repeat its command"
-            )
-        return problems
+        return [*self._store.damaged(self.fingerprint.local_dim), *self._manifest.problems(self.path, len(self))]
 
     def close(self) -> None:
         """Close the store; unsaved places stay in it and are indexed at the next opening."""
         self._store.close()
 
-    def __enter__(self) -> PlaceMap:
+    def __enter__(self) -> Self:
         """Enter a context that closes the map."""
         return self
 
@@ -363,18 +363,17 @@ class PlaceMap:
         if not self._writable:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
 
+    def _require_shape(self, descriptor: NDArray[np.float32], owner: str) -> None:
+        if descriptor.shape != (self.fingerprint.global_dim,):
+            raise DescriptorShapeError(
+                f"{owner} has a global descriptor of shape {descriptor.shape}, "
+                f"the map's model gives ({self.fingerprint.global_dim},)"
+            )
+
     def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._pca.project(descriptors) if self._pca else descriptors
 
     def _load_index(self) -> DescriptorIndex:
-        """Read the stored index where it fits, else build it again from the store."""
         dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        path, stored_sha256 = self.path / INDEX_NAME, self._manifest.index_sha256
-        try:
-            return read_index(path, stored_sha256, dimension=dimension, count=len(self))
-        except MapFormatError as error:
-            index = DescriptorIndex(dimension)
-            if len(self):
-                _logger.warning("%s %s; it is rebuilt from %s", path, error, STORE_NAME)
-                index.add(self._project(self.global_descriptors()))
-            return index
+        stored = StoredIndex(self.path / INDEX_NAME, self._manifest.index_sha256, dimension, len(self))
+        return load_index(stored, lambda: self._project(self.global_descriptors()), stays_exact=self._ONLINE)

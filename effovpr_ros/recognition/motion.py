@@ -62,6 +62,10 @@ class SpotTable:
         ids = np.array([place.place_id for place in places], np.int64)
         return Spots(ids, rows[:, 0].astype(np.int64), rows[:, 1:4], rows[:, 4])
 
+    def forget(self, place_id: int) -> None:
+        """Drop a place."""
+        self._row.pop(place_id, None)
+
     def _add(self, place: Place) -> tuple[int, float, float, float, float]:
         session = self._sessions.setdefault(place.session, len(self._sessions))
         xyz = place.pose.position_xyz if place.pose is not None else (math.nan,) * 3

@@ -143,7 +143,12 @@ class PlaceRecognizer:
         return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
 
     def recognize_features(
-        self, features: Features, *, hint: Hint | None = None, within: Callable[[Place], bool] | None = None
+        self,
+        features: Features,
+        *,
+        hint: Hint | None = None,
+        within: Callable[[Place], bool] | None = None,
+        before: int | None = None,
     ) -> Recognition:
         """Find the place that features of the map's model show.
 
@@ -151,10 +156,11 @@ class PlaceRecognizer:
             features: of the map's model.
             hint: see `recognize`.
             within: only places that it admits are considered; not together with a hint.
+            before: only places with a smaller number, without asking each; not together with the others.
         """
         started = time.perf_counter()
         admits = within or self._within(hint)
-        candidates = self.place_map.search(features.global_descriptor, self.config.top_k, within=admits)
+        candidates = self.place_map.search(features.global_descriptor, self.config.top_k, within=admits, before=before)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
