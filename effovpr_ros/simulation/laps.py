@@ -27,3 +27,5 @@ LAPS_DRIVE = DriveConfig(
     start_ns=1_700_172_800 * 10**9,
     seed=3,
 )
+LAPS_KEYFRAME_M = 0.75
+"""Less than two steps of the camera: every second image becomes a keyframe on a straight way."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,43 +152,24 @@ def trajectory_error(truth: Sequence[Pose], estimate: Sequence[Pose]) -> Traject
         estimate: N poses of the same moments, in any frame.
 
     Raises:
-        SimulationError: evo is not installed, or the two differ in length.
+        SimulationError: evo is not installed, the two differ in length, or all poses lie on one line.
     """
-    try:
-        from evo.core.metrics import APE, PoseRelation, StatisticsType
-        from evo.core.trajectory import PosePath3D
-    except ImportError as error:
-        raise SimulationError("trajectory errors need evo: pip install evo") from error
-    if len(truth) != len(estimate):
-        raise SimulationError(f"{len(estimate)} poses cannot be held against {len(truth)} true ones")
+    evo = _evo()
     errors = []
-    reference = PosePath3D(_positions(truth), _quats_wxyz(truth))
     for from_start in (False, True):
-        path = PosePath3D(_positions(estimate), _quats_wxyz(estimate))
-        if from_start:
-            path.align_origin(reference)
-        else:
-            path.align(reference)
-        metric = APE(PoseRelation.translation_part)
-        metric.process_data((reference, path))
-        errors.append(float(metric.get_statistic(StatisticsType.rmse)))
+        metric = evo.APE(evo.PoseRelation.translation_part)
+        metric.process_data((_path(truth), _aligned(truth, estimate, from_start=from_start)))
+        errors.append(float(metric.get_statistic(evo.StatisticsType.rmse)))
     return TrajectoryError(*errors)
 
 
-def true_poses(keyframes: Sequence[GraphKeyframe], truth: Mapping[int, Pose]) -> list[Pose]:
-    """The true pose of each keyframe.
-
-    Args:
-        keyframes: N in driving order.
-        truth: true pose by stamp [ns].
+def aligned_positions(truth: Sequence[Pose], estimate: Sequence[Pose]) -> NDArray[np.float64]:
+    """(N, 3) positions of an estimate [m] after the rigid motion that fits it best to the truth; for drawing.
 
     Raises:
-        SimulationError: a keyframe of a stamp that no image has.
+        SimulationError: see `trajectory_error`.
     """
-    missing = [keyframe.stamp_ns for keyframe in keyframes if keyframe.stamp_ns not in truth]
-    if missing:
-        raise SimulationError(f"a keyframe has the stamp {missing[0]} ns, which no image of the drive has")
-    return [truth[keyframe.stamp_ns] for keyframe in keyframes]
+    return np.asarray(_aligned(truth, estimate, from_start=False).positions_xyz, np.float64)
 
 
 def judge_closures(
@@ -264,12 +246,42 @@ def _pose(values: Sequence[float]) -> Pose:
     return Pose((x, y, z), (qx, qy, qz, qw))
 
 
+def _aligned(truth: Sequence[Pose], estimate: Sequence[Pose], *, from_start: bool) -> Any:
+    """The estimate as a path of evo, laid on the truth."""
+    if len(truth) != len(estimate):
+        raise SimulationError(f"{len(estimate)} poses cannot be held against {len(truth)} true ones")
+    reference, path = _path(truth), _path(estimate)
+    if from_start:
+        path.align_origin(reference)
+        return path
+    try:
+        path.align(reference)
+    except _evo().GeometryException as error:
+        raise SimulationError(f"{len(truth)} poses on one line cannot be aligned: {error}; drive a curve") from error
+    return path
+
+
+def _path(poses: Sequence[Pose]) -> Any:
+    quats_wxyz = np.array([(pose.quat_xyzw[3], *pose.quat_xyzw[:3]) for pose in poses])
+    return _evo().PosePath3D(_positions(poses), quats_wxyz)
+
+
+def _evo() -> Any:
+    try:
+        from evo.core import geometry, metrics, trajectory
+    except ImportError as error:
+        raise SimulationError("trajectory errors need evo: pip install evo") from error
+    return SimpleNamespace(
+        APE=metrics.APE,
+        PoseRelation=metrics.PoseRelation,
+        StatisticsType=metrics.StatisticsType,
+        PosePath3D=trajectory.PosePath3D,
+        GeometryException=geometry.GeometryException,
+    )
+
+
 def _positions(poses: Sequence[Pose]) -> NDArray[np.float64]:
     return np.array([pose.position_xyz for pose in poses], np.float64).reshape(-1, 3)
-
-
-def _quats_wxyz(poses: Sequence[Pose]) -> NDArray[np.float64]:
-    return np.roll(np.array([pose.quat_xyzw for pose in poses], np.float64).reshape(-1, 4), 1, axis=1)
 
 
 def _pair(before: float, after: float) -> str:
