@@ -75,9 +75,11 @@ def _replay(folder: Path, options: argparse.Namespace) -> None:
         "--out": folder,
         "--rate": options.rate,
         "--device": options.device,
-        "--param": f"keyframe_distance_m={LAPS_KEYFRAME_M}",
     }
     flat = [str(item) for pair in arguments.items() for item in pair]
+    # A pose graph has no use for a keyframe without odometry.
+    for setting in (f"keyframe_distance_m={LAPS_KEYFRAME_M}", "odometry_required=true"):
+        flat += ["--param", setting]
     finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.loop_replay", *flat], stdout=sys.stderr)
     if finished.returncode:
         raise SimulationError(
