@@ -48,13 +48,26 @@ def names_of(*configs: Any) -> list[str]:
 
 def test_the_parameter_table_has_every_parameter_with_its_default():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    configs = (parameters.NodeConfig(), parameters.CameraNodeConfig(), RecognizerConfig())
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    configs = (
+        parameters.NodeConfig(),
+        parameters.CameraNodeConfig(),
+        RecognizerConfig(),
+        adapters.MatchAdapterConfig(),
+    )
     checked_rows("### Parameters", configs, names_of(*configs))
 
 
 def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    own = (parameters.LoopNodeConfig(), parameters.CameraNodeConfig(), VerificationConfig(), LoopConfig())
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    own = (
+        parameters.LoopNodeConfig(),
+        adapters.LoopAdapterConfig(),
+        parameters.CameraNodeConfig(),
+        VerificationConfig(),
+        LoopConfig(),
+    )
     defaults = asdict(RecognizerConfig())
     others = [name for name, value in asdict(LOOP_RECOGNIZER).items() if value != defaults[name]]
     checked_rows("### Parameters of the detector", (*own, LOOP_RECOGNIZER), names_of(*own) + others)
@@ -72,6 +85,16 @@ def test_the_topic_and_service_tables_have_what_the_nodes_create():
     created = created_names("loop_closure_detector", "camera_node", "loop_outputs", "odometry")
     detector = set(table_rows("### Topics of the detector")) | set(table_rows("### Services of the detector"))
     assert detector == created
+
+
+def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():
+    config = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    section = README.split("\n## Other stacks\n", 1)[1].split("\n## ", 1)[0]
+    files = (ROOT / "effovpr_ros" / "nodes" / "adapters").glob("*.py")
+    topics = {topic for file in files for topic in re.findall(r'TOPIC = "([a-z_/]+)"', file.read_text())}
+    assert len(topics) == 6
+    for name in (*config.MATCH_ADAPTERS, *config.LOOP_ADAPTERS, *topics):
+        assert f"`{name}`" in section, name
 
 
 def test_every_command_of_the_readme_parses():
@@ -92,7 +115,7 @@ def test_package_xml_has_what_the_nodes_import():
     named = {item.text for item in package if item.tag.endswith("depend")}
     imported = {
         match
-        for path in (ROOT / "effovpr_ros" / "nodes").glob("*.py")
+        for path in (ROOT / "effovpr_ros" / "nodes").rglob("*.py")
         for match in re.findall(r"^(?:from|import) ([a-z_]+)", path.read_text(), flags=re.MULTILINE)
         if match.endswith(("_msgs", "_interfaces")) or match in ("rclpy", "cv_bridge")
     }

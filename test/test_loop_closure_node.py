@@ -26,6 +26,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from std_msgs.msg import Float64MultiArray  # noqa: E402
 from synthetic import picture, tiny_extractor  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
@@ -147,7 +148,8 @@ def drive(session_path: Path, extractor: FeatureExtractor) -> Iterator[Callable[
 def test_a_lap_closes_and_the_session_goes_on(
     drive: Callable[..., Drive], session_path: Path, extractor: FeatureExtractor, tmp_path: Path
 ):
-    d = drive(sequence_length=0)
+    d = drive(sequence_length=0, adapters="lio_sam")
+    pairs = d.listen(Float64MultiArray, "/lio_loop/loop_closure_detection")
     markers = d.listen(MarkerArray, f"{NAME}/markers", MARKER_QOS)
     d.start()
     keyframes = [d.go(step) for step in range(LAP + 6)]
@@ -175,6 +177,8 @@ def test_a_lap_closes_and_the_session_goes_on(
     assert np.linalg.eigvalsh(covariance).min() > 0.0
     d.wait(lambda: markers and len(markers[-1].markers[1].points) == 12, "markers")
     assert len(markers[-1].markers[0].points) == LAP + 6
+    d.wait(lambda: len(pairs) == 6, "the closures for LIO-SAM")
+    assert list(pairs[2].data) == [100.0 + 2 * (LAP + 2), 104.0]
 
     saved = d.call(SaveMap, f"{NAME}/save_map", SaveMap.Request(path=str(tmp_path / "saved"), name="house"))
     assert saved.success, saved.message
@@ -366,6 +370,8 @@ def test_rules_change_while_it_runs_and_impossible_ones_are_refused(drive: Calla
     assert not set_parameter("keyframe_distance_m", -1.0).successful
     assert not set_parameter("score", "sum").successful
     assert not set_parameter("image_transport", "silly").successful
+    assert not set_parameter("adapters", "nav2").successful
+    assert not set_parameter("verification", "metric").successful
 
 
 def test_a_temporary_session_vanishes(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

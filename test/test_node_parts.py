@@ -28,6 +28,7 @@ from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
+from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
@@ -352,8 +353,15 @@ def test_statistics_by_hand():
     assert {pair.key: pair.value for pair in message.status[0].values} == values
 
 
-LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig())
-LOOP_CLOSURE = (LoopNodeConfig(), CameraNodeConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
+LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig(), MatchAdapterConfig())
+LOOP_CLOSURE = (
+    LoopNodeConfig(),
+    LoopAdapterConfig(),
+    CameraNodeConfig(),
+    VerificationConfig(),
+    LoopConfig(),
+    LOOP_RECOGNIZER,
+)
 
 
 @pytest.mark.parametrize(("name", "configs"), [("localize", LOCALIZE), ("loop_closure", LOOP_CLOSURE)])

@@ -20,7 +20,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image, NavSatFix  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image, NavSatFix, NavSatStatus  # noqa: E402
 from synthetic import jpeg, picture, tiny_extractor, tiny_weights  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
@@ -108,6 +108,63 @@ def test_an_image_gets_its_place_pose_fix_and_picture(harness: Callable[..., Har
     assert values["places"] == "8"
     assert values["map"] == str(maps["house"])
     assert {"rate_hz", "dropped_frames", "device", "last_error"} <= set(values)
+
+
+def test_other_stacks_get_poses_that_they_accept(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(
+        map_path=str(maps["house"]), adapters="nav2, rtabmap", body_frame="base_footprint", initial_pose_confidence=0.9
+    )
+    initial = h.listen(PoseWithCovarianceStamped, "/initialpose")
+    priors, fixes = h.listen(PoseWithCovarianceStamped, "/global_pose"), h.listen(NavSatFix, f"{NAME}/fix")
+    poses = h.listen(PoseWithCovarianceStamped, f"{NAME}/pose")
+    h.start()
+    for number in range(3):
+        sent = len(priors)
+        image = image_message(picture(5), 50 + number)
+        h.publish_until(image, lambda sent=sent: len(priors) > sent and initial and poses, "poses of every stack")
+    # AMCL starts anew at each initial pose, so there is one; RTAB-Map wants them all, under the name of the body.
+    assert len(initial) == 1
+    assert {pose.header.frame_id for pose in priors} == {"base_footprint"}
+    for pose in (*initial, *poses):
+        assert_nav2_accepts(pose)
+        assert_robot_localization_accepts(pose)
+    assert initial[0].pose == priors[0].pose == poses[0].pose
+    # navsat_transform looks up the antenna by the fix's frame, and leaves out fixes without status or with NaN.
+    h.wait(lambda: fixes, "a fix")
+    assert fixes[-1].header.frame_id == "base_footprint"
+    assert fixes[-1].status.status == NavSatStatus.STATUS_FIX
+    assert np.isfinite([fixes[-1].latitude, fixes[-1].longitude, fixes[-1].altitude]).all()
+    assert (np.array(fixes[-1].position_covariance).reshape(3, 3).diagonal() > 0.0).all()
+    request = SetParameters.Request(parameters=[Parameter("adapters", value="amcl").to_parameter_msg()])
+    refused = h.call(SetParameters, f"{NAME}/set_parameters", request).results[0]
+    assert not refused.successful
+    assert "cuvslam, nav2, rtabmap" in refused.reason
+    # Another activation arms it again.
+    assert h.change(Transition.TRANSITION_DEACTIVATE)
+    assert h.change(Transition.TRANSITION_ACTIVATE)
+    h.publish_until(image_message(picture(5), 60), lambda: len(initial) > 1, "an initial pose after activation")
+    assert h.change(Transition.TRANSITION_DEACTIVATE)
+    assert h.change(Transition.TRANSITION_CLEANUP)
+    own = h.node.get_publisher_names_and_types_by_node(h.node.get_name(), h.node.get_namespace())
+    assert not {"/initialpose", "/global_pose"} & {topic for topic, _ in own}
+
+
+def assert_nav2_accepts(message: PoseWithCovarianceStamped) -> None:
+    """What AMCL refuses: no frame or another than its map's, values that are not finite or a variance below 0."""
+    orientation, covariance = message.pose.pose.orientation, np.array(message.pose.covariance)
+    assert message.header.frame_id == "map"
+    assert abs(np.sum(np.square([orientation.x, orientation.y, orientation.z, orientation.w])) - 1.0) < 1e-4
+    assert np.isfinite(covariance).all()
+    assert (covariance >= 0.0).all()
+    assert (covariance <= 1e9).all()
+
+
+def assert_robot_localization_accepts(message: PoseWithCovarianceStamped) -> None:
+    """What its filters complain of: variances of 0 or above 1000, a stamp of 0."""
+    variances = np.array(message.pose.covariance).reshape(6, 6).diagonal()
+    assert (variances > 0.0).all()
+    assert (variances <= 1e3).all()
+    assert message.header.stamp.sec > 0
 
 
 def test_the_same_image_gives_the_same_match(harness: Callable[..., Harness], maps: dict[str, Path]):

@@ -162,3 +162,17 @@ def test_the_level_is_where_it_says():
         away, _ = level.view(20.0, -9.5, 2.5)
         assert np.abs(image.astype(int) - away).mean() > 5.0
         assert level.walls_m().shape[1:] == (2, 2)
+
+
+def test_depth_of_a_wall_whose_distance_is_known():
+    pytest.importorskip("vizdoom")
+    from effovpr_ros.simulation.drive import LEVEL
+    from effovpr_ros.simulation.level import Level
+
+    with Level(LEVEL, depth=True) as level:
+        level.view(27.0, -24.0, 0.0)
+        depth = level.depth_m()
+    # The wall x = 30 m stands across the view: its depth is 3 m in every column.
+    assert depth.shape == (480, 640) and depth[240, 100:500] == pytest.approx(3.0, abs=0.25)
+    with Level(LEVEL) as level, pytest.raises(SimulationError, match="depth=True"):
+        level.depth_m()

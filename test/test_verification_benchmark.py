@@ -133,7 +133,7 @@ def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
     from effovpr_ros.simulation.level import FOCAL_XY_PX, IMAGE_SIZE_WH, Level
 
     camera = CameraModel(IMAGE_SIZE_WH, FOCAL_XY_PX, ((IMAGE_SIZE_WH[0] - 1) / 2.0, (IMAGE_SIZE_WH[1] - 1) / 2.0))
-    rng, pairs, truths = np.random.default_rng(3), [], []
+    rng, pairs, truths = np.random.default_rng(11), [], []
     reranker = Reranker(RerankConfig())
     with Level(LEVEL, depth=True) as level:
         floor = level.free_floor()

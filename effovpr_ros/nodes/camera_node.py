@@ -109,22 +109,23 @@ class CameraNode(LifecycleNode, Generic[Item]):
         """Load and advertise; a failure leaves the node unconfigured and alive."""
         worker: LatestWorker[Item] = LatestWorker(self._process, self._on_worker_error)
         self._statistics = Statistics()
-        try:
-            self._camera_config = parameters.read(self, CameraNodeConfig)
-            self._open(worker)
-        except EffoVPRError as error:
-            self.get_logger().error(f"configure failed: {error}")
-            worker.stop()
-            self._close()
-            return TransitionCallbackReturn.FAILURE
-        decoder_name, self._decode = make_decoder()
-        self.get_logger().info(f"raw images are decoded by {decoder_name}")
         self._last_offer_s = 0.0
-        self._worker = worker
         self._sensor_group = MutuallyExclusiveCallbackGroup()
         # A service may wait for the worker, so it must not hold up anything else.
         self._service_group = ReentrantCallbackGroup()
-        self._create_interfaces()
+        decoder_name, self._decode = make_decoder()
+        self.get_logger().info(f"raw images are decoded by {decoder_name}")
+        try:
+            self._camera_config = parameters.read(self, CameraNodeConfig)
+            self._open(worker)
+            self._create_interfaces()
+        except EffoVPRError as error:
+            self.get_logger().error(f"configure failed: {error}")
+            worker.stop()
+            self._resources.close()
+            self._close()
+            return TransitionCallbackReturn.FAILURE
+        self._worker = worker
         self._create_shared_interfaces()
         return TransitionCallbackReturn.SUCCESS
 

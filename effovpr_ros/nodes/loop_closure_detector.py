@@ -18,6 +18,8 @@ from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.keyframes import Condition
 from effovpr_ros.loops.results import LoopResult
 from effovpr_ros.nodes import conversions, parameters
+from effovpr_ros.nodes.adapters.config import LoopAdapterConfig
+from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_geometry import CameraGeometry
 from effovpr_ros.nodes.camera_node import CameraNode, Health, ImageMessage, run_camera_node
 from effovpr_ros.nodes.image_decoding import decode_message
@@ -62,11 +64,12 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (LoopNodeConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
+        defaults = (LoopNodeConfig(), LoopAdapterConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
         super().__init__("loop_closure_detector", *defaults, **options)
 
     def _open(self, worker: LatestWorker[_Arrival]) -> None:
         self._config = config = parameters.read(self, LoopNodeConfig)
+        self._adapter_config = parameters.read(self, LoopAdapterConfig)
         self._check = ClosureCheck(parameters.read(self, VerificationConfig), config.camera_pose)
         self._rules = self._new_rules = rules = self._read_rules()
         self._engine = engine = worker.call(
@@ -92,9 +95,9 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
                 self.get_logger().error(f"closing the session: {error}")
 
     def _create_interfaces(self) -> None:
-        self._outputs = LoopOutputs(self)
+        self._outputs = LoopOutputs(self, make_adapters(self, self._adapter_config.names, self._adapter_config))
         self._resources.callback(self._outputs.destroy)
-        self._odometry = OdometryListener(self, self._sensor_group)
+        self._odometry = OdometryListener(self, self._sensor_group, self._outputs.on_odometry)
         self._resources.callback(self._odometry.listen, False)
         self._odometry.listen(True)
         self._geometry = CameraGeometry(self._report)
@@ -106,7 +109,9 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start making keyframes."""
         self._health_of_inputs = InputHealth(time.monotonic())
-        return super().on_activate(state)
+        result = super().on_activate(state)
+        self._outputs.on_activate()
+        return result
 
     # Callbacks
 
@@ -117,6 +122,7 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
     def _check_parameters(self, changed: list[Parameter]) -> None:
         """Rules of keyframes and thresholds of recognition count from the next image on."""
         config = parameters.read(self, LoopNodeConfig, changed)
+        parameters.read(self, LoopAdapterConfig, changed)
         ClosureCheck(parameters.read(self, VerificationConfig, changed), config.camera_pose)
         rules = self._read_rules(changed)
         if parameters.touches(changed, LoopConfig, RecognizerConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from threading import Condition
 from typing import Any
 
@@ -87,8 +88,17 @@ class OdometryBuffer:
 class OdometryListener:
     """Subscribes to `odom` while somebody needs it."""
 
-    def __init__(self, node: Node, callback_group: CallbackGroup) -> None:
-        """Start without a subscription; `frame_id` is that of the last message, empty before."""
+    def __init__(
+        self, node: Node, callback_group: CallbackGroup, on_odometry: Callable[[int], None] = lambda stamp_ns: None
+    ) -> None:
+        """Start without a subscription; `frame_id` is that of the last message, empty before.
+
+        Args:
+            node: that listens.
+            callback_group: of the subscription.
+            on_odometry: called with the stamp of each message in nanoseconds, once its pose is known.
+        """
+        self._heard = on_odometry
         self._node = node
         self._callback_group = callback_group
         self._buffer = OdometryBuffer()
@@ -117,5 +127,6 @@ class OdometryListener:
         try:
             self._buffer.add(message)
             self.frame_id = message.header.frame_id
+            self._heard(ns_from_time(message.header.stamp))
         except TrajectoryError as error:
             self._node.get_logger().error(f"odometry is left out: {error}", throttle_duration_sec=5.0)

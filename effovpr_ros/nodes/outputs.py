@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -14,6 +16,7 @@ from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions
+from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
@@ -31,9 +34,17 @@ MARKER_QOS = QoSProfile(
 class Outputs:
     """The publishers of one configured node; silent while the node is inactive."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Advertise."""
+    def __init__(self, node: LifecycleNode, adapters: Sequence[Adapter], body_frame: str) -> None:
+        """Advertise.
+
+        Args:
+            node: that publishes.
+            adapters: that hear of each match too; they are destroyed with the outputs.
+            body_frame: frame of the body whose poses the map holds.
+        """
         self._node = node
+        self._adapters = adapters
+        self._body_frame = body_frame
         self._match = node.create_lifecycle_publisher(PlaceMatch, "~/match", RESULT_QOS)
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", RESULT_QOS)
         self._fix = node.create_lifecycle_publisher(NavSatFix, "~/fix", RESULT_QOS)
@@ -44,6 +55,13 @@ class Outputs:
         """Withdraw the topics."""
         for publisher in (self._match, self._pose, self._fix, self._debug, self._markers):
             self._node.destroy_publisher(publisher)
+        for adapter in self._adapters:
+            adapter.destroy()
+
+    def on_activate(self) -> None:
+        """Tell the adapters that the node was activated."""
+        for adapter in self._adapters:
+            adapter.on_activate()
 
     def publish(self, match: PlaceMatch, recognition: Recognition) -> None:
         """Publish a match, and the pose, fix and markers that follow from it; nothing once ROS has been shut down."""
@@ -53,9 +71,12 @@ class Outputs:
         pose = conversions.pose_with_covariance(recognition, match.header)
         if pose is not None:
             self._pose.publish(pose)
-        fix = conversions.fix_message(recognition, match.header)
+        # A fix is that of the antenna whose frame the header names (sensor_msgs/NavSatFix), not one in the map frame.
+        fix = conversions.fix_message(recognition, Header(stamp=match.header.stamp, frame_id=self._body_frame))
         if fix is not None:
             self._fix.publish(fix)
+        for adapter in self._adapters:
+            adapter.on_match(match, pose)
         if self._markers.get_subscription_count():
             self._markers.publish(conversions.match_markers(recognition, match.header))
 

@@ -17,6 +17,8 @@ from effovpr_ros.errors import EffoVPRError
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
+from effovpr_ros.nodes.adapters.config import MatchAdapterConfig
+from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_node import CameraNode, Health, ImageMessage, run_camera_node
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.odometry import OdometryListener
@@ -54,10 +56,11 @@ class PlaceRecognizerNode(CameraNode[_Query]):
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        super().__init__("place_recognizer", NodeConfig(), RecognizerConfig(), **options)
+        super().__init__("place_recognizer", NodeConfig(), RecognizerConfig(), MatchAdapterConfig(), **options)
 
     def _open(self, worker: LatestWorker[_Query]) -> None:
         self._config = parameters.read(self, NodeConfig)
+        self._adapter_config = parameters.read(self, MatchAdapterConfig)
         self._engine = engine = RecognitionEngine(self._camera_config, parameters.read(self, RecognizerConfig))
         self._hint: PoseWithCovarianceStamped | None = None
         self._newest: ImageMessage | None = None
@@ -73,7 +76,8 @@ class PlaceRecognizerNode(CameraNode[_Query]):
             self._engine = None
 
     def _create_interfaces(self) -> None:
-        self._outputs = Outputs(self)
+        adapters = make_adapters(self, self._adapter_config.names, self._adapter_config)
+        self._outputs = Outputs(self, adapters, self._adapter_config.body_frame)
         self._resources.callback(self._outputs.destroy)
         self._odometry = OdometryListener(self, self._sensor_group)
         self._resources.callback(self._odometry.listen, False)
@@ -85,6 +89,7 @@ class PlaceRecognizerNode(CameraNode[_Query]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start answering."""
         result = super().on_activate(state)
+        self._outputs.on_activate()
         self._engine.restart_sequence()
         self._publish_map_markers()
         return result
@@ -106,6 +111,7 @@ class PlaceRecognizerNode(CameraNode[_Query]):
     def _check_parameters(self, changed: list[Parameter]) -> None:
         """Thresholds of recognition count from the next image on."""
         parameters.read(self, NodeConfig, changed)
+        parameters.read(self, MatchAdapterConfig, changed)
         config = parameters.read(self, RecognizerConfig, changed)
         if self._engine is not None and parameters.touches(changed, RecognizerConfig):
             self._engine.set_config(config)
