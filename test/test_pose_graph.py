@@ -76,7 +76,7 @@ def test_a_closure_divides_the_error_by_the_variance_of_the_steps():
     odometry = [GraphKeyframe(7, 1, HERE), GraphKeyframe(8, 2, Pose.from_yaw(11.0, 0.0, 0.0))]
     odometry.append(GraphKeyframe(9, 3, Pose.from_yaw(2.0, 0.0, 0.0)))
     closure = ClosureFactor(9, 7, HERE, np.eye(6) * 1e-8, 1.0, is_metric=True)
-    config = GraphConfig(min_position_std_m=1e-6, max_closure_error=1e6)
+    config = GraphConfig(min_position_std_m=1e-6, max_metric_error=1e6)
     optimized = optimize(odometry, [closure], config)
     # Variances are as 11 to 9: of the 2 m, the first step takes 1.1 m.
     assert [pose.position_xyz[0] for pose in optimized.poses] == pytest.approx([0.0, 9.9, 0.0], abs=1e-3)
@@ -119,8 +119,19 @@ def test_the_limit_decides_what_is_wrong():
     right = [ClosureFactor(n + 40, n, HERE, ONE_PLACE, 1.0) for n in range(40)]
     # Keyframes 4 m apart on one side: 1.6 standard deviations of one place.
     near = ClosureFactor(45, 1, HERE, ONE_PLACE, 1.0)
-    assert not optimize(keyframes, [*right, near], GraphConfig(max_closure_error=1.2)).accepted[-1]
-    assert optimize(keyframes, [*right, near], GraphConfig(max_closure_error=2.4)).accepted[-1]
+    assert not optimize(keyframes, [*right, near], GraphConfig(max_prior_error=1.2)).accepted[-1]
+    assert optimize(keyframes, [*right, near], GraphConfig(max_prior_error=2.4)).accepted[-1]
+
+
+def test_a_metric_closure_may_err_by_what_was_measured():
+    _, keyframes = drifted_laps()
+    right = [ClosureFactor(n + 40, n, HERE, ONE_PLACE, 1.0) for n in range(40)]
+    # Two poses 5 m apart, said to be 2 m apart with 1 m of standard deviation: three of them.
+    ahead, tight = Pose.from_yaw(2.0, 0.0, 0.0), np.diag([1.0] * 6)
+    measured = ClosureFactor(45, 0, ahead, tight, 1.0, is_metric=True)
+    assert optimize(keyframes, [*right, measured]).accepted[-1]
+    assert not optimize(keyframes, [*right, measured], GraphConfig(max_metric_error=2.0)).accepted[-1]
+    assert not optimize(keyframes, [*right, replace(measured, is_metric=False)]).accepted[-1]
 
 
 def test_the_covariance_is_in_gtsams_order_and_wider_for_the_unsure():
@@ -151,5 +162,5 @@ def test_impossible_graphs_are_refused():
         optimize([GraphKeyframe(0, 0, HERE)], [])
     with pytest.raises(SimulationError, match="each of its own id; got 2"):
         optimize([GraphKeyframe(0, 0, HERE), GraphKeyframe(0, 1, HERE)], [])
-    with pytest.raises(ConfigError, match="max_closure_error nan is not positive"):
-        GraphConfig(max_closure_error=math.nan)
+    with pytest.raises(ConfigError, match="max_prior_error nan is not positive"):
+        GraphConfig(max_prior_error=math.nan)
