@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,3 +166,22 @@ def test_impossible_graphs_are_refused():
         optimize([GraphKeyframe(0, 0, HERE), GraphKeyframe(0, 1, HERE)], [])
     with pytest.raises(ConfigError, match="max_prior_error nan is not positive"):
         GraphConfig(max_prior_error=math.nan)
+
+
+def test_the_factor_of_the_readme_is_the_one_used_here():
+    gtsam = pytest.importorskip("gtsam")
+    blocks = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("```python\n")
+    (code,) = (block.split("```")[0] for block in blocks if "t_match_query" in block)
+    position, orientation = SimpleNamespace(x=1.0, y=2.0, z=0.0), SimpleNamespace(x=0.0, y=0.0, z=0.6, w=0.8)
+    pose = SimpleNamespace(position=position, orientation=orientation)
+    covariance = np.diag([1.0, 2, 3, 4, 5, 6])
+    relative = SimpleNamespace(pose=pose, covariance=covariance.ravel())
+    message = SimpleNamespace(relative_pose=relative, confidence=0.5, match_id=3, query_id=8)
+    names = {"np": np, "gtsam": gtsam, "closure": message, "graph": gtsam.NonlinearFactorGraph()}
+    exec(code, names)
+    factor = names["graph"].at(0)
+    assert list(factor.keys()) == [3, 8]
+    assert factor.measured().translation().tolist() == [1.0, 2.0, 0.0]
+    assert factor.measured().rotation().yaw() == pytest.approx(2.0 * math.asin(0.6))
+    here = ClosureFactor(8, 3, Pose((1.0, 2.0, 0.0), (0.0, 0.0, 0.6, 0.8)), covariance, 0.5)
+    assert np.allclose(names["noise"].covariance(), closure_covariance(here))
