@@ -10,6 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+pytest.importorskip("gtsam")
+pytest.importorskip("evo")
+
 from effovpr_ros.errors import ConfigError, SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.odometry import DriftingOdometry, OdometryConfig

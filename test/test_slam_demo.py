@@ -12,6 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import picture
 
+pytest.importorskip("gtsam")
+pytest.importorskip("evo")
+
 from effovpr_ros.cli import demo_slam
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.features.preprocessing import read_image
