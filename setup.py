@@ -40,6 +40,7 @@ setup(
     extras_require={
         "demo": ["vizdoom>=1.2.3", "gtsam>=4.2.2", "evo>=1.28"],
         "train": ["tensorboardX>=2.6"],
+        "engines": ["openvino>=2024.0", "nncf>=2.9", "onnxruntime>=1.17", "onnxscript>=0.1"],
     },
     entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},
 )
