@@ -94,6 +94,32 @@ def test_a_dense_session_does_not_crowd_out_the_rest(tmp_path: Path, dense_first
     ]
 
 
+def test_places_from_a_number_on_neither_answer_nor_leave_others_out(tmp_path: Path):
+    """The place of session b looks most like the query, but it is too new, so that of a speaks for the spot."""
+    places = [at(0.0, "a", 10.0, 0), at(50.0, "a", 60.0, 50), at(1.0, "b", 2.0, 1)]
+    with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT) as place_map:
+        place_map.add(places)
+        assert [item.place.place_id for item in retrieve(place_map, towards(0.0), CONFIG)] == [2, 1]
+        assert [item.place.place_id for item in retrieve(place_map, towards(0.0), CONFIG, before=2)] == [0, 1]
+
+
+def test_sessions_that_cannot_be_compared_cost_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT) as place_map:
+        place_map.set_session_frame("b", "b/odom")
+        place_map.add(
+            [at(float(number), session, 1.0 * number, number) for number in range(9) for session in ("a", "b")]
+        )
+        asked: list[int] = []
+
+        def search(descriptor: np.ndarray, top_k: int, **options: object) -> list[Candidate]:
+            asked.append(top_k)
+            return PlaceMap.search(place_map, descriptor, top_k, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(place_map, "search", search)
+        assert len(retrieve(place_map, towards(0.0), CONFIG)) == CONFIG.top_k
+        assert asked == [CONFIG.top_k]
+
+
 @pytest.mark.parametrize("swap", [True, False])
 def test_the_session_that_looks_like_the_query_is_named(tmp_path: Path, swap: bool):
     """Winter has ten times more places, and either may come first: a summer query is answered by summer."""

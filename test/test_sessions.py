@@ -11,6 +11,7 @@ from synthetic import FINGERPRINT, new_place
 from effovpr_ros.errors import MapError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import pose_covariance
@@ -55,6 +56,18 @@ def test_odometry_does_not_link_places_of_different_frames():
         assert arriving[0] > 0.0
         assert arriving[1] == 0.0
         assert arriving[2] > 0.0
+
+
+def test_frames_of_poses_by_session_and_number():
+    frames = PoseFrames().begin("a", 3, "a/odom").begin("b", 0, "b/odom").begin("a", 7, "")
+    again = PoseFrames.from_bytes(frames.to_bytes())
+    for known in (frames, again):
+        assert [known.frame_of("a", number) for number in (0, 2, 3, 6, 7, 99)] == ["", "", "a/odom", "a/odom", "", ""]
+        assert [known.frame_of("b", 0), known.frame_of("c", 0)] == ["b/odom", ""]
+    # What begins at the same number or before replaces what began there.
+    assert [frames.begin("a", 7, "x").frame_of("a", number) for number in (6, 7)] == ["a/odom", "x"]
+    assert [frames.begin("a", 2, "x").frame_of("a", number) for number in (1, 2, 7)] == ["", "x", "x"]
+    assert frames.frame_of("a", 7) == ""
 
 
 def test_a_sessions_frame_is_kept_without_a_flush(tmp_path: Path):

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
@@ -47,7 +48,13 @@ def add_parser(commands: Subparsers) -> None:
         "drive a simulated robot twice through a building and localise the second drive in a map of the first",
         "effovpr demo --out demo_output",
     )
-    parser.add_argument("part", nargs="?", choices=("all", *PARTS), default="all", help="only this part")
+    parser.add_argument(
+        "part",
+        nargs="?",
+        choices=("all", *PARTS, "slam"),
+        default="all",
+        help="only this part; slam: another demo, which closes the loops of a drive with drifting odometry",
+    )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
     parser.add_argument("--json", action="store_true", help="print the table as one JSON object")
@@ -56,6 +63,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.part == "slam":
+        return run_slam(options)
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "record": _record,
         "map": _build_map,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +156,22 @@ def read_tum(path: Path) -> tuple[Trajectory, list[str]]:
         except TrajectoryError as error:
             refused.append(f"{path.name}, line {number}: {error}")
     return Trajectory(stamps_ns, poses), refused
+
+
+def write_tum(path: Path, poses: Iterable[tuple[int, Pose]]) -> None:
+    """Write stamps [ns] and poses as a TUM trajectory; see `read_tum`.
+
+    Raises:
+        SourceError: not writable.
+    """
+    lines = []
+    for stamp_ns, pose in poses:
+        numbers = " ".join(f"{value:.9f}" for value in (*pose.position_xyz, *pose.quat_xyzw))
+        lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
+    try:
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise SourceError(f"trajectory {path} cannot be written: {error}") from error
 
 
 def stamp_to_ns(text: str) -> int:

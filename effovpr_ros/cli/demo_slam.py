@@ -1,0 +1,112 @@
+"""`effovpr demo slam`: a simulated robot drives two laps, finds that it has been there before and mends its path."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.options import print_json
+from effovpr_ros.errors import SimulationError
+from effovpr_ros.simulation.drive import plan_drive
+from effovpr_ros.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
+from effovpr_ros.simulation.laps_recording import record_laps
+from effovpr_ros.simulation.level import Level
+from effovpr_ros.simulation.odometry import OdometryConfig
+from effovpr_ros.simulation.pose_graph import optimize
+from effovpr_ros.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
+from effovpr_ros.simulation.slam_picture import draw_slam
+from effovpr_ros.simulation.slam_score import judge_closures, read_closures, read_keyframes, score_slam
+from effovpr_ros.sources.trajectory import read_tum, write_tum
+
+FOLDER = "slam"
+
+
+def run_slam(options: argparse.Namespace) -> int:
+    """Record unless that is done, replay through the node, optimise and report.
+
+    Args:
+        options: out, rate, device and json of `effovpr demo`.
+    """
+    folder = options.out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, step in (("record", _record), ("replay", _replay), ("report", _report)):
+        started = time.monotonic()
+        step(folder, options)
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 0
+
+
+def _record(folder: Path, options: argparse.Namespace) -> None:
+    """Drive the laps; the second in changed light. A drive that is recorded already is kept."""
+    bag, unfinished = folder / "laps", folder / "laps.unfinished"
+    if (bag / "metadata.yaml").is_file():
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with Level(LAPS_LEVEL) as level:
+        poses = plan_drive(level.free_floor(), LAPS_WAYPOINTS_M, LAPS_DRIVE)
+        with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
+            record_laps(
+                level,
+                poses,
+                unfinished,
+                folder / "truth.tum",
+                OdometryConfig(),
+                disturbed_from=len(poses) // 2,
+                seed=LAPS_DRIVE.seed,
+                progress=lambda done: bar.update(done),
+            )
+    unfinished.rename(bag)
+
+
+def _replay(folder: Path, options: argparse.Namespace) -> None:
+    """Replay through the detector in a process of its own, since this library does not import ROS."""
+    arguments = {
+        "--bag": folder / "laps",
+        "--image-topic": IMAGE_TOPIC,
+        "--odom-topic": ODOMETRY_TOPIC,
+        "--camera-info-topic": CAMERA_INFO_TOPIC,
+        "--out": folder,
+        "--rate": options.rate,
+        "--device": options.device,
+    }
+    flat = [str(item) for pair in arguments.items() for item in pair]
+    # A pose graph has no use for a keyframe without odometry.
+    for setting in (f"keyframe_distance_m={LAPS_KEYFRAME_M}", "odometry_required=true"):
+        flat += ["--param", setting]
+    finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.loop_replay", *flat], stdout=sys.stderr)
+    if finished.returncode:
+        raise SimulationError(
+            f"the replay ended with exit code {finished.returncode}; if ROS 2 is missing, "
+            "run `make setup` and `source scripts/env.sh`"
+        )
+
+
+def _report(folder: Path, options: argparse.Namespace) -> None:
+    """Close the loops in a pose graph and hold the result against the truth; print the table, draw the picture."""
+    keyframes, closures = read_keyframes(folder / "keyframes.jsonl"), read_closures(folder / "closures.jsonl")
+    true_path, _ = read_tum(folder / "truth.tum")
+    # The truth has a pose of exactly each image's stamp; a keyframe of another stamp is refused.
+    truth = [true_path.at(keyframe.stamp_ns, max_gap_ns=0) for keyframe in keyframes]
+    optimized = optimize(keyframes, closures)
+    judged = judge_closures(keyframes, closures, optimized.accepted, truth)
+    result = score_slam(keyframes, optimized, judged, truth)
+    odometry = [keyframe.odom_pose for keyframe in keyframes]
+    stamps_ns = [keyframe.stamp_ns for keyframe in keyframes]
+    write_tum(folder / "odometry.tum", zip(stamps_ns, odometry, strict=True))
+    write_tum(folder / "optimized.tum", zip(stamps_ns, optimized.poses, strict=True))
+    picture, figures = folder / "slam.png", folder / "slam.json"
+    with Level(LAPS_LEVEL) as level:
+        draw_slam(level.walls_m(), truth, odometry, optimized.poses, judged, result, picture)
+    figures.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        print_json(result.to_dict())
+    else:
+        print(result.table())
+    print(f"picture: {picture.resolve()}\nfigures: {figures.resolve()}", file=sys.stderr)
