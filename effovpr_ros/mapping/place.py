@@ -82,7 +82,7 @@ class Place:
     """One entry of a map, without its descriptors.
 
     Attributes:
-        place_id: number in the map, from 0 without gaps.
+        place_id: number in the map, from 0; without gaps unless places were forgotten.
         session: drive or collection that it came from.
         stamp_ns: time of its image in nanoseconds; 0 if unknown.
         source: image file name, or topic of a bag.
