@@ -270,6 +270,8 @@ def test_a_table_reads_each_place_once_and_only_when_it_is_asked_for():
     assert [found.place_id for found in table.at_rows([2, 0, 3])] == [9, 2, 12]
     assert [found.place_id for found in table.at_rows([0, 1])] == [2, 5]
     assert stored.asked == [[9, 2], [5]]
+    assert [found.place_id for found in table.places(at_most=2)] == [2, 9]
+    assert len(table.places(at_most=3)) == 2
     assert [found.place_id for found in table.places()] == [2, 5, 9, 12]
     assert stored.asked == [[9, 2], [5]]
 

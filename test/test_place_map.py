@@ -28,7 +28,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 
 def make_map(folder: Path, count: int = 6) -> Path:
     with PlaceMap.create(folder, fingerprint=FINGERPRINT, name="test") as place_map:
-        place_map.add([new_place(number, geo=GeoPoint(10.0 + number, 20.0, 3.0)) for number in range(count)])
+        place_map.add([new_place(number, geo=GeoPoint(10.0 + number % 60, 20.0, 3.0)) for number in range(count)])
         place_map.flush()
     return folder
 

@@ -296,9 +296,9 @@ class PlaceMap:
         """
         return self._table.at_rows([self._table.row_of(place_id)])[0]
 
-    def places(self) -> list[Place]:
-        """All places by number."""
-        return self._table.places()
+    def places(self, at_most: int | None = None) -> list[Place]:
+        """All places by number; evenly chosen ones where there are more than `at_most`."""
+        return self._table.places(at_most)
 
     def stored_sources(self, session: str) -> set[tuple[str, int]]:
         """(source, stamp_ns) of every place of a session."""

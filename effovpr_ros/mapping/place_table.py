@@ -55,8 +55,10 @@ class PlaceTable:
         """Names of the sessions in order of appearance."""
         return list(self._sessions)
 
-    def places(self) -> list[Place]:
-        """All places by number."""
+    def places(self, at_most: int | None = None) -> list[Place]:
+        """All places by number; evenly chosen ones where there are more than `at_most`."""
+        if at_most is not None and at_most < len(self):
+            return self.at_rows(range(0, len(self), -(-len(self) // at_most)))
         if len(self._read) < len(self):
             # Those that were handed out already stay the same objects.
             self._read = {place.place_id: place for place in self._source.places()} | self._read
