@@ -36,8 +36,8 @@ class PlacePositions:
         state = (len(table), table.next_id, datum)
         if self._known is None or self._known[0] != state:
             self._known = (state, positions_xy(*self._store.positions(), datum))
-        offset = self._known[1] - centre_xy
-        return np.flatnonzero(np.hypot(offset[:, 0], offset[:, 1]) <= radius_m)
+        east, north = (axis - centre for axis, centre in zip(self._known[1].T, centre_xy, strict=True))
+        return np.flatnonzero(east * east + north * north <= radius_m**2)
 
 
 def positions_xy(

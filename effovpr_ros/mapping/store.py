@@ -169,12 +169,13 @@ class PlaceStore:
 
     def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N, 2) x and y in the map frame and (N, 3) latitude, longitude and altitude of all places, NaN if unknown."""
+        rows = self._query("SELECT x, y, latitude, longitude, altitude FROM places ORDER BY id")
+        values = np.array(rows, np.float64).reshape(-1, 5)
         frames = self.pose_frames()
-        rows = self._query("SELECT id, session, x, y, latitude, longitude, altitude FROM places ORDER BY id")
-        nowhere = (None, None)
-        values = [(nowhere if frames.frame_of(row[1], row[0]) else row[2:4]) + row[4:] for row in rows]
-        both = np.array(values, np.float64).reshape(-1, 5)
-        return both[:, :2], both[:, 2:]
+        if frames:
+            named = self._query("SELECT id, session FROM places ORDER BY id")
+            values[[bool(frames.frame_of(session, place_id)) for place_id, session in named], :2] = np.nan
+        return values[:, :2], values[:, 2:]
 
     def pose_frames(self) -> PoseFrames:
         """Frames of the poses that are not in the map frame."""
