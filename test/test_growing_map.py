@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +163,8 @@ def test_of_alike_keyframes_one_goes_and_one_stays(tmp_path: Path):
         assert seen == {0, 1, 2, 3}
 
 
-def test_a_graph_shrinks_to_an_exact_index(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index_module, "FLAT_LIMIT", 50)
+def test_codes_shrink_to_an_exact_index(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index_module, "FLAT_FLOATS", 8 * 50)
     values = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     index = DescriptorIndex(8)
@@ -176,8 +177,8 @@ def test_a_graph_shrinks_to_an_exact_index(monkeypatch: pytest.MonkeyPatch):
         np.testing.assert_array_equal(index.search(query, 5)[0], np.argsort(-(kept @ query))[:5])
 
 
-def test_an_index_that_stays_exact_builds_no_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(index_module, "FLAT_LIMIT", 5)
+def test_an_index_that_stays_exact_makes_no_codes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(index_module, "FLAT_FLOATS", 4 * 5)
     index = DescriptorIndex(4, stays_exact=True)
     index.add(np.repeat(AXES, 2, axis=0))
     assert index.is_exact
@@ -232,13 +233,47 @@ def test_a_track_never_takes_the_frame_of_a_geo_referenced_map(tmp_path: Path):
         assert frames_of(place_map) == ["a/track_0"]
 
 
+class StoredPlaces:
+    """What a table reads, and how often it was asked for places."""
+
+    def __init__(self, places: list[Place]) -> None:
+        self.kept = places
+        self.asked: list[list[int] | None] = []
+
+    def place_ids(self) -> list[int]:
+        return [place.place_id for place in self.kept]
+
+    def sessions(self) -> list[str]:
+        return list(dict.fromkeys(place.session for place in self.kept))
+
+    def places(self, place_ids: Sequence[int] | None = None) -> list[Place]:
+        self.asked.append(None if place_ids is None else list(place_ids))
+        return [place for place in self.kept if place_ids is None or place.place_id in place_ids]
+
+
 def test_a_table_finds_places_by_number_and_row():
-    table = PlaceTable([place(2, session="b"), place(5), place(9, session="b")])
+    stored = StoredPlaces([place(2, session="b"), place(5), place(9, session="b")])
+    table = PlaceTable(stored)
     assert (table.next_id, table.sessions, table.rows_before(6)) == (10, ["b", "a"], 2)
     assert [table.row_of(number) for number in (2, 5, 9)] == [0, 1, 2]
+    stored.kept = [place(5)]
     table.forget({2, 9})
     assert (table.next_id, table.sessions, len(table)) == (6, ["a"], 1)
-    assert PlaceTable([]).next_id == 0
+    assert PlaceTable(StoredPlaces([])).next_id == 0
+
+
+def test_a_table_reads_each_place_once_and_only_when_it_is_asked_for():
+    stored = StoredPlaces([place(number) for number in (2, 5, 9)])
+    table = PlaceTable(stored)
+    table.append([place(12)])
+    assert stored.asked == []
+    assert [found.place_id for found in table.at_rows([2, 0, 3])] == [9, 2, 12]
+    assert [found.place_id for found in table.at_rows([0, 1])] == [2, 5]
+    assert stored.asked == [[9, 2], [5]]
+    assert [found.place_id for found in table.places(at_most=2)] == [2, 9]
+    assert len(table.places(at_most=3)) == 2
+    assert [found.place_id for found in table.places()] == [2, 5, 9, 12]
+    assert stored.asked == [[9, 2], [5]]
 
 
 def test_a_copy_is_whole_while_the_map_grows(tmp_path: Path):

@@ -17,16 +17,18 @@ import yaml
 from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping import place_map as place_map_module
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
 
 
 def make_map(folder: Path, count: int = 6) -> Path:
     with PlaceMap.create(folder, fingerprint=FINGERPRINT, name="test") as place_map:
-        place_map.add([new_place(number, geo=GeoPoint(10.0 + number, 20.0, 3.0)) for number in range(count)])
+        place_map.add([new_place(number, geo=GeoPoint(10.0 + number % 60, 20.0, 3.0)) for number in range(count)])
         place_map.flush()
     return folder
 
@@ -219,6 +221,65 @@ def test_the_index_is_rebuilt_when_it_does_not_fit(folder: Path, damage: str):
         assert place_map.search(query, 1)[0].place.place_id == len(place_map) - 1
         assert len(place_map) == (7 if damage == "stale" else 6)
         assert any("index.faiss" in line or "interrupted" in line for line in place_map.check())
+
+
+def test_places_added_after_the_index_was_written_are_added_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with PlaceMap.open(folder, writable=True) as place_map:
+        place_map.add([new_place(6), new_place(7)])
+    monkeypatch.setattr(DescriptorIndex, "build", lambda *_, **__: pytest.fail("made anew"))
+    with PlaceMap.open(folder) as place_map:
+        assert [best(place_map, number) for number in range(8)] == list(range(8))
+
+
+def best(place_map: PlaceMap, number: int) -> int:
+    return place_map.search(new_place(number).features.global_descriptor, 1)[0].place.place_id
+
+
+def test_a_large_map_has_codes_and_says_what_they_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index_module, "FLAT_FLOATS", 4 * 100)
+    folder = make_map(tmp_path / "map", 150)
+    stored = yaml.safe_load((folder / "map.yaml").read_text())["index"]
+    assert (stored["kind"], stored["rescored"]) == ("codes", 400)
+    assert stored["recall_at_10"] == 1.0, "all 150 places are compared"
+    monkeypatch.setattr(index_module, "choose_rescored", lambda _: pytest.fail("measured again"))
+    with PlaceMap.open(folder) as place_map:
+        assert place_map.manifest.index == IndexSummary("codes", 400, 1.0)
+        assert [best(place_map, number) for number in (0, 77, 149)] == [0, 77, 149]
+        query = new_place(3).features.global_descriptor
+        assert place_map.search(query, 1, before=3)[0].place.place_id < 3
+        assert place_map.search(query, 200, within=lambda place: place.place_id in (8, 140))[0].place.place_id in (
+            8,
+            140,
+        )
+    (folder / "index.faiss").unlink()
+    monkeypatch.undo()
+    with PlaceMap.open(folder) as place_map:
+        assert [best(place_map, number) for number in (0, 77, 149)] == [0, 77, 149]
+
+
+def test_a_map_that_says_nothing_of_its_index_opens(folder: Path):
+    content = yaml.safe_load((folder / "map.yaml").read_text())
+    del content["index"]
+    (folder / "map.yaml").write_text(yaml.safe_dump(content))
+    with PlaceMap.open(folder) as place_map:
+        assert best(place_map, 4) == 4
+
+
+def test_rows_near_a_position_by_pose_or_geo_tag(tmp_path: Path):
+    datum = Datum(GeoPoint(50.0, 8.0, 100.0))
+    north = datum.to_geo((0.0, 30.0, 0.0))
+    with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT, datum=datum) as place_map:
+        place_map.set_session_frame("own", "own/odom")
+        place_map.add([new_place(0), new_place(7), new_place(8, pose=None), new_place(9, session="own")])
+        place_map.add([new_place(10, pose=None, geo=north)])
+        assert place_map.rows_near((0.0, 0.0), 7.0).tolist() == [0, 1]
+        assert place_map.rows_near((0.0, 0.0), 30.1).tolist() == [0, 1, 4]
+        place_map.add([new_place(3)])
+        near = place_map.rows_near((0.0, 0.0), 7.0)
+        assert near.tolist() == [0, 1, 5]
+        query = new_place(8).features.global_descriptor
+        assert sorted(found.place.place_id for found in place_map.search(query, 9, within=near)) == [0, 1, 5]
+        assert sorted(found.place.place_id for found in place_map.search(query, 9, within=near, before=5)) == [0, 1]
 
 
 def test_another_model_is_refused_with_both_named(folder: Path):

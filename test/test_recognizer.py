@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from synthetic import FINGERPRINT
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
@@ -47,6 +48,9 @@ class FlatDatum:
     def to_enu(self, geo: GeoPoint) -> tuple[float, float, float]:
         return geo.longitude_deg * 1000.0, geo.latitude_deg * 1000.0, geo.altitude_m
 
+    def to_enu_many(self, geo_deg_m: np.ndarray) -> np.ndarray:
+        return geo_deg_m[:, [1, 0, 2]] * (1000.0, 1000.0, 1.0)
+
 
 @dataclass
 class FakeMap:
@@ -70,15 +74,22 @@ class FakeMap:
         descriptor: np.ndarray,
         top_k: int,
         *,
-        within: Callable[[Place], bool] | None = None,
+        within: Callable[[Place], bool] | np.ndarray | None = None,
         before: int | None = None,
     ) -> list[Candidate]:
         found = [
             Candidate(place, float(entry.global_descriptor @ descriptor))
-            for place, entry in self.entries
-            if (within is None or within(place)) and (before is None or place.place_id < before)
+            for row, (place, entry) in enumerate(self.entries)
+            if (within is None or (row in within if isinstance(within, np.ndarray) else within(place)))
+            and (before is None or place.place_id < before)
         ]
         return sorted(found, key=lambda candidate: -candidate.similarity)[:top_k]
+
+    def rows_near(self, centre_xy: tuple[float, float], radius_m: float) -> np.ndarray:
+        geo = np.array([astuple(place.geo) if place.geo else (np.nan,) * 3 for place, _ in self.entries])
+        poses = [place.map_pose.position_xyz[:2] if place.map_pose else (np.nan,) * 2 for place, _ in self.entries]
+        xy = positions_xy(np.array(poses), geo, self.datum)
+        return np.flatnonzero(np.hypot(*(xy - centre_xy).T) <= radius_m)
 
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
         self.read_locals += 1

@@ -26,6 +26,7 @@ from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerpr
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place import GeoPoint
@@ -151,9 +152,11 @@ def _build(options: argparse.Namespace) -> int:
             place_map.fit_pca(options.pca)
         refused = source.refusals()
         if options.json:
-            print_json({**asdict(report), "refused": refused, "places": len(place_map)})
+            index = asdict(place_map.manifest.index)
+            print_json({**asdict(report), "refused": refused, "places": len(place_map), "index": index})
         else:
             print(f"map {place_map.name}: {len(place_map)} places, {report.added} new in {report.seconds:.1f} s")
+            print(f"index: {_index_in_words(place_map.manifest.index)}")
             print(
                 f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
                 f"{len(refused)} refused by the source, {len(report.unreadable)} unreadable"
@@ -206,6 +209,7 @@ def _info(options: argparse.Namespace) -> int:
         places = place_map.places()
         sessions = summarise(places, place_map.frame_id)
         datum = place_map.datum.origin if place_map.datum else None
+        index = place_map.manifest.index
         values = {
             "name": place_map.name,
             "path": str(place_map.path),
@@ -218,6 +222,7 @@ def _info(options: argparse.Namespace) -> int:
             "created": place_map.manifest.created,
             "updated": place_map.manifest.updated,
             "global_dim": place_map.global_dim,
+            "index": asdict(index),
             "bytes": place_map.bytes_by_part(),
             "model": place_map.fingerprint.to_dict(),
         }
@@ -225,11 +230,19 @@ def _info(options: argparse.Namespace) -> int:
         print_json(values)
         return 0
     values["sessions"] = len(sessions)
+    values["index"] = _index_in_words(index)
     for key, value in values.items():
         print(f"{key + ':':14}{value}")
     for session in sessions:
         print(f"session {_in_words(session)}")
     return 0
+
+
+def _index_in_words(index: IndexSummary) -> str:
+    if index.kind == "flat":
+        return "flat, exact"
+    recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.3f} against exact search"
+    return f"codes, {index.rescored} descriptors compared, recall@10 {recall}"
 
 
 def _in_words(session: SessionSummary) -> str:

@@ -44,7 +44,7 @@ class VladMethod:
         """
         self._top_k = top_k
         self._words = learn_words(_sample(place_map), num_words)
-        self._index = DescriptorIndex(self._words.size)
+        self._index = DescriptorIndex(self._words.size, stays_exact=True)
         for place_id in range(len(place_map)):
             self._index.add(vlad(place_map.local_features([place_id])[0].descriptors, self._words)[None])
         self.bytes_per_place = float(self._words.size * np.dtype(np.float32).itemsize)

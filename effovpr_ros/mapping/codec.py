@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.errors import DescriptorShapeError, MapError
 from effovpr_ros.features.codes import pack, unpack
 from effovpr_ros.features.extractor import LocalFeatures
 
@@ -73,3 +73,20 @@ def decode_globals(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
     stacked = np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), dimension).astype(np.float32)
     norms = np.linalg.norm(stacked, axis=1, keepdims=True)
     return np.asarray(stacked / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def require_dimension(descriptor: NDArray[np.float32], dimension: int, owner: str) -> None:
+    """Refuse a global descriptor of another model.
+
+    Args:
+        descriptor: that should be (D,).
+        dimension: D of the map's model.
+        owner: of the descriptor, for the message.
+
+    Raises:
+        DescriptorShapeError: another shape.
+    """
+    if descriptor.shape != (dimension,):
+        raise DescriptorShapeError(
+            f"{owner} has a global descriptor of shape {descriptor.shape}, the map's model gives ({dimension},)"
+        )

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import numpy as np
 import pyproj
+from numpy.typing import NDArray
 
 from effovpr_ros.errors import GeodesyError
 from effovpr_ros.mapping.place import GeoPoint
@@ -32,6 +34,18 @@ class Datum:
         """Metres east, north and up of the origin."""
         east, north, up = self._topocentric.transform(geo.longitude_deg, geo.latitude_deg, geo.altitude_m)
         return float(east), float(north), float(up)
+
+    def to_enu_many(self, geo_deg_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As `to_enu`, of many points.
+
+        Args:
+            geo_deg_m: (N, 3) latitude and longitude in degrees, altitude in metres.
+
+        Returns:
+            (N, 3) metres east, north and up of the origin.
+        """
+        latitude, longitude, altitude = geo_deg_m.T
+        return np.stack(self._topocentric.transform(longitude, latitude, altitude), axis=1)
 
     def to_geo(self, position_xyz: tuple[float, float, float]) -> GeoPoint:
         """Inverse of `to_enu`.

@@ -60,8 +60,7 @@ class GrowingMap(PlaceMap):
         """
         rows, similarities = self._index.nearest_other([self._table.row_of(place_id) for place_id in place_ids])
         return [
-            (self._table.at_row(row).place_id, float(similarity))
-            for row, similarity in zip(rows, similarities, strict=True)
+            (self._table.place_id(row), float(similarity)) for row, similarity in zip(rows, similarities, strict=True)
         ]
 
     def save_copy(self, path: str | Path, name: str = "") -> None:

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapFormatError
-from effovpr_ros.mapping.manifest import sha256
+from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.mapping.index_codes import (
+    TRAINING_SAMPLE,
+    WANTED_RECALL,
+    choose_rescored,
+    descriptor_blocks,
+    make_codes,
+    remove_codes,
+    search_codes,
+    search_whole,
+)
 
 _logger = logging.getLogger(__name__)
 
-# Exact search of 50,000 x 384 takes about as long as one re-ranked candidate; a graph pays off beyond.
-FLAT_LIMIT = 50_000
-_HNSW_NEIGHBOURS = 32
-_HNSW_EF_CONSTRUCTION = 80
-_HNSW_EF_SEARCH = 256
+# Numbers that an exact search may compare, 64 MiB: a few milliseconds. 131,072 descriptors of 128 dimensions, 32,768 of
+# 512. docs/maps.md has the measurements.
+FLAT_FLOATS = 2**24
+# Until it is measured.
+_RESCORED = 1600
+_PROGRESS_S = 5.0
+
+DescriptorBlocks = Callable[[], Iterable[NDArray[np.float32]]]
+"""Gives (M, D) descriptors, block by block in the order of their numbers; called again for another pass."""
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """How descriptors are searched.
+
+    Attributes:
+        kind: `flat` compares all descriptors, `codes` all their codes and then the most promising descriptors.
+        rescored: of how many descriptors these are; 0 if flat.
+        recall_at_10: of a search against an exact one, measured on changed places; 1 if flat, None if not measured.
+    """
+
+    kind: str = "flat"
+    rescored: int = 0
+    recall_at_10: float | None = 1.0
 
 
 class DescriptorIndex:
-    """Descriptors numbered from 0 in the order they were added; exact up to `FLAT_LIMIT`, HNSW beyond.
+    """Descriptors numbered from 0 in the order they were added; compared with all up to `flat_limit`, by codes beyond.
 
     Attributes:
-        stays_exact: no graph is built.
+        stays_exact: no codes are made.
     """
 
     def __init__(self, dimension: int, *, stays_exact: bool = False) -> None:
@@ -36,10 +64,33 @@ class DescriptorIndex:
 
         Args:
             dimension: D of the descriptors.
-            stays_exact: build no graph at the limit, which takes a minute: for a robot that cannot wait.
+            stays_exact: make no codes at the limit, which takes a second: for a robot that cannot wait.
         """
         self._index: Any = faiss.IndexFlatIP(dimension)
+        self._rescored = _RESCORED
+        self._recall_at_10: float | None = None
         self.stays_exact = stays_exact
+
+    @classmethod
+    def build(
+        cls, dimension: int, count: int, blocks: DescriptorBlocks, *, stays_exact: bool = False
+    ) -> DescriptorIndex:
+        """An index of many descriptors that are never in memory as a whole; codes are learned from all of them.
+
+        Args:
+            dimension: D of the descriptors.
+            count: of the descriptors.
+            blocks: gives them.
+            stays_exact: make no codes.
+        """
+        index = cls(dimension, stays_exact=stays_exact)
+        if count > flat_limit(dimension) and not stays_exact:
+            index._make_codes(blocks, count)
+            index.measure()
+        else:
+            for block in blocks():
+                index.add(block)
+        return index
 
     def __len__(self) -> int:
         """Number of descriptors."""
@@ -52,8 +103,25 @@ class DescriptorIndex:
 
     @property
     def is_exact(self) -> bool:
-        """Whether a search compares with every descriptor."""
+        """Whether every search compares with every descriptor."""
         return isinstance(self._index, faiss.IndexFlat)
+
+    @property
+    def summary(self) -> IndexSummary:
+        """How it searches, and what it finds."""
+        return IndexSummary() if self.is_exact else IndexSummary("codes", self._rescored, self._recall_at_10)
+
+    @property
+    def faiss_index(self) -> Any:
+        """What FAISS reads and writes."""
+        return self._index
+
+    def adopt(self, stored: Any, summary: IndexSummary) -> None:
+        """Take the descriptors of a stored index, and what was measured on it."""
+        self._index = stored
+        if not self.is_exact:
+            self._rescored = summary.rescored or _RESCORED
+            self._recall_at_10 = summary.recall_at_10
 
     def add(self, descriptors: NDArray[np.float32]) -> None:
         """Append (N, D) L2-normalised descriptors.
@@ -62,19 +130,21 @@ class DescriptorIndex:
             DescriptorShapeError: another D.
         """
         self._check(descriptors)
-        if self.is_exact and not self.stays_exact and len(self) + len(descriptors) > FLAT_LIMIT:
-            graph = faiss.IndexHNSWFlat(self.dimension, _HNSW_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
-            graph.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
-            graph.hnsw.efSearch = _HNSW_EF_SEARCH
-            if len(self):
-                graph.add(self._index.reconstruct_n(0, len(self)))
-            self._index = graph
-        self._index.add(np.ascontiguousarray(descriptors, np.float32))
+        count = len(self) + len(descriptors)
+        if self.is_exact and not self.stays_exact and count > flat_limit(self.dimension):
+            flat = self._index
+            self._make_codes(lambda: [*descriptor_blocks(flat), descriptors], count)
+        else:
+            self._index.add(np.ascontiguousarray(descriptors, np.float32))
+            self._recall_at_10 = None
 
     def search(
-        self, descriptor: NDArray[np.float32], top_k: int, *, among: Sequence[int] | None = None
+        self, descriptor: NDArray[np.float32], top_k: int, *, among: Sequence[int] | NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Nearest descriptors.
+
+        Exact where the index is, and at every size where `among` restricts it; else with the recall that `summary`
+        names.
 
         Args:
             descriptor: (D,) L2-normalised query.
@@ -92,24 +162,26 @@ class DescriptorIndex:
         top_k = min(top_k, len(self) if among is None else len(among))
         if top_k == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        if isinstance(among, range):
-            selector: Any = faiss.IDSelectorRange(among.start, among.stop)
+        if self.is_exact or among is not None:
+            similarity, number = search_whole(self._whole, query, top_k, among)
         else:
-            selector = None if among is None else faiss.IDSelectorBatch(np.asarray(among, np.int64))
-        if self.is_exact:
-            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        else:
-            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-                sel=selector, efSearch=max(_HNSW_EF_SEARCH, top_k)
-            )
-        similarity, number = self._index.search(query, top_k, params=parameters)
+            similarity, number = search_codes(self._index, query, top_k, self._rescored)
         found = number[0] >= 0
         number, similarity = number[0][found], similarity[0][found]
         order = np.lexsort((number, -similarity))
         return number[order].astype(np.int64), similarity[order].astype(np.float32)
 
+    def measure(self) -> None:
+        """Choose how many descriptors a search compares and measure what it then finds, where that is not known."""
+        if self.is_exact or self._recall_at_10 is not None:
+            return
+        self._rescored, self._recall_at_10 = choose_rescored(self._index)
+        # The choice was made on other queries than the measurement.
+        level = logging.INFO if self._recall_at_10 >= WANTED_RECALL - 0.01 else logging.WARNING
+        _logger.log(level, "index of %d places: recall@10 %.3f against exact search", len(self), self._recall_at_10)
+
     def remove(self, numbers: Collection[int]) -> None:
-        """Remove descriptors; the others keep their order and are numbered anew. A graph is built again.
+        """Remove descriptors; the others keep their order and are numbered anew.
 
         Args:
             numbers: of the descriptors, each below `len`.
@@ -117,9 +189,13 @@ class DescriptorIndex:
         if self.is_exact:
             self._index.remove_ids(faiss.IDSelectorBatch(np.fromiter(numbers, np.int64)))
             return
-        kept = np.delete(self._index.reconstruct_n(0, len(self)), np.fromiter(numbers, np.int64), axis=0)
-        self._index = faiss.IndexFlatIP(self.dimension)
-        self.add(kept)
+        remove_codes(self._index, numbers)
+        self._recall_at_10 = None
+        if len(self) <= flat_limit(self.dimension):
+            flat = faiss.IndexFlatIP(self.dimension)
+            for block in descriptor_blocks(self._whole):
+                flat.add(block)
+            self._index = flat
 
     def nearest_other(self, numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """For each of some descriptors, the other one with the highest cosine.
@@ -131,30 +207,30 @@ class DescriptorIndex:
             (N,) numbers and (N,) cosines.
         """
         asked = np.asarray(numbers, np.int64)
-        similarity, found = self._index.search(self._index.reconstruct_batch(asked), 2)
+        similarity, found = search_whole(self._whole, self._whole.reconstruct_batch(asked), 2, None)
         # Of equal descriptors the first found may be the other one.
         other = (found[:, 0] == asked).astype(np.int64)
         row = np.arange(len(asked))
         return found[row, other].astype(np.int64), similarity[row, other].astype(np.float32)
 
-    def to_bytes(self) -> bytes:
-        """FAISS's own file format."""
-        return bytes(faiss.serialize_index(self._index).tobytes())
+    @property
+    def _whole(self) -> Any:
+        """The descriptors without codes."""
+        return self._index if self.is_exact else self._index.refine_index
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> DescriptorIndex:
-        """Inverse of `to_bytes`.
-
-        Raises:
-            MapFormatError: FAISS cannot read it.
-        """
-        try:
-            stored = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except RuntimeError as error:
-            raise MapFormatError(f"the stored index cannot be read by FAISS {faiss.__version__}: {error}") from error
-        index = cls(stored.d)
-        index._index = stored
-        return index
+    def _make_codes(self, blocks: DescriptorBlocks, count: int) -> None:
+        """Replace the index by codes of these descriptors, learned from a sample of all of them."""
+        stride = max(1, count // TRAINING_SAMPLE)
+        index = make_codes(np.concatenate([block[::stride] for block in blocks()]))
+        reported = time.monotonic()
+        for block in blocks():
+            self._check(block)
+            index.add(np.ascontiguousarray(block, np.float32))
+            if time.monotonic() - reported > _PROGRESS_S:
+                reported = time.monotonic()
+                _logger.info("index: %d of %d places", index.ntotal, count)
+        self._index = index
+        self._recall_at_10 = None
 
     def _check(self, descriptors: NDArray[np.float32]) -> None:
         if descriptors.ndim != 2 or descriptors.shape[1] != self.dimension:
@@ -163,57 +239,6 @@ class DescriptorIndex:
             )
 
 
-@dataclass(frozen=True)
-class StoredIndex:
-    """The index file of a map, and what it must hold.
-
-    Attributes:
-        path: of the file.
-        checksum: SHA-256 that the manifest knows; empty if it claims no index of all places.
-        dimension: D of the descriptors.
-        count: number of the map's places.
-    """
-
-    path: Path
-    checksum: str
-    dimension: int
-    count: int
-
-    def read(self) -> DescriptorIndex:
-        """Read it.
-
-        Raises:
-            MapFormatError: missing, damaged or of other descriptors; the message goes on after the file's name.
-        """
-        data = self.path.read_bytes() if self.path.is_file() else b""
-        if not data:
-            raise MapFormatError("is missing")
-        if sha256(data) != self.checksum:
-            raise MapFormatError("does not fit its checksum")
-        index = DescriptorIndex.from_bytes(data)
-        if len(index) != self.count or index.dimension != self.dimension:
-            raise MapFormatError(f"holds {len(index)} of {self.count} places")
-        return index
-
-
-def load_index(
-    stored: StoredIndex, descriptors: Callable[[], NDArray[np.float32]], *, stays_exact: bool
-) -> DescriptorIndex:
-    """The index that a map stores, or where it does not fit, one that is made of the descriptors.
-
-    Args:
-        stored: the file.
-        descriptors: gives (count, D) float32 of the map's places.
-        stays_exact: see `DescriptorIndex`.
-    """
-    try:
-        index = stored.read()
-        index.stays_exact = stays_exact
-    except MapFormatError as error:
-        index = DescriptorIndex(stored.dimension, stays_exact=stays_exact)
-        if stored.count:
-            # A manifest that places were added after is nothing to warn of.
-            level = logging.WARNING if stored.checksum else logging.INFO
-            _logger.log(level, "%s %s; it is rebuilt from the map's places", stored.path, error)
-            index.add(descriptors())
-    return index
+def flat_limit(dimension: int) -> int:
+    """How many descriptors of this dimension are compared as they are."""
+    return FLAT_FLOATS // dimension

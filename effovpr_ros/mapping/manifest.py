@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from effovpr_ros.errors import GeodesyError, MapError, MapFormatError
+from effovpr_ros.errors import GeodesyError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.index import IndexSummary
+from effovpr_ros.mapping.index_file import StoredIndex, file_sha256
 from effovpr_ros.mapping.place import GeoPoint
 
 FORMAT_VERSION = 1
@@ -37,6 +38,7 @@ class Manifest:
         sessions: names in order of appearance.
         places_sha256: over the checksums of the first `num_places` places.
         index_sha256: of `index.faiss`.
+        index: how it searches, and what it finds.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Manifest:
     sessions: tuple[str, ...] = ()
     places_sha256: str = ""
     index_sha256: str = ""
+    index: IndexSummary = field(default_factory=IndexSummary)
 
     def write(self, folder: Path) -> Manifest:
         """Write atomically; returns the manifest as written, with the time of update."""
@@ -67,6 +70,7 @@ class Manifest:
             "num_places": manifest.num_places,
             "sessions": list(manifest.sessions),
             "global_dim": manifest.global_dim,
+            "index": asdict(manifest.index),
             "model": manifest.fingerprint.to_dict(),
             "checksums": {"places": manifest.places_sha256, "index.faiss": manifest.index_sha256},
         }
@@ -93,6 +97,23 @@ class Manifest:
         if places_sha256 != self.places_sha256:
             raise MapError(f"{path} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map")
 
+    def require_model(self, path: Path, fingerprint: ModelFingerprint) -> None:
+        """Refuse a model whose descriptors do not compare with those of the map at this path.
+
+        Raises:
+            ModelMismatchError: names every difference.
+        """
+        differences = self.fingerprint.differences(fingerprint)
+        if differences:
+            said = "; ".join(differences)
+            raise ModelMismatchError(
+                f"map {path} is of another model (map != loaded): {said}; load the map's model or rebuild the map"
+            )
+
+    def stored_index(self, folder: Path, dimension: int) -> StoredIndex:
+        """The index file of a map folder, whose descriptors should have this dimension."""
+        return StoredIndex(folder / INDEX_NAME, self.index_sha256, dimension, self.num_places, self.index)
+
     def problems(self, folder: Path, num_places: int) -> list[str]:
         """What a map folder lacks of what the manifest claims; nothing if it is whole.
 
@@ -101,7 +122,7 @@ class Manifest:
             num_places: that the store holds.
         """
         problems, index = [], folder / INDEX_NAME
-        if not index.is_file() or sha256(index.read_bytes()) != self.index_sha256:
+        if not index.is_file() or file_sha256(index) != self.index_sha256:
             problems.append(
                 f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
             )
@@ -159,7 +180,15 @@ def _parse(content: dict[str, Any]) -> Manifest:
         sessions=tuple(str(session) for session in content["sessions"]),
         places_sha256=str(content["checksums"]["places"]),
         index_sha256=str(content["checksums"]["index.faiss"]),
+        index=_index(content.get("index", {})),
     )
+
+
+def _index(content: dict[str, Any]) -> IndexSummary:
+    """What maps say of their index; older ones say nothing."""
+    recall = content.get("recall_at_10")
+    known = None if recall is None else float(recall)
+    return IndexSummary(str(content.get("kind", "flat")), int(content.get("rescored", 0)), known)
 
 
 def now() -> str:
@@ -188,11 +217,8 @@ def make_empty_folder(folder: Path, *, leftover: str) -> None:
         raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
 
 
-def write_atomically(path: Path, data: bytes) -> str:
+def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that a kill leaves either the old or the new content.
-
-    Returns:
-        The SHA-256 of the content.
 
     Raises:
         MapError: the disk is full or not writable; the old file is still there.
@@ -209,9 +235,3 @@ def write_atomically(path: Path, data: bytes) -> str:
         raise MapError(
             f"{path} cannot be written: {error.strerror}; free some space or choose another folder"
         ) from error
-    return sha256(data)
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(data).hexdigest()

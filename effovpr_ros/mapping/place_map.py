@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapError, ModelMismatchError
+from effovpr_ros.errors import MapError
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
+from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.mapping.index import DescriptorIndex, StoredIndex, load_index
+from effovpr_ros.mapping.index import DescriptorIndex
+from effovpr_ros.mapping.index_file import load_index, write_index
 from effovpr_ros.mapping.local_cache import LocalCache
-from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, make_empty_folder, now, read_manifest, write_atomically
+from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, make_empty_folder, now, read_manifest
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.positions import PlacePositions
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
 
 if TYPE_CHECKING:
@@ -42,11 +46,19 @@ class PlaceMap:
         self._store = store
         self._writable = writable
         self._frames = store.pose_frames()
-        self._table = PlaceTable(store.places())
+        self._table = PlaceTable(store)
+        self._positions = PlacePositions(store)
         stored_pca = store.get_property(_PCA_PROPERTY)
         self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
-        self._index = self._load_index()
+        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
+        self._index = load_index(
+            manifest.stored_index(path, dimension),
+            len(self),
+            self._descriptor_blocks,
+            writable=writable,
+            stays_exact=self._ONLINE,
+        )
 
     @classmethod
     def create(
@@ -178,12 +190,7 @@ class PlaceMap:
         Raises:
             ModelMismatchError: names every difference.
         """
-        differences = self.fingerprint.differences(fingerprint)
-        if differences:
-            said = "; ".join(differences)
-            raise ModelMismatchError(
-                f"map {self.path} is of another model (map != loaded): {said}; load the map's model or rebuild the map"
-            )
+        self._manifest.require_model(self.path, fingerprint)
 
     def set_datum(self, datum: Datum) -> None:
         """Geo-reference an empty map, for sources whose first fix is known only when they are read.
@@ -209,7 +216,7 @@ class PlaceMap:
         if not places:
             return []
         for place in places:
-            self._require_shape(place.features.global_descriptor, place.source)
+            require_dimension(place.features.global_descriptor, self.fingerprint.global_dim, place.source)
         place_ids = self._store.add(places)
         self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
         numbered = zip(place_ids, places, strict=True)
@@ -223,7 +230,8 @@ class PlaceMap:
             MapError: opened read-only, or the disk is full.
         """
         self._require_writable()
-        index_sha256 = write_atomically(self.path / INDEX_NAME, self._index.to_bytes())
+        self._index.measure()
+        index_sha256 = write_index(self._index, self.path / INDEX_NAME)
         self._manifest = replace(
             self._manifest,
             global_dim=self.global_dim,
@@ -231,6 +239,7 @@ class PlaceMap:
             sessions=tuple(self.sessions),
             places_sha256=self._store.checksum(len(self)),
             index_sha256=index_sha256,
+            index=self._index.summary,
         ).write(self.path)
 
     def search(
@@ -238,7 +247,7 @@ class PlaceMap:
         global_descriptor: NDArray[np.float32],
         top_k: int,
         *,
-        within: Callable[[Place], bool] | None = None,
+        within: Callable[[Place], bool] | NDArray[np.int64] | None = None,
         before: int | None = None,
     ) -> list[Candidate]:
         """First stage: the places with the most similar global descriptors.
@@ -246,8 +255,9 @@ class PlaceMap:
         Args:
             global_descriptor: (D,) float32, L2-normalised, of the map's model.
             top_k: at most so many.
-            within: only places that it admits; each that is not excluded by `before` is asked.
-            before: only places with a smaller number, which costs nothing.
+            within: only places that it admits, or rows as from `rows_near`; a search of some is exact at every size.
+                A predicate is asked about each place that is not excluded by `before`, seconds for a million.
+            before: only places with a smaller number.
 
         Returns:
             Highest similarity first; equal ones by number.
@@ -255,16 +265,15 @@ class PlaceMap:
         Raises:
             DescriptorShapeError: another D.
         """
-        self._require_shape(global_descriptor, "the query")
-        rows = range(len(self) if before is None else self._table.rows_before(before))
-        among = rows if within is None else [row for row in rows if within(self._table.at_row(row))]
-        found, similarities = self._index.search(
-            self._project(global_descriptor[None])[0], top_k, among=among if len(among) < len(self) else None
-        )
-        return [
-            Candidate(self._table.at_row(row), float(similarity))
-            for row, similarity in zip(found, similarities, strict=True)
-        ]
+        require_dimension(global_descriptor, self.fingerprint.global_dim, "the query")
+        among = self._table.admitted(within, before)
+        found, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
+        found_places = zip(self._table.at_rows(found.tolist()), similarities.tolist(), strict=True)
+        return [Candidate(place, similarity) for place, similarity in found_places]
+
+    def rows_near(self, centre_xy: tuple[float, float], radius_m: float) -> NDArray[np.int64]:
+        """Rows of the places within a horizontal radius in the map frame, by pose or geo-tag, for `search`."""
+        return self._positions.rows_near(centre_xy, radius_m, self._table, self.datum)
 
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
         """Local features of places, in the order asked for; recently used ones come from memory.
@@ -285,11 +294,11 @@ class PlaceMap:
         Raises:
             MapError: no such place.
         """
-        return self._table.at_row(self._table.row_of(place_id))
+        return self._table.at_rows([self._table.row_of(place_id)])[0]
 
-    def places(self) -> list[Place]:
-        """All places by number."""
-        return self._table.places()
+    def places(self, at_most: int | None = None) -> list[Place]:
+        """All places by number; evenly chosen ones where there are more than `at_most`."""
+        return self._table.places(at_most)
 
     def stored_sources(self, session: str) -> set[tuple[str, int]]:
         """(source, stamp_ns) of every place of a session."""
@@ -333,11 +342,10 @@ class PlaceMap:
             MapError: opened read-only.
         """
         self._require_writable()
-        descriptors = self.global_descriptors()
-        self._pca = fit_pca(descriptors if examples is None else examples, dimension)
+        self._pca = fit_pca(self.global_descriptors() if examples is None else examples, dimension)
         self._store.set_property(_PCA_PROPERTY, self._pca.to_bytes())
-        self._index = DescriptorIndex(dimension)
-        self._index.add(self._project(descriptors))
+        blocks = partial(self._descriptor_blocks, 0)
+        self._index = DescriptorIndex.build(dimension, len(self), blocks, stays_exact=self._ONLINE)
         self.flush()
 
     def check(self) -> list[str]:
@@ -362,18 +370,10 @@ class PlaceMap:
         if not self._writable:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
 
-    def _require_shape(self, descriptor: NDArray[np.float32], owner: str) -> None:
-        if descriptor.shape != (self.fingerprint.global_dim,):
-            raise DescriptorShapeError(
-                f"{owner} has a global descriptor of shape {descriptor.shape}, "
-                f"the map's model gives ({self.fingerprint.global_dim},)"
-            )
-
     def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._pca.project(descriptors) if self._pca else descriptors
 
-    def _load_index(self) -> DescriptorIndex:
-        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        claimed = self._manifest.index_sha256 if self._manifest.num_places == len(self) else ""
-        stored = StoredIndex(self.path / INDEX_NAME, claimed, dimension, len(self))
-        return load_index(stored, lambda: self._project(self.global_descriptors()), stays_exact=self._ONLINE)
+    def _descriptor_blocks(self, first_row: int) -> Iterator[NDArray[np.float32]]:
+        if first_row < len(self):
+            blocks = self._store.descriptor_blocks(self.fingerprint.global_dim, self._table.place_id(first_row))
+            yield from map(self._project, blocks)

@@ -1,26 +1,49 @@
-"""Places of an open map in memory: by number, by row of the index, by session."""
+"""Places of an open map by number, by row of the index, by session; read from the store when they are asked for."""
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from effovpr_ros.errors import MapError
 from effovpr_ros.mapping.place import Place
 
 
-class PlaceTable:
-    """Places by ascending number; rows count from 0 without gaps, numbers may have gaps where places were forgotten."""
+class PlaceSource(Protocol):
+    """What a table reads, such as `PlaceStore`."""
 
-    def __init__(self, places: Iterable[Place]) -> None:
-        """Take places by ascending number."""
-        self._places = list(places)
-        self._numbers = [place.place_id for place in self._places]
-        self._sessions = dict.fromkeys(place.session for place in self._places)
+    def place_ids(self) -> Sequence[int]:
+        """Numbers of all places, ascending."""
+
+    def sessions(self) -> list[str]:
+        """Names of the sessions in order of appearance."""
+
+    def places(self, place_ids: Sequence[int] | None = None) -> list[Place]:
+        """Places by ascending number; all where none are named."""
+
+
+class PlaceTable:
+    """Places by ascending number; rows count from 0 without gaps, numbers may have gaps where places were forgotten.
+
+    In memory are the numbers, eight bytes a place, and those places that were asked for: a map of a million places
+    opens in seconds.
+    """
+
+    def __init__(self, source: PlaceSource) -> None:
+        """Take numbers and sessions."""
+        self._source = source
+        self._numbers = array("q", source.place_ids())
+        self._sessions = dict.fromkeys(source.sessions())
+        self._read: dict[int, Place] = {}
 
     def __len__(self) -> int:
         """Number of places."""
-        return len(self._places)
+        return len(self._numbers)
 
     @property
     def next_id(self) -> int:
@@ -32,13 +55,26 @@ class PlaceTable:
         """Names of the sessions in order of appearance."""
         return list(self._sessions)
 
-    def places(self) -> list[Place]:
-        """All places by number."""
-        return list(self._places)
+    def places(self, at_most: int | None = None) -> list[Place]:
+        """All places by number; evenly chosen ones where there are more than `at_most`."""
+        if at_most is not None and at_most < len(self):
+            return self.at_rows(range(0, len(self), -(-len(self) // at_most)))
+        if len(self._read) < len(self):
+            # Those that were handed out already stay the same objects.
+            self._read = {place.place_id: place for place in self._source.places()} | self._read
+        return [self._read[number] for number in self._numbers]
 
-    def at_row(self, row: int) -> Place:
-        """Place of a row of the index."""
-        return self._places[row]
+    def at_rows(self, rows: Sequence[int]) -> list[Place]:
+        """Places of rows of the index, in the order asked for."""
+        numbers = [self._numbers[row] for row in rows]
+        missing = [number for number in numbers if number not in self._read]
+        if missing:
+            self._read.update({place.place_id: place for place in self._source.places(missing)})
+        return [self._read[number] for number in numbers]
+
+    def place_id(self, row: int) -> int:
+        """Number of the place of a row."""
+        return self._numbers[row]
 
     def row_of(self, place_id: int) -> int:
         """Row of a place.
@@ -55,14 +91,30 @@ class PlaceTable:
         """How many places have a smaller number."""
         return bisect_left(self._numbers, place_id)
 
+    def admitted(
+        self, within: Callable[[Place], bool] | NDArray[np.int64] | None, before: int | None
+    ) -> Sequence[int] | NDArray[np.int64] | None:
+        """Rows that a search may answer with; None for all.
+
+        Args:
+            within: that places must fulfil, or their rows.
+            before: only places with a smaller number.
+        """
+        rows = range(len(self) if before is None else self.rows_before(before))
+        if isinstance(within, np.ndarray):
+            return within[within < len(rows)]
+        if within is not None:
+            return [row for row, place in zip(rows, self.places(), strict=False) if within(place)]
+        return rows if len(rows) < len(self) else None
+
     def append(self, places: Sequence[Place]) -> None:
         """Add places whose numbers follow."""
-        self._places.extend(places)
         self._numbers.extend(place.place_id for place in places)
+        self._read.update({place.place_id: place for place in places})
         self._sessions.update(dict.fromkeys(place.session for place in places))
 
     def forget(self, place_ids: Collection[int]) -> None:
-        """Remove places; the others keep their numbers, and their rows move up."""
-        self._places = [place for place in self._places if place.place_id not in place_ids]
-        self._numbers = [place.place_id for place in self._places]
-        self._sessions = dict.fromkeys(place.session for place in self._places)
+        """Leave out places that the store has removed; the others keep their numbers, and their rows move up."""
+        self._numbers = array("q", (number for number in self._numbers if number not in place_ids))
+        self._read = {number: place for number, place in self._read.items() if number not in place_ids}
+        self._sessions = dict.fromkeys(self._source.sessions())

@@ -20,6 +20,10 @@ class PoseFrames:
         """
         self._starts = starts or {}
 
+    def __bool__(self) -> bool:
+        """Whether any pose may be in another frame than the map's."""
+        return bool(self._starts)
+
     def frame_of(self, session: str, place_id: int) -> str:
         """Frame of a place's pose; empty for the map's."""
         starts = self._starts.get(session)

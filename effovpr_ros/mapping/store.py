@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 
 STORE_NAME = "places.sqlite3"
 _BUSY_TIMEOUT_S = 10.0
+_BLOCK = 2**15
 _FRAMES_PROPERTY = "session_frames"
 # Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
 _SCHEMA = """
@@ -148,11 +149,33 @@ class PlaceStore:
         """Number of places."""
         return int(self._query("SELECT count(*) FROM places")[0][0])
 
-    def places(self) -> list[Place]:
-        """All places by number."""
+    def place_ids(self) -> Sequence[int]:
+        """Numbers of all places, ascending."""
+        ((count, first, last),) = self._query("SELECT count(*), min(id), max(id) FROM places")
+        if count and last - first + 1 == count:
+            return range(first, last + 1)
+        return [row[0] for row in self._query("SELECT id FROM places ORDER BY id")]
+
+    def sessions(self) -> list[str]:
+        """Names of the sessions in order of appearance."""
+        return [row[0] for row in self._query("SELECT session FROM places GROUP BY session ORDER BY min(id)")]
+
+    def places(self, place_ids: Sequence[int] | None = None) -> list[Place]:
+        """Places by ascending number; all where none are named."""
         frames = self.pose_frames()
-        rows = self._query(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id")
+        named = "" if place_ids is None else f"WHERE id IN ({', '.join('?' * len(place_ids))})"
+        rows = self._query(f"SELECT {_PLACE_COLUMNS} FROM places {named} ORDER BY id", tuple(place_ids or ()))
         return [_place(row, frames.frame_of(row[1], row[0])) for row in rows]
+
+    def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N, 2) x and y in the map frame and (N, 3) latitude, longitude and altitude of all places, NaN if unknown."""
+        rows = self._query("SELECT x, y, latitude, longitude, altitude FROM places ORDER BY id")
+        values = np.array(rows, np.float64).reshape(-1, 5)
+        frames = self.pose_frames()
+        if frames:
+            named = self._query("SELECT id, session FROM places ORDER BY id")
+            values[[bool(frames.frame_of(session, place_id)) for place_id, session in named], :2] = np.nan
+        return values[:, :2], values[:, 2:]
 
     def pose_frames(self) -> PoseFrames:
         """Frames of the poses that are not in the map frame."""
@@ -167,6 +190,13 @@ class PlaceStore:
         """(N, D) float32 descriptors of the model, before PCA, L2-normalised."""
         rows = self._query("SELECT descriptor FROM global_descriptors ORDER BY place_id")
         return decode_globals([row[0] for row in rows], dimension)
+
+    def descriptor_blocks(self, dimension: int, first_id: int) -> Iterator[NDArray[np.float32]]:
+        """As `global_descriptors`, of the places from a number on, at most `_BLOCK` at a time."""
+        sql = "SELECT place_id, descriptor FROM global_descriptors WHERE place_id >= ? ORDER BY place_id LIMIT ?"
+        while rows := self._query(sql, (first_id, _BLOCK)):
+            yield decode_globals([row[1] for row in rows], dimension)
+            first_id = rows[-1][0] + 1
 
     def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
         """Local features of places, in the order asked for; `width` is C.

@@ -22,6 +22,7 @@ from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
 SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 RELIABLE_SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+_MOST_MARKERS = 20_000
 RESULT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 MARKER_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
@@ -81,8 +82,9 @@ class Outputs:
             self._markers.publish(conversions.match_markers(recognition, match.header))
 
     def publish_map(self, place_map: PlaceMap) -> None:
-        """Publish all places as markers; late subscribers get them too."""
-        self._markers.publish(conversions.map_markers(place_map.places(), place_map.frame_id))
+        """Publish the places, not more than can be drawn, as markers; late subscribers get them too."""
+        places = place_map.places(at_most=_MOST_MARKERS)
+        self._markers.publish(conversions.map_markers(places, place_map.frame_id))
 
     def publish_debug_image(
         self,

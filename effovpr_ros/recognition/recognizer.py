@@ -160,8 +160,8 @@ class PlaceRecognizer:
             before: only places with a smaller number.
         """
         started = time.perf_counter()
-        admits = within or self._within(hint)
-        candidates = retrieve(self.place_map, features, self.config, within=admits, before=before)
+        near = None if hint is None else self.place_map.rows_near(hint.position_xyz[:2], hint.radius_m)
+        candidates = retrieve(self.place_map, features, self.config, within=within or near, before=before)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:
@@ -237,20 +237,3 @@ class PlaceRecognizer:
         if place.geo is None and pose is not None and self.place_map.datum is not None:
             return self.place_map.datum.to_geo(pose.position_xyz)
         return place.geo
-
-    def _within(self, hint: Hint | None) -> Callable[[Place], bool] | None:
-        """Predicate of the places that a hint admits; those of unknown position are not admitted."""
-        if hint is None:
-            return None
-        datum = self.place_map.datum
-
-        def admits(place: Place) -> bool:
-            if place.map_pose is not None:
-                x, y, _ = place.map_pose.position_xyz
-            elif place.geo is not None and datum is not None:
-                x, y, _ = datum.to_enu(place.geo)
-            else:
-                return False
-            return math.hypot(x - hint.position_xyz[0], y - hint.position_xyz[1]) <= hint.radius_m
-
-        return admits

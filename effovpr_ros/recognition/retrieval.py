@@ -24,7 +24,7 @@ def retrieve(
     features: Features,
     config: RecognizerConfig,
     *,
-    within: Callable[[Place], bool] | None = None,
+    within: Callable[[Place], bool] | NDArray[np.int64] | None = None,
     before: int | None = None,
 ) -> list[Candidate]:
     """The places most similar by global descriptor, of one session at each place.
@@ -36,7 +36,7 @@ def retrieve(
         place_map: that is searched.
         features: of the query.
         config: `top_k`, and what counts as one place.
-        within: only places that it admits.
+        within: only places that it admits, or these rows of the map.
         before: only places with a smaller number.
 
     Returns:
