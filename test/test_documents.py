@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.features.weights import NAMED_MODELS
+from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.verification.config import VerificationConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,23 +31,60 @@ def table_rows(heading: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-def test_the_parameter_table_has_every_parameter_with_its_default():
-    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    rows = table_rows("### Parameters")
-    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
-    configs = (parameters.NodeConfig, RecognizerConfig, adapters.MatchAdapterConfig)
-    declared = {f.name: f for config in configs for f in fields(config)}
-    assert list(rows) == list(declared)
-    for name, entry in declared.items():
-        default = str(entry.default).lower() if isinstance(entry.default, bool) else str(entry.default)
+def checked_rows(heading: str, configs: Sequence[Any], names: Sequence[str]) -> None:
+    """The rows below a heading are the named fields with their defaults."""
+    rows = table_rows(heading)
+    assert list(rows) == list(names)
+    declared = {entry.name: getattr(config, entry.name) for config in configs for entry in fields(config)}
+    for name in names:
+        value = declared[name]
+        default = str(value).lower() if isinstance(value, bool) else str(value)
         assert rows[name][0].strip("`") == (default or "(empty)"), name
 
 
-def test_the_topic_and_service_tables_have_what_the_node_creates():
-    files = ("place_recognizer", "outputs", "odometry")
+def names_of(*configs: Any) -> list[str]:
+    return [entry.name for config in configs for entry in fields(config)]
+
+
+def test_the_parameter_table_has_every_parameter_with_its_default():
+    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    configs = (
+        parameters.NodeConfig(),
+        parameters.CameraNodeConfig(),
+        RecognizerConfig(),
+        adapters.MatchAdapterConfig(),
+    )
+    checked_rows("### Parameters", configs, names_of(*configs))
+
+
+def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
+    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    own = (
+        parameters.LoopNodeConfig(),
+        adapters.LoopAdapterConfig(),
+        parameters.CameraNodeConfig(),
+        VerificationConfig(),
+        LoopConfig(),
+    )
+    defaults = asdict(RecognizerConfig())
+    others = [name for name, value in asdict(LOOP_RECOGNIZER).items() if value != defaults[name]]
+    checked_rows("### Parameters of the detector", (*own, LOOP_RECOGNIZER), names_of(*own) + others)
+
+
+def created_names(*files: str) -> set[str]:
+    """Topics and services that modules of nodes name."""
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
-    created = set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom)"', node))
+    return set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom|camera_info|depth)"', node))
+
+
+def test_the_topic_and_service_tables_have_what_the_nodes_create():
+    created = created_names("place_recognizer", "camera_node", "outputs", "odometry")
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
+    created = created_names("loop_closure_detector", "camera_node", "loop_outputs", "odometry")
+    detector = set(table_rows("### Topics of the detector")) | set(table_rows("### Services of the detector"))
+    assert detector == created
 
 
 def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():

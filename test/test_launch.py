@@ -17,12 +17,12 @@ from launch_ros.utilities import evaluate_parameters
 
 from launch import LaunchContext
 
-PATH = Path(__file__).parents[1] / "launch" / "localize.launch.py"
+FOLDER = Path(__file__).parents[1] / "launch"
 
 
-@pytest.fixture
-def launch_file() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("localize_launch", PATH)
+@pytest.fixture(params=["localize", "loop_closure"])
+def launch_file(request: pytest.FixtureRequest) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(request.param, FOLDER / f"{request.param}.launch.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,13 +30,19 @@ def launch_file() -> ModuleType:
     return module
 
 
-def node_parameters(launch_file: ModuleType, given: dict[str, str]) -> dict[str, Any]:
-    """Parameters that the launch file sets beside the config file."""
+def context_of(launch_file: ModuleType, given: dict[str, str]) -> LaunchContext:
+    """A context with the arguments' defaults and what is given."""
     context = LaunchContext()
     for action in launch_file.generate_launch_description().entities:
         if isinstance(action, DeclareLaunchArgument):
             action.execute(context)
     context.launch_configurations.update({"config": "/config.yaml", **given})
+    return context
+
+
+def node_parameters(launch_file: ModuleType, given: dict[str, str]) -> dict[str, Any]:
+    """Parameters that the launch file sets beside the config file."""
+    context = context_of(launch_file, given)
     node = launch_file.launch_nodes(context)[0]
     assert isinstance(node, LifecycleNode)
     config, *rest = evaluate_parameters(context, node._Node__parameters)
@@ -49,9 +55,21 @@ def test_arguments_that_are_not_given_leave_the_config_file_alone(launch_file: M
 
 
 def test_arguments_take_precedence(launch_file: ModuleType):
-    given = {"map": "/map", "image_transport": "compressed", "device": "cpu", "use_sim_time": "true"}
-    wanted = {"map_path": "/map", "image_transport": "compressed", "device": "cpu", "use_sim_time": True}
-    assert node_parameters(launch_file, given) == wanted
+    named = {argument: f"/{argument}" for argument in launch_file.PARAMETER_OF_ARGUMENT}
+    wanted = {launch_file.PARAMETER_OF_ARGUMENT[argument]: value for argument, value in named.items()}
+    assert node_parameters(launch_file, {**named, "use_sim_time": "true"}) == {**wanted, "use_sim_time": True}
+
+
+def test_the_topics_are_those_that_the_arguments_name(launch_file: ModuleType):
+    names = {"image_topic": "/front", "odom_topic": "/wheels", "camera_info_topic": "/lens", "depth_topic": "/far"}
+    context = context_of(launch_file, names)
+    node = launch_file.launch_nodes(context)[0]
+    node._perform_substitutions(context)
+    wanted = {"image": "/front", "image/compressed": "/front/compressed", "odom": "/wheels"}
+    wanted.update(camera_info="/lens", depth="/far")
+    remappings = dict(node.expanded_remapping_rules)
+    assert {"image", "image/compressed"} <= set(remappings)
+    assert remappings == {topic: wanted[topic] for topic in remappings}
 
 
 def test_every_argument_is_described(launch_file: ModuleType):

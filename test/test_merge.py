@@ -13,6 +13,7 @@ from effovpr_ros.errors import MapError, ModelMismatchError
 from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.mapping import merge as merge_module
 from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place import GeoPoint, NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -96,6 +97,19 @@ def test_own_frames_of_different_maps_stay_apart(tmp_path: Path):
     merge_maps(tmp_path / "out", [first, second], PLAIN)
     with PlaceMap.open(tmp_path / "out") as merged:
         assert [place.own_frame for place in merged.places()] == ["odom", "", "b/odom"]
+
+
+def test_a_session_whose_odometry_began_anew_keeps_its_frames(tmp_path: Path):
+    first = make(tmp_path / "a", [new_place(0)])
+    with GrowingMap.create(tmp_path / "b", fingerprint=FINGERPRINT, frame_id="odom") as grown:
+        grown.begin_pose_frame("run")
+        grown.add([new_place(1, session="run"), new_place(2, session="run")])
+        grown.begin_pose_frame("run")
+        grown.add([new_place(3, session="run"), new_place(4, session="other")])
+        grown.flush()
+    merge_maps(tmp_path / "out", [first, tmp_path / "b"], MergeConfig(keep_frames=True))
+    with PlaceMap.open(tmp_path / "out") as merged:
+        assert [place.own_frame for place in merged.places()] == ["", "b/odom", "b/odom", "b/run/track_2", "b/odom"]
 
 
 def test_what_cannot_be_joined_is_refused(tmp_path: Path):

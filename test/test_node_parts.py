@@ -8,6 +8,7 @@ import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +24,18 @@ from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.errors import ImageError, TrajectoryError  # noqa: E402
+from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
-from effovpr_ros.nodes.adapters.config import MatchAdapterConfig  # noqa: E402
+from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
-from effovpr_ros.nodes.parameters import NodeConfig  # noqa: E402
+from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
 from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
+from effovpr_ros.verification.config import VerificationConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
@@ -143,6 +146,54 @@ def test_odometry_forgets_what_is_old_and_what_a_clock_set_back_leaves_behind():
     assert buffer.at(5 * 10**9) is not None
 
 
+def test_odometry_between_two_messages_is_interpolated():
+    buffer = OdometryBuffer()
+    buffer.add(odometry_message(10.0, 0.0))
+    buffer.add(odometry_message(11.0, 4.0))
+    buffer.add(odometry_message(12.5, 5.0))
+    found = buffer.interpolated(round(10.25e9), 0.0)
+    assert found is not None
+    assert found.position_xyz[0] == pytest.approx(1.0)
+    # In a gap of more than a second only a near neighbour counts.
+    assert buffer.interpolated(round(11.5e9), 0.0) is None
+    near = buffer.interpolated(round(12.45e9), 0.0)
+    assert near is not None
+    assert near.position_xyz[0] == 5.0
+    assert buffer.interpolated(round(9.5e9), 0.0) is None
+
+
+def test_odometry_is_awaited_once_in_vain_and_again_when_it_is_back():
+    buffer = OdometryBuffer()
+
+    def waited_s(stamp_s: float) -> float:
+        started = time.monotonic()
+        buffer.interpolated(round(stamp_s * 1e9), 0.2)
+        return time.monotonic() - started
+
+    assert waited_s(1.0) >= 0.2
+    assert waited_s(1.0) < 0.1
+    buffer.add(odometry_message(1.0, 0.0))
+    assert waited_s(2.0) >= 0.2
+    assert waited_s(3.0) < 0.1
+    buffer.add(odometry_message(3.0, 0.0))
+    assert waited_s(4.0) >= 0.2
+
+
+def test_odometry_that_arrives_meanwhile_ends_the_wait():
+    buffer = OdometryBuffer()
+    buffer.add(odometry_message(1.0, 0.0))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(buffer.interpolated, round(1.5e9), 10.0)
+        time.sleep(0.05)
+        buffer.add(odometry_message(1.2, 1.0))
+        time.sleep(0.05)
+        assert not waiting.done()
+        buffer.add(odometry_message(2.0, 9.0))
+        found = waiting.result(5.0)
+    assert found is not None
+    assert found.position_xyz[0] == pytest.approx(1.0 + 8.0 * 0.3 / 0.8)
+
+
 def test_markers_show_the_match_and_vanish_without_one():
     shown = conversions.match_markers(recognition(), HEADER).markers
     assert [marker.action for marker in shown] == [0, 0]
@@ -176,6 +227,18 @@ def test_encodings_by_rosbags_image(encoding: str, pixels: np.ndarray, expected:
     decoded = image_decoding.decode_message(raw(encoding, pixels), image_decoding.rosbags_decoder)
     assert decoded.shape == (*pixels.shape[:2], 3)
     assert decoded[1, 1].tolist() == expected
+
+
+def test_depth_by_its_encodings():
+    metres = np.array([[1.5, np.nan], [0.0, 2.0]], np.float32)
+    wanted = np.array([[1.5, np.nan], [np.nan, 2.0]], np.float32)
+    np.testing.assert_array_equal(image_decoding.decode_depth(raw("32FC1", metres)), wanted)
+    millimetres = np.array([[1500, 0], [0, 2000]], np.uint16)
+    np.testing.assert_array_equal(image_decoding.decode_depth(raw("16UC1", millimetres)), wanted)
+    with pytest.raises(ImageError, match=r"2x2 8UC1\) is no depth"):
+        image_decoding.decode_depth(raw("8UC1", np.zeros((2, 2), np.uint8)))
+    with pytest.raises(ImageError, match="empty"):
+        image_decoding.decode_depth(Image(encoding="16UC1"))
 
 
 @pytest.mark.parametrize(("encoding", "pixels", "expected"), CASES)
@@ -290,11 +353,22 @@ def test_statistics_by_hand():
     assert {pair.key: pair.value for pair in message.status[0].values} == values
 
 
-def test_the_yaml_file_documents_every_parameter_with_its_default():
-    text = (ROOT / "config" / "localize.yaml").read_text(encoding="utf-8")
+LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig(), MatchAdapterConfig())
+LOOP_CLOSURE = (
+    LoopNodeConfig(),
+    LoopAdapterConfig(),
+    CameraNodeConfig(),
+    VerificationConfig(),
+    LoopConfig(),
+    LOOP_RECOGNIZER,
+)
+
+
+@pytest.mark.parametrize(("name", "configs"), [("localize", LOCALIZE), ("loop_closure", LOOP_CLOSURE)])
+def test_the_yaml_file_documents_every_parameter_with_its_default(name: str, configs: tuple[Any, ...]):
+    text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
-    configs = (NodeConfig, RecognizerConfig, MatchAdapterConfig)
-    declared = {entry.name: entry.default for config in configs for entry in fields(config)}
+    declared = {entry.name: getattr(config, entry.name) for config in configs for entry in fields(config)}
     assert written == declared
     unwrapped = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
     for config in configs:

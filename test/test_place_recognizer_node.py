@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +14,10 @@ rclpy = pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
+from harness import Harness, image_message  # noqa: E402
 from lifecycle_msgs.msg import State, Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix, NavSatStatus  # noqa: E402
@@ -43,7 +39,6 @@ from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
 
-TIMEOUT_S = 15.0
 NAME = "/place_recognizer"
 DATUM = Datum(GeoPoint(50.0, 8.0, 100.0))
 
@@ -70,99 +65,18 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-class Harness:
-    """The node under test and a client, each spinning in a thread."""
-
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.node = PlaceRecognizerNode(context=self.context, parameter_overrides=overrides)
-        self.client = Node("client", context=self.context)
-        self.received: dict[str, list[Any]] = {}
-        self._threads = []
-        self._executors = [
-            MultiThreadedExecutor(3, context=self.context),
-            SingleThreadedExecutor(context=self.context),
-        ]
-        for node, executor in zip((self.node, self.client), self._executors, strict=True):
-            executor.add_node(node)
-            thread = threading.Thread(target=executor.spin, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        self.images = self.client.create_publisher(Image, "/image", qos_profile_sensor_data)
-
-    def close(self) -> None:
-        for executor in self._executors:
-            executor.shutdown()
-        for thread in self._threads:
-            thread.join(5.0)
-        self.node.destroy_node()
-        self.client.destroy_node()
-        rclpy.shutdown(context=self.context)
-        # The lifecycle services are withdrawn when the node is collected.
-        del self.node, self.client, self._executors
-        gc.collect()
-
-    def listen(self, kind: type, topic: str, qos: Any = RESULT_QOS) -> list[Any]:
-        received: list[Any] = []
-        self.client.create_subscription(kind, topic, received.append, qos)
-        return received
-
-    def call(self, kind: type, name: str, request: Any) -> Any:
-        client = self.client.create_client(kind, name)
-        assert client.wait_for_service(TIMEOUT_S), name
-        future = client.call_async(request)
-        self.wait(future.done, f"answer of {name}")
-        return future.result()
-
-    def change(self, transition: int) -> bool:
-        return self.call(
-            ChangeState, f"{NAME}/change_state", ChangeState.Request(transition=Transition(id=transition))
-        ).success
-
-    def state(self) -> int:
-        return self.call(GetState, f"{NAME}/get_state", GetState.Request()).current_state.id
-
-    def start(self) -> None:
-        assert self.change(Transition.TRANSITION_CONFIGURE)
-        assert self.change(Transition.TRANSITION_ACTIVATE)
-
-    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
-            time.sleep(0.01)
-
-    def publish_until(self, message: Any, condition: Callable[[], Any], what: str, publisher: Any = None) -> None:
-        """Best effort may lose a message, so it is sent again until it shows an effect."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
-            (publisher or self.images).publish(message)
-            time.sleep(0.1)
-
-
 @pytest.fixture
 def harness(maps: dict[str, Path]) -> Iterator[Callable[..., Harness]]:
     made: list[Harness] = []
 
     def make(**parameters: Any) -> Harness:
         defaults = {"weights": str(maps["weights"]), "device": "cpu"}
-        made.append(Harness({**defaults, **parameters}))
+        made.append(Harness(PlaceRecognizerNode, {**defaults, **parameters}))
         return made[-1]
 
     yield make
     for item in made:
         item.close()
-
-
-def image_message(pixels: np.ndarray, sec: int = 50) -> Image:
-    height, width = pixels.shape[:2]
-    message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
-    message.header.stamp.sec = sec
-    message.header.frame_id = "camera"
-    return message
 
 
 def test_an_image_gets_its_place_pose_fix_and_picture(harness: Callable[..., Harness], maps: dict[str, Path]):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import KnownFeatures
 
 from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.evaluation.appearance import change_appearance
@@ -20,9 +21,7 @@ from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loop
 from effovpr_ros.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.evaluation.metrics import bootstrap_interval
 from effovpr_ros.evaluation.runner import database_map
-from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.sources.frame import Frame
 
@@ -51,20 +50,19 @@ def changed(frames: Sequence[Frame]) -> list[Frame]:
     return [replace(frame, load=partial(load, frame, seed)) for seed, frame in enumerate(frames)]
 
 
-def hits(dataset: Dataset, extractor: FeatureExtractor) -> Hits:
+def hits(dataset: Dataset, known: KnownFeatures) -> Hits:
     """Whether the first candidate is right, of each query with a positive, by preset and stage."""
-    settings = {
-        name: (extractor.reading(replace(made, device="cpu")), config) for name, (made, config) in PRESETS.items()
-    }
-    readers = [reader for reader, _ in settings.values()]
-    extracted = [
-        (frame, extract_variants(readers, [frame.load()]), among)
-        for frame, among in zip(dataset.queries, dataset.allowed, strict=True)
-    ]
+    asked = [known.of(frame.load(), *PRESETS) for frame in dataset.queries]
+    stored = [known.of(frame.load(), *PRESETS) for frame in dataset.database]
     found: Hits = {}
-    for number, (preset, (reader, config)) in enumerate(settings.items()):
-        queries = [Query(frame, made[number].features[0], 0.0, among) for frame, made, among in extracted]
-        with database_map(dataset, queries, reader, lambda _: None) as place_map:
+    for number, (preset, (_, config)) in enumerate(PRESETS.items()):
+        reader = known.readers[preset]
+        queries = [
+            Query(frame, made[number], 0.0, among)
+            for frame, made, among in zip(dataset.queries, asked, dataset.allowed, strict=True)
+        ]
+        features = [made[number] for made in stored]
+        with database_map(dataset, queries, reader, lambda _: None, known=features) as place_map:
             for stage in ("global", "both"):
                 chosen = replace(config, rerank=stage == "both")
                 method = EffoVPRMethod(place_map, PlaceRecognizer(reader, place_map, chosen))
@@ -92,14 +90,14 @@ def report(name: str, found: Hits) -> None:
 )
 def test_recall_of_both_presets(
     real_images: Path,
-    offline_extractor: FeatureExtractor,
+    known_features: KnownFeatures,
     tmp_path: Path,
     name: str,
     paper_global: float,
     paper_both: float,
     least_global: float,
 ) -> None:
-    found = hits(open_set(name, real_images, tmp_path), offline_extractor)
+    found = hits(open_set(name, real_images, tmp_path), known_features)
     report(name, found)
     assert percent(found["paper", "global"]) >= paper_global
     assert percent(found["paper", "both"]) >= paper_both
@@ -110,13 +108,13 @@ def test_recall_of_both_presets(
 @pytest.mark.benchmark
 @pytest.mark.timeout(1200)
 def test_the_default_survives_changes_of_appearance_better(
-    real_images: Path, offline_extractor: FeatureExtractor, tmp_path: Path
+    real_images: Path, known_features: KnownFeatures, tmp_path: Path
 ) -> None:
     gains: list[float] = []
     for name in SETS:
         dataset = open_set(name, real_images, tmp_path)
         frames = list(dataset.database)
-        found = hits(replace(dataset, database=frames, queries=changed(dataset.queries)), offline_extractor)
+        found = hits(replace(dataset, database=frames, queries=changed(dataset.queries)), known_features)
         report(f"{name}, queries changed in appearance", found)
         pairs = zip(found["default", "both"], found["paper", "both"], strict=True)
         gains += [float(ours) - float(papers) for ours, papers in pairs]

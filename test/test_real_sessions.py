@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from conftest import KnownFeatures
 
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import read_image
@@ -27,9 +28,8 @@ class Outcome:
     wrong_matches: int
 
 
-def extract(extractor: FeatureExtractor, folder: Path, step: int) -> list[Features]:
-    paths = sorted(folder.iterdir())[::step]
-    return [extractor.extract([read_image(path)])[0] for path in paths]
+def extract(known: KnownFeatures, folder: Path, step: int) -> list[Features]:
+    return [known.of(read_image(path), "default")[0] for path in sorted(folder.iterdir())[::step]]
 
 
 def changed(features: Features, rng: np.random.Generator) -> Features:
@@ -67,13 +67,14 @@ def outcome(
     )
 
 
-def test_ten_sessions_answer_as_one_does(real_images: Path, offline_extractor: FeatureExtractor, tmp_path: Path):
-    database = extract(offline_extractor, real_images / "corridor_walk" / "database", 1)
-    queries = extract(offline_extractor, real_images / "corridor_walk" / "queries", QUERY_STEP)
+def test_ten_sessions_answer_as_one_does(real_images: Path, known_features: KnownFeatures, tmp_path: Path):
+    extractor = known_features.readers["default"]
+    database = extract(known_features, real_images / "corridor_walk" / "database", 1)
+    queries = extract(known_features, real_images / "corridor_walk" / "queries", QUERY_STEP)
     rng = np.random.default_rng(0)
     others = [[changed(features, rng) for features in database] for _ in range(9)]
-    one = outcome(tmp_path / "one", offline_extractor, [database], queries)
-    ten = outcome(tmp_path / "ten", offline_extractor, [*others, database], queries)
+    one = outcome(tmp_path / "one", extractor, [database], queries)
+    ten = outcome(tmp_path / "ten", extractor, [*others, database], queries)
     print(f"\none session {one}\nten sessions {ten}")
     assert ten.wrong_matches == 0
     assert ten.right >= one.right - 1

@@ -66,12 +66,17 @@ class FakeMap:
         self.required.append(fingerprint)
 
     def search(
-        self, descriptor: np.ndarray, top_k: int, *, within: Callable[[Place], bool] | None = None
+        self,
+        descriptor: np.ndarray,
+        top_k: int,
+        *,
+        within: Callable[[Place], bool] | None = None,
+        before: int | None = None,
     ) -> list[Candidate]:
         found = [
             Candidate(place, float(entry.global_descriptor @ descriptor))
             for place, entry in self.entries
-            if within is None or within(place)
+            if (within is None or within(place)) and (before is None or place.place_id < before)
         ]
         return sorted(found, key=lambda candidate: -candidate.similarity)[:top_k]
 

@@ -131,6 +131,28 @@ def test_the_first_two_posteriors_worked_by_hand():
     assert f"after {age:.1f} frames" in second.reason
 
 
+def test_the_answer_is_the_middle_of_the_belief_at_the_best_place():
+    places = [place(number) for number in (12, 10, 11, 100, 200, 300, 400)]
+    scores = [8.5, 9.0, 8.5, 0.0, 0.0, 0.0, 0.0]
+    # Evidence 8.5 / 9, 1 and 8.5 / 9: along the path weights of 54.6, 43.7 and 43.7; half of the sum is reached at 11.
+    sequence = SequenceFilter(recognizer(replace(CONFIG, same_place_ids=3)))
+    answer = sequence.update(recognition(places, scores))
+    assert [candidate.place.place_id for candidate in answer.candidates[:3]] == [11, 10, 12]
+    alone = SequenceFilter(recognizer(CONFIG)).update(recognition(places, scores))
+    assert best(alone) == 10
+
+
+def test_forgotten_places_leave_no_memory():
+    sequence = SequenceFilter(recognizer())
+    places = [place(100 * number) for number in range(5)]
+    sequence.update(recognition(places, [9.0, 3.0, 2.0, 1.0, 0.0], seed=1))
+    assert len(sequence._habits) == 5
+    sequence.forget([0, 100, 999])
+    assert len(sequence._habits) == 3
+    sequence.update(recognition(places[2:], [9.0, 3.0, 2.0], seed=2))
+    assert len(sequence._habits) == 3
+
+
 # Drives
 
 

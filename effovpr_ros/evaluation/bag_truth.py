@@ -160,10 +160,16 @@ def map_frames(place_map: PlaceMap) -> list[Frame]:
     """Places of a map as frames, with their thumbnails as images and poses in the map frame.
 
     Raises:
-        EvaluationError: a place has no pose, or there is no place.
+        EvaluationError: a place has no pose, there is no place, or places were forgotten.
     """
     if not len(place_map):
         raise EvaluationError(f"map {place_map.path} has no place; add some with `effovpr map build`")
+    if place_map.next_id != len(place_map):
+        forgotten = place_map.next_id - len(place_map)
+        raise EvaluationError(
+            f"map {place_map.path} has forgotten {forgotten} of {place_map.next_id} places, and an evaluation counts "
+            "places without gaps; record the drive again with a larger max_keyframes"
+        )
     without = sum(_pose(place, place_map.datum) is None for place in place_map.places())
     if without:
         raise EvaluationError(

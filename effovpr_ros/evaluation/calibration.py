@@ -89,7 +89,7 @@ def self_trials(
     question all places within twice the radius are hidden, so that every answer is wrong.
 
     Raises:
-        EvaluationError: fewer than ten places, or several sessions without positions in one frame.
+        EvaluationError: fewer than ten places, or several sessions or frames without positions in one frame.
     """
     places = place_map.places()
     if len(places) < 2 * _FOLDS:
@@ -98,10 +98,11 @@ def self_trials(
         )
     chosen = _chosen(places, config)
     several = len(place_map.sessions) > 1
-    if several and not all(place.map_pose or place.geo for place in places):
+    several_frames = len({place.own_frame for place in places}) > 1
+    if (several or several_frames) and not all(place.map_pose or place.geo for place in places):
         raise EvaluationError(
-            f"map {place_map.path} has several sessions but places without position in its frame, so that nobody "
-            "knows which of them are the same; build it with poses or geo-tags"
+            f"map {place_map.path} has several sessions or frames but places without position in its frame, so that "
+            "nobody knows which of them are the same; build it with poses or geo-tags"
         )
     trials = []
     for number, place in enumerate(chosen):

@@ -18,6 +18,7 @@ from effovpr_ros.mapping.place import GeoPoint
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "map.yaml"
+INDEX_NAME = "index.faiss"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,44 @@ class Manifest:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_atomically(folder / MANIFEST_NAME, text.encode("utf-8"))
         return manifest
+
+    def require_store(self, path: Path, num_places: int, places_sha256: str) -> None:
+        """Refuse a store that has lost or changed what the manifest claims.
+
+        Args:
+            path: of the store.
+            num_places: that it holds.
+            places_sha256: over as many of its places as the manifest claims.
+
+        Raises:
+            MapError: it has.
+        """
+        if num_places < self.num_places:
+            raise MapError(
+                f"{path} holds {num_places} places, {MANIFEST_NAME} {self.num_places}; "
+                "restore the map from a copy or rebuild it"
+            )
+        if places_sha256 != self.places_sha256:
+            raise MapError(f"{path} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map")
+
+    def problems(self, folder: Path, num_places: int) -> list[str]:
+        """What a map folder lacks of what the manifest claims; nothing if it is whole.
+
+        Args:
+            folder: of the map.
+            num_places: that the store holds.
+        """
+        problems, index = [], folder / INDEX_NAME
+        if not index.is_file() or sha256(index.read_bytes()) != self.index_sha256:
+            problems.append(
+                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
+            )
+        if num_places != self.num_places:
+            problems.append(
+                f"{MANIFEST_NAME} knows {self.num_places} of {num_places} places: a build was interrupted; "
+                "repeat its command"
+            )
+        return problems
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -128,8 +167,32 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def make_empty_folder(folder: Path, *, leftover: str) -> None:
+    """Make the folder of a new map.
+
+    Args:
+        folder: that does not exist, is empty, or holds nothing but the left-over.
+        leftover: name of a file that an interrupted creation leaves; it is removed.
+
+    Raises:
+        MapError: the folder is in use or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = [entry.name for entry in folder.iterdir() if entry.name != leftover]
+        if not occupied:
+            (folder / leftover).unlink(missing_ok=True)
+    except OSError as error:
+        raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
+    if occupied:
+        raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
+
+
+def write_atomically(path: Path, data: bytes) -> str:
     """Replace a file so that a kill leaves either the old or the new content.
+
+    Returns:
+        The SHA-256 of the content.
 
     Raises:
         MapError: the disk is full or not writable; the old file is still there.
@@ -146,6 +209,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise MapError(
             f"{path} cannot be written: {error.strerror}; free some space or choose another folder"
         ) from error
+    return sha256(data)
 
 
 def sha256(data: bytes) -> str:

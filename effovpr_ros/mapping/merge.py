@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from effovpr_ros.errors import MapError
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.store import PlaceStore
 
 _COMMIT_PLACES = 256
@@ -33,12 +34,11 @@ class MergeConfig:
 
 
 @dataclass(frozen=True)
-class _Session:
-    """A session to copy, under the name and the frame that it gets (empty: the new map's)."""
+class _Plan:
+    """What the sessions and the frames of a map are called in the new one; the name of the map's frame is empty."""
 
-    old_name: str
-    name: str
-    own_frame: str
+    sessions: Mapping[str, str]
+    frames: Mapping[str, str]
 
 
 def merge_maps(
@@ -83,8 +83,9 @@ def merge_maps(
                 datum=opened[0].datum,
             )
             with merged:
-                for source, sessions in zip(opened, plans, strict=True):
-                    _copy(source, merged, sessions, progress)
+                merged.set_pose_frames(_pose_frames(opened, plans))
+                for source, plan in zip(opened, plans, strict=True):
+                    _copy(source, merged, plan, progress)
                 merged.flush()
                 count = len(merged)
             partial.rename(out)
@@ -94,15 +95,13 @@ def merge_maps(
     return count
 
 
-def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[list[_Session]]:
-    """The sessions of each map under their new names and frames."""
+def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[_Plan]:
     taken: set[str] = set()
     frames = {maps[0].frame_id}
     plans = []
     for source in maps:
         in_map_frame = source is maps[0] or _shares_frame(maps[0], source, config)
-        own_frames = {place.session: place.own_frame for place in source.places()}
-        plan, used = [], set()
+        sessions, renamed = {}, {}
         for old_name in source.sessions:
             name = old_name
             if name in taken and config.rename_sessions:
@@ -113,16 +112,17 @@ def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[list[_Session]]
                     + ("give the maps different names" if config.rename_sessions else "use --rename-sessions")
                 )
             taken.add(name)
-            frame = own_frames[old_name] or ("" if in_map_frame else source.frame_id)
+            sessions[old_name] = name
+        for own_frame in {place.own_frame for place in source.places()}:
+            frame = own_frame or ("" if in_map_frame else source.frame_id)
             # A frame's name says nothing outside its own map.
             if frame and source is not maps[0]:
                 frame = f"{source.name}/{frame}"
             if frame in frames:
                 raise MapError(f"map {source.path}: an earlier map has a frame {frame!r} too; rename one of the maps")
-            used.add(frame)
-            plan.append(_Session(old_name, name, frame))
-        frames |= used - {""}
-        plans.append(plan)
+            renamed[own_frame] = frame
+        frames |= set(renamed.values()) - {""}
+        plans.append(_Plan(sessions, renamed))
     return plans
 
 
@@ -150,12 +150,16 @@ def _shares_frame(first: PlaceMap, other: PlaceMap, config: MergeConfig) -> bool
     return True
 
 
-def _copy(
-    source: PlaceMap, merged: PlaceMap, sessions: Sequence[_Session], progress: Callable[[int], object] | None
-) -> None:
-    plan = {session.old_name: session for session in sessions}
-    for session in sessions:
-        merged.set_session_frame(session.name, session.own_frame or merged.frame_id)
+def _pose_frames(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> PoseFrames:
+    """Frames of the poses of all places, in the order that they are copied in."""
+    frames = PoseFrames()
+    planned = [(plan, place) for source, plan in zip(maps, plans, strict=True) for place in source.places()]
+    for number, (plan, place) in enumerate(planned):
+        frames = frames.begin(plan.sessions[place.session], number, plan.frames[place.own_frame])
+    return frames
+
+
+def _copy(source: PlaceMap, merged: PlaceMap, plan: _Plan, progress: Callable[[int], object] | None) -> None:
     places = source.places()
     with closing(PlaceStore(source.path, writable=False)) as store:
         for start in range(0, len(places), _COMMIT_PLACES):
@@ -165,14 +169,12 @@ def _copy(
                 progress(len(batch))
 
 
-def _new_places(
-    store: PlaceStore, source: PlaceMap, batch: Sequence[Place], plan: dict[str, _Session]
-) -> list[NewPlace]:
+def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], plan: _Plan) -> list[NewPlace]:
     model = source.fingerprint
     features = store.features([place.place_id for place in batch], model.global_dim, model.local_dim)
     return [
         NewPlace(
-            plan[place.session].name,
+            plan.sessions[place.session],
             place.stamp_ns,
             place.source,
             place.pose,

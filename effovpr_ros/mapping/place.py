@@ -82,15 +82,15 @@ class Place:
     """One entry of a map, without its descriptors.
 
     Attributes:
-        place_id: number in the map, from 0 without gaps.
+        place_id: number in the map, from 0; without gaps unless places were forgotten.
         session: drive or collection that it came from.
         stamp_ns: time of its image in nanoseconds; 0 if unknown.
         source: image file name, or topic of a bag.
         pose: in the map frame, or in that of its session where it has one of its own, if known.
         geo: geo-tag, if known.
         image_size_wh: pixels of the original image.
-        own_frame: frame of the pose where it is not the map's, as of a session with an odometry of its own; else
-            empty. Poses of different frames are never compared.
+        own_frame: frame of the pose where it is not the map's, as of a session or a track with an odometry of its own;
+            else empty. Poses of different frames are never compared.
     """
 
     place_id: int

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,17 @@ from effovpr_ros.errors import DescriptorShapeError, MapError, ModelMismatchErro
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.geodesy import Datum
-from effovpr_ros.mapping.index import DescriptorIndex, read_or_build_index
+from effovpr_ros.mapping.index import DescriptorIndex, StoredIndex, load_index
 from effovpr_ros.mapping.local_cache import LocalCache
-from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, now, read_manifest, sha256, write_atomically
+from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, make_empty_folder, now, read_manifest, write_atomically
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
-from effovpr_ros.mapping.sessions import declare_frame
+from effovpr_ros.mapping.place_table import PlaceTable
+from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
 
-INDEX_NAME = "index.faiss"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _PCA_PROPERTY = "pca"
 _CACHE_BYTES = 256 * 2**20
 
@@ -29,24 +33,20 @@ _CACHE_BYTES = 256 * 2**20
 class PlaceMap:
     """An open map. Use `create` or `open`, and close it or use it as a context."""
 
+    _ONLINE = False
+
     def __init__(self, path: Path, manifest: Manifest, store: PlaceStore, *, writable: bool) -> None:
         """Not for callers: see `create` and `open`."""
         self.path = path
         self._manifest = manifest
         self._store = store
         self._writable = writable
-        self._places = store.places()
-        self._session_frames = store.session_frames()
+        self._frames = store.pose_frames()
+        self._table = PlaceTable(store.places())
         stored_pca = store.get_property(_PCA_PROPERTY)
         self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
-        self._index = read_or_build_index(
-            path / INDEX_NAME,
-            manifest.index_sha256,
-            dimension=len(self._pca.components) if self._pca else manifest.fingerprint.global_dim,
-            count=len(self),
-            descriptors=lambda: self._project(self.global_descriptors()),
-        )
+        self._index = self._load_index()
 
     @classmethod
     def create(
@@ -57,7 +57,7 @@ class PlaceMap:
         name: str = "",
         frame_id: str = "map",
         datum: Datum | None = None,
-    ) -> PlaceMap:
+    ) -> Self:
         """Make an empty map.
 
         Args:
@@ -71,17 +71,9 @@ class PlaceMap:
             MapError: the folder is in use or cannot be made.
         """
         folder = Path(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
-            occupied = [entry.name for entry in folder.iterdir() if entry.name != STORE_NAME]
-            if not occupied:
-                (folder / STORE_NAME).unlink(missing_ok=True)
-        except OSError as error:
-            raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
-        if occupied:
-            raise MapError(f"{folder} is not empty (it holds {occupied[0]}); choose a new folder for the map")
-        store = PlaceStore(folder, create=True)
+        # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
+        make_empty_folder(folder, leftover=STORE_NAME)
+        store = PlaceStore(folder, create=True, online=cls._ONLINE)
         manifest = Manifest(
             name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
         )
@@ -90,11 +82,15 @@ class PlaceMap:
         return place_map
 
     @classmethod
-    def open(cls, path: str | Path, *, writable: bool = False) -> PlaceMap:
+    def open(cls, path: str | Path, *, writable: bool = False) -> Self:
         """Open a map and check it against its manifest.
 
         Places that were committed after the manifest (a killed build) are kept; a missing or stale index is
         rebuilt. Local descriptors are verified as they are read, everything by `check`.
+
+        Args:
+            path: folder of the map.
+            writable: places may be added.
 
         Raises:
             MapError: missing, damaged, or not writable though wanted.
@@ -102,18 +98,9 @@ class PlaceMap:
         """
         folder = Path(path)
         manifest = read_manifest(folder)
-        store = PlaceStore(folder, writable=writable)
+        store = PlaceStore(folder, writable=writable, online=writable and cls._ONLINE)
         try:
-            stored = len(store)
-            if stored < manifest.num_places:
-                raise MapError(
-                    f"{folder / STORE_NAME} holds {stored} places, {MANIFEST_NAME} {manifest.num_places}; "
-                    "restore the map from a copy or rebuild it"
-                )
-            if store.checksum(manifest.num_places) != manifest.places_sha256:
-                raise MapError(
-                    f"{folder / STORE_NAME} does not fit the checksum in {MANIFEST_NAME}; restore or rebuild the map"
-                )
+            manifest.require_store(folder / STORE_NAME, len(store), store.checksum(manifest.num_places))
             return cls(folder, manifest, store, writable=writable)
         except BaseException:
             store.close()
@@ -152,7 +139,12 @@ class PlaceMap:
     @property
     def sessions(self) -> list[str]:
         """Names of the sessions in order of appearance."""
-        return list(dict.fromkeys(place.session for place in self._places))
+        return self._table.sessions
+
+    @property
+    def next_id(self) -> int:
+        """Number of the place that is added next; numbers are never used again."""
+        return self._table.next_id
 
     def set_session_frame(self, session: str, frame_id: str) -> None:
         """Say before a session's first place that its poses are in another frame than the map's.
@@ -162,13 +154,23 @@ class PlaceMap:
         Raises:
             MapError: the session has places in another frame already, or the map is open read-only.
         """
+        own_frame = "" if frame_id == self.frame_id else frame_id
+        if session in self.sessions and self._frames.frame_of(session, self.next_id) != own_frame:
+            raise MapError(
+                f"session {session!r} has places already, so that its frame cannot become {frame_id!r}; "
+                "name the frame before the first place, or begin another session"
+            )
+        self.set_pose_frames(self._frames.begin(session, self.next_id, own_frame))
+
+    def set_pose_frames(self, frames: PoseFrames) -> None:
+        """Replace what is known of the frames of poses, for places that are added from now on."""
         self._require_writable()
-        declare_frame(self._store, self._places, session, "" if frame_id == self.frame_id else frame_id)
-        self._session_frames = self._store.session_frames()
+        self._store.set_pose_frames(frames)
+        self._frames = frames
 
     def __len__(self) -> int:
         """Number of places."""
-        return len(self._places)
+        return len(self._table)
 
     def require_model(self, fingerprint: ModelFingerprint) -> None:
         """Refuse a model whose descriptors do not compare with the map's.
@@ -178,9 +180,9 @@ class PlaceMap:
         """
         differences = self.fingerprint.differences(fingerprint)
         if differences:
+            said = "; ".join(differences)
             raise ModelMismatchError(
-                f"map {self.path} was made by another model than the one loaded (map != loaded): "
-                f"{'; '.join(differences)}; load the map's model or rebuild the map"
+                f"map {self.path} is of another model (map != loaded): {said}; load the map's model or rebuild the map"
             )
 
     def set_datum(self, datum: Datum) -> None:
@@ -210,8 +212,8 @@ class PlaceMap:
             self._require_shape(place.features.global_descriptor, place.source)
         place_ids = self._store.add(places)
         self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
-        for place_id, new in zip(place_ids, places, strict=True):
-            self._places.append(new.placed(place_id, self._session_frames.get(new.session, "")))
+        numbered = zip(place_ids, places, strict=True)
+        self._table.append([new.placed(number, self._frames.frame_of(new.session, number)) for number, new in numbered])
         return place_ids
 
     def flush(self) -> None:
@@ -221,15 +223,14 @@ class PlaceMap:
             MapError: opened read-only, or the disk is full.
         """
         self._require_writable()
-        index = self._index.to_bytes()
-        write_atomically(self.path / INDEX_NAME, index)
+        index_sha256 = write_atomically(self.path / INDEX_NAME, self._index.to_bytes())
         self._manifest = replace(
             self._manifest,
             global_dim=self.global_dim,
             num_places=len(self),
             sessions=tuple(self.sessions),
             places_sha256=self._store.checksum(len(self)),
-            index_sha256=sha256(index),
+            index_sha256=index_sha256,
         ).write(self.path)
 
     def search(
@@ -238,13 +239,15 @@ class PlaceMap:
         top_k: int,
         *,
         within: Callable[[Place], bool] | None = None,
+        before: int | None = None,
     ) -> list[Candidate]:
         """First stage: the places with the most similar global descriptors.
 
         Args:
             global_descriptor: (D,) float32, L2-normalised, of the map's model.
             top_k: at most so many.
-            within: only places that it admits.
+            within: only places that it admits; each that is not excluded by `before` is asked.
+            before: only places with a smaller number, which costs nothing.
 
         Returns:
             Highest similarity first; equal ones by number.
@@ -253,11 +256,14 @@ class PlaceMap:
             DescriptorShapeError: another D.
         """
         self._require_shape(global_descriptor, "the query")
-        among = None if within is None else [place.place_id for place in self._places if within(place)]
-        numbers, similarities = self._index.search(self._project(global_descriptor[None])[0], top_k, among=among)
+        rows = range(len(self) if before is None else self._table.rows_before(before))
+        among = rows if within is None else [row for row in rows if within(self._table.at_row(row))]
+        found, similarities = self._index.search(
+            self._project(global_descriptor[None])[0], top_k, among=among if len(among) < len(self) else None
+        )
         return [
-            Candidate(self._places[number], float(similarity))
-            for number, similarity in zip(numbers, similarities, strict=True)
+            Candidate(self._table.at_row(row), float(similarity))
+            for row, similarity in zip(found, similarities, strict=True)
         ]
 
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
@@ -279,13 +285,11 @@ class PlaceMap:
         Raises:
             MapError: no such place.
         """
-        if not 0 <= place_id < len(self._places):
-            raise MapError(f"map {self.path} has no place {place_id}; it has {len(self._places)} places from 0")
-        return self._places[place_id]
+        return self._table.at_row(self._table.row_of(place_id))
 
     def places(self) -> list[Place]:
         """All places by number."""
-        return list(self._places)
+        return self._table.places()
 
     def stored_sources(self, session: str) -> set[tuple[str, int]]:
         """(source, stamp_ns) of every place of a session."""
@@ -338,24 +342,13 @@ class PlaceMap:
 
     def check(self) -> list[str]:
         """Read everything and compare it with its checksums; returns problems, none if sound."""
-        problems = list(self._store.damaged(self.fingerprint.local_dim))
-        index = self.path / INDEX_NAME
-        if not index.is_file() or sha256(index.read_bytes()) != self._manifest.index_sha256:
-            problems.append(
-                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
-            )
-        if len(self) != self._manifest.num_places:
-            problems.append(
-                f"{MANIFEST_NAME} knows {self._manifest.num_places} of {len(self)} places: a build was interrupted; "
-                "repeat its command"
-            )
-        return problems
+        return [*self._store.damaged(self.fingerprint.local_dim), *self._manifest.problems(self.path, len(self))]
 
     def close(self) -> None:
         """Close the store; unsaved places stay in it and are indexed at the next opening."""
         self._store.close()
 
-    def __enter__(self) -> PlaceMap:
+    def __enter__(self) -> Self:
         """Enter a context that closes the map."""
         return self
 
@@ -369,12 +362,18 @@ class PlaceMap:
         if not self._writable:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
 
-    def _require_shape(self, global_descriptor: NDArray[np.float32], whose: str) -> None:
-        wanted = (self.fingerprint.global_dim,)
-        if global_descriptor.shape != wanted:
+    def _require_shape(self, descriptor: NDArray[np.float32], owner: str) -> None:
+        if descriptor.shape != (self.fingerprint.global_dim,):
             raise DescriptorShapeError(
-                f"{whose} has a global descriptor of shape {global_descriptor.shape}, the map's model gives {wanted}"
+                f"{owner} has a global descriptor of shape {descriptor.shape}, "
+                f"the map's model gives ({self.fingerprint.global_dim},)"
             )
 
     def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._pca.project(descriptors) if self._pca else descriptors
+
+    def _load_index(self) -> DescriptorIndex:
+        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
+        claimed = self._manifest.index_sha256 if self._manifest.num_places == len(self) else ""
+        stored = StoredIndex(self.path / INDEX_NAME, claimed, dimension, len(self))
+        return load_index(stored, lambda: self._project(self.global_descriptors()), stays_exact=self._ONLINE)

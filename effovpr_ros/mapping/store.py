@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from effovpr_ros.errors import MapError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
+from effovpr_ros.mapping.pose_frames import PoseFrames
+
+_logger = logging.getLogger(__name__)
 
 STORE_NAME = "places.sqlite3"
 _BUSY_TIMEOUT_S = 10.0
@@ -41,6 +44,7 @@ CREATE TABLE local_descriptors (
 );
 CREATE TABLE thumbnails (place_id INTEGER PRIMARY KEY REFERENCES places, jpeg BLOB NOT NULL);
 """
+_TABLES = {"thumbnails": "place_id", "local_descriptors": "place_id", "global_descriptors": "place_id", "places": "id"}
 _PLACE_COLUMNS = (
     "id, session, stamp_ns, source, x, y, z, qx, qy, qz, qw, latitude, longitude, altitude, image_width, image_height"
 )
@@ -49,8 +53,15 @@ _PLACE_COLUMNS = (
 class PlaceStore:
     """Places with descriptors and thumbnails. One writer at a time; calls from several threads are serialised."""
 
-    def __init__(self, folder: Path, *, create: bool = False, writable: bool = True) -> None:
+    def __init__(self, folder: Path, *, create: bool = False, writable: bool = True, online: bool = False) -> None:
         """Open or create `places.sqlite3` in a map folder.
+
+        Args:
+            folder: of the map.
+            create: make the file.
+            writable: places may be added.
+            online: a transaction goes to a write-ahead log and does not wait for the disk: a kill of the process
+                loses nothing, a power cut the last seconds, neither leaves a damaged file. `close` ends the log.
 
         Raises:
             MapError: missing, damaged, or not writable.
@@ -68,8 +79,11 @@ class PlaceStore:
                 check_same_thread=False,
                 isolation_level=None,
             )
+            self._online = online
+            if online:
+                self._connection.execute("PRAGMA journal_mode = WAL")
             if writable:
-                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if online else 'FULL'}")
             if create:
                 self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             self._connection.execute("SELECT count(*) FROM places").fetchone()
@@ -108,24 +122,46 @@ class PlaceStore:
         )
         execute("INSERT INTO thumbnails VALUES (?, ?)", (place_id, place.thumbnail))
 
+    def remove(self, place_ids: Collection[int]) -> None:
+        """Remove places in one transaction; the space in the file is used again."""
+        with self._lock, self._translated(), self._transaction():
+            for table, key in _TABLES.items():
+                rows = [(place_id,) for place_id in place_ids]
+                self._connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", rows)
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a consistent copy, as of now, to another folder; places may be added meanwhile.
+
+        Raises:
+            MapError: there is a file already, or the disk is full.
+        """
+        target = folder / STORE_NAME
+        with self._translated():
+            # A connection of its own: a reader of the write-ahead log holds no writer up.
+            source = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_TIMEOUT_S)
+            try:
+                source.execute("VACUUM INTO ?", (str(target),))
+            finally:
+                source.close()
+
     def __len__(self) -> int:
         """Number of places."""
         return int(self._query("SELECT count(*) FROM places")[0][0])
 
     def places(self) -> list[Place]:
         """All places by number."""
-        frames = self.session_frames()
+        frames = self.pose_frames()
         rows = self._query(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id")
-        return [_place(row, frames.get(row[1], "")) for row in rows]
+        return [_place(row, frames.frame_of(row[1], row[0])) for row in rows]
 
-    def session_frames(self) -> Mapping[str, str]:
-        """Frames of the sessions whose poses are not in the map frame."""
+    def pose_frames(self) -> PoseFrames:
+        """Frames of the poses that are not in the map frame."""
         stored = self.get_property(_FRAMES_PROPERTY)
-        return {str(session): str(frame) for session, frame in json.loads(stored).items()} if stored else {}
+        return PoseFrames.from_bytes(stored) if stored else PoseFrames()
 
-    def set_session_frame(self, session: str, frame_id: str) -> None:
-        """Say that a session's poses are in a frame of their own; kept at once, as its places are."""
-        self.set_property(_FRAMES_PROPERTY, json.dumps({**self.session_frames(), session: frame_id}).encode())
+    def set_pose_frames(self, frames: PoseFrames) -> None:
+        """Store the frames of poses at once, as places are."""
+        self.set_property(_FRAMES_PROPERTY, frames.to_bytes())
 
     def global_descriptors(self, dimension: int) -> NDArray[np.float32]:
         """(N, D) float32 descriptors of the model, before PCA, L2-normalised."""
@@ -191,7 +227,7 @@ class PlaceStore:
 
     def checksum(self, num_places: int) -> str:
         """SHA-256 over the checksums of the first places: what a manifest remembers of the store."""
-        rows = self._query("SELECT checksum FROM places WHERE id < ? ORDER BY id", (num_places,))
+        rows = self._query("SELECT checksum FROM places ORDER BY id LIMIT ?", (num_places,))
         return hashlib.sha256(np.array([row[0] for row in rows], "<u4").tobytes()).hexdigest()
 
     def bytes_by_part(self) -> dict[str, int]:
@@ -232,7 +268,15 @@ class PlaceStore:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._connection.close()
+            try:
+                if self._online:
+                    self._online = False
+                    # One file again, that is copied and opened read-only; a reader that is still there prevents it.
+                    self._connection.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.OperationalError as error:
+                _logger.warning("%s keeps its write-ahead log: %s", self._path, error)
+            finally:
+                self._connection.close()
 
     def _query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with self._lock, self._translated():

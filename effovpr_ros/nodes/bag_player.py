@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import rclpy
@@ -19,7 +19,7 @@ from rosgraph_msgs.msg import Clock
 
 from effovpr_ros.errors import SourceError
 from effovpr_ros.nodes.conversions import time_from_ns
-from effovpr_ros.nodes.parameters import declare, setting
+from effovpr_ros.nodes.parameters import declare, read, setting
 from effovpr_ros.nodes.program import run_node
 
 _CLOCK_PERIOD_S = 0.02
@@ -53,10 +53,8 @@ class BagPlayer(Node):
             SourceError: no readable bag, or nothing in it to play.
         """
         super().__init__("bag_player", **options)
-        declare(self, PlayerConfig)
-        self._config = PlayerConfig(
-            **{entry.name: self.get_parameter(entry.name).value for entry in fields(PlayerConfig)}
-        )
+        declare(self, PlayerConfig())
+        self._config = read(self, PlayerConfig)
         self._stop = threading.Event()
         self.finished = threading.Event()
         self.published = 0

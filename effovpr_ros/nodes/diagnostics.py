@@ -35,6 +35,11 @@ class Statistics:
             self._finished_s.append(now_s)
             self.by_status[status] = self.by_status.get(status, 0) + 1
 
+    def count(self, name: str) -> None:
+        """Count something else that has a name."""
+        with self._lock:
+            self.by_status[name] = self.by_status.get(name, 0) + 1
+
     def add_error(self, text: str, now_s: float) -> None:
         """Count an image that failed."""
         with self._lock:

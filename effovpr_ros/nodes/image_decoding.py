@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from effovpr_ros.errors import ImageError
 from effovpr_ros.features.preprocessing import RgbImage, decode_image, to_rgb_uint8
+from effovpr_ros.verification.depth import depth_metres
 
 Decoder = Callable[[Image], RgbImage]
+DepthImage = NDArray[np.float32]
+"""(H, W) metres, NaN where not known."""
 
 
 def make_decoder() -> tuple[str, Decoder]:
@@ -61,14 +65,7 @@ def decode_message(message: Image | CompressedImage, decode: Decoder) -> RgbImag
     """
     if isinstance(message, CompressedImage):
         return decode_image(bytes(message.data), f"compressed image ({message.format or 'no format given'})")
-    size = f"{message.width}x{message.height} {message.encoding or 'without encoding'}"
-    if not message.width or not message.height or not len(message.data):
-        raise ImageError(f"the image is empty ({size}); check the camera driver")
-    if len(message.data) < message.step * message.height:
-        raise ImageError(
-            f"the image ({size}) has {len(message.data)} bytes, its step of {message.step} needs "
-            f"{message.step * message.height}; check the camera driver"
-        )
+    size = _require_pixels(message)
     try:
         return decode(message)
     except ImageError:
@@ -77,3 +74,40 @@ def decode_message(message: Image | CompressedImage, decode: Decoder) -> RgbImag
         raise ImageError(
             f"the image ({size}) cannot be converted to RGB: {error}; use rgb8, bgr8, mono8, mono16 or a Bayer encoding"
         ) from error
+
+
+def decode_depth(message: Image) -> DepthImage:
+    """Depth of an image message.
+
+    Args:
+        message: of encoding 32FC1 (metres) or 16UC1 (millimetres), as REP 118 has them.
+
+    Returns:
+        (H, W) float32 metres, NaN where not known.
+
+    Raises:
+        ImageError: empty, truncated or of another encoding.
+    """
+    size = _require_pixels(message)
+    if message.encoding not in ("32FC1", "16UC1", "mono16"):
+        raise ImageError(f"the depth image ({size}) is no depth; use 32FC1 in metres or 16UC1 in millimetres")
+    from rosbags.image import message_to_cvimage
+
+    return depth_metres(np.asarray(message_to_cvimage(message)))
+
+
+def _require_pixels(message: Image) -> str:
+    """Size and encoding of an image, for people.
+
+    Raises:
+        ImageError: it is empty or truncated.
+    """
+    size = f"{message.width}x{message.height} {message.encoding or 'without encoding'}"
+    if not message.width or not message.height or not len(message.data):
+        raise ImageError(f"the image is empty ({size}); check the camera driver")
+    if len(message.data) < message.step * message.height:
+        raise ImageError(
+            f"the image ({size}) has {len(message.data)} bytes, its step of {message.step} needs "
+            f"{message.step * message.height}; check the camera driver"
+        )
+    return size

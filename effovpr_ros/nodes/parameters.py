@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -11,10 +11,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.features.extractor import PRECISIONS
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.features.extractor import PRECISIONS, ExtractorConfig
 
 Config = TypeVar("Config")
+_MODEL = ExtractorConfig()
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
@@ -23,10 +23,9 @@ def setting(default: Any, description: str, **limits: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class NodeConfig:
-    """Settings of the node itself; they are read when it is configured."""
+class CameraNodeConfig:
+    """How a node gets its images and where its model runs; read when it is configured."""
 
-    map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
     weights: str = setting("", "Weights file of the map's model; empty: the model's own source.")
     device: str = setting("auto", "auto (CUDA, else CPU), cpu, cuda or cuda:N.")
     precision: str = setting("auto", "auto, fp32, fp16 or bf16.", choices=("auto", *PRECISIONS))
@@ -38,6 +37,13 @@ class NodeConfig:
         choices=("best_effort", "reliable"),
     )
     max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Settings of `place_recognizer` itself; they are read when it is configured."""
+
+    map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(
         10.0, "Least radius of a ~/hint; three standard deviations of the hint if larger.", min=0.1, max=100000.0
@@ -45,35 +51,34 @@ class NodeConfig:
     hint_timeout_s: float = setting(2.0, "A ~/hint counts for images at most so much later.", min=0.0, max=3600.0)
 
 
-def declare(node: Node, *configs: type) -> None:
-    """Declare every field of configuration dataclasses with its range and description."""
-    for config in configs:
+@dataclass(frozen=True)
+class LoopNodeConfig:
+    """Settings of `loop_closure_detector` itself; they are read when it is configured."""
+
+    session_path: str = setting(
+        "", "Map directory that grows, and goes on where it exists; empty: a temporary one, deleted at the end."
+    )
+    session: str = setting("", "Name of the session; one that exists goes on. Empty: the time of the start.")
+    model: str = setting(_MODEL.model, "Model of a new map: offline, small, base, large, giant or a timm ViT name.")
+    image_size: int = setting(_MODEL.image_size, "Side of a new map's network input in pixels.", min=14, max=2044)
+    odom_frame: str = setting("odom", "Frame of a new map's poses: that of the odometry.")
+    odom_wait_s: float = setting(0.3, "Wait so long for odometry of an image's stamp.", min=0.0, max=10.0)
+    odometry_required: bool = setting(False, "Leave out images without odometry; else they are keyframes by time.")
+    camera_pose: str = setting(
+        "", "Camera's optical frame in the odometry's child frame: x y z roll pitch yaw; for verification metric."
+    )
+
+
+def declare(node: Node, *defaults: Any) -> None:
+    """Declare every field of configuration dataclasses with its range and description.
+
+    Args:
+        node: that gets the parameters.
+        defaults: instances, whose values are the defaults.
+    """
+    for config in defaults:
         for entry in fields(config):
-            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-            node.declare_parameter(entry.name, default, _descriptor(entry))
-
-
-def read_node_config(node: Node, changed: Sequence[Parameter] = ()) -> NodeConfig:
-    """The node's settings, with parameters that are about to change.
-
-    Raises:
-        ConfigError: a value that is not among the choices.
-    """
-    config = NodeConfig(**_values(node, NodeConfig, changed))
-    for entry in fields(NodeConfig):
-        choices = entry.metadata.get("choices")
-        if choices and getattr(config, entry.name) not in choices:
-            raise ConfigError(f"{entry.name} {getattr(config, entry.name)!r} is unknown; use {', '.join(choices)}")
-    return config
-
-
-def read_recognizer_config(node: Node, changed: Sequence[Parameter] = ()) -> RecognizerConfig:
-    """The recogniser's settings, with parameters that are about to change.
-
-    Raises:
-        ConfigError: impossible values.
-    """
-    return RecognizerConfig(**_values(node, RecognizerConfig, changed))
+            node.declare_parameter(entry.name, getattr(config, entry.name), _descriptor(entry))
 
 
 def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) -> Config:
@@ -82,19 +87,19 @@ def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) ->
     Raises:
         ConfigError: impossible values.
     """
-    return config(**_values(node, config, changed))
-
-
-def touches(changed: Iterable[Parameter], config: type) -> bool:
-    """Whether any parameter belongs to a configuration dataclass."""
-    names = {entry.name for entry in fields(config)}
-    return any(parameter.name in names for parameter in changed)
-
-
-def _values(node: Node, config: type, changed: Sequence[Parameter]) -> dict[str, Any]:
     values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
     values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
-    return values
+    for entry in fields(config):
+        choices = entry.metadata.get("choices")
+        if choices and values[entry.name] not in choices:
+            raise ConfigError(f"{entry.name} {values[entry.name]!r} is unknown; use {', '.join(choices)}")
+    return config(**values)
+
+
+def touches(changed: Iterable[Parameter], *configs: type) -> bool:
+    """Whether any parameter belongs to one of the configuration dataclasses."""
+    names = {entry.name for config in configs for entry in fields(config)}
+    return any(parameter.name in names for parameter in changed)
 
 
 def _descriptor(entry: Any) -> ParameterDescriptor:

@@ -7,20 +7,40 @@ import threading
 import torch
 
 from effovpr_ros.errors import MapError
-from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.nodes.parameters import NodeConfig
+from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.recognition.temporal import SequenceFilter
 
 
+def load_model(config: ExtractorConfig, node_config: CameraNodeConfig) -> FeatureExtractor:
+    """A model, with the CPU threads that the node may use.
+
+    Raises:
+        WeightsError: no usable weights.
+        ConfigError: impossible settings.
+    """
+    if node_config.num_threads:
+        torch.set_num_threads(node_config.num_threads)
+    return FeatureExtractor(config)
+
+
+def load_model_of(fingerprint: ModelFingerprint, node_config: CameraNodeConfig) -> FeatureExtractor:
+    """The model that a map names; raises as `load_model`."""
+    config = config_for_fingerprint(
+        fingerprint, weights=node_config.weights, device=node_config.device, precision=node_config.precision
+    )
+    return load_model(config, node_config)
+
+
 class RecognitionEngine:
     """Map, model and recogniser, replaceable as one while images are processed."""
 
-    def __init__(self, node_config: NodeConfig, config: RecognizerConfig) -> None:
+    def __init__(self, node_config: CameraNodeConfig, config: RecognizerConfig) -> None:
         """Start without a map."""
         self._node_config = node_config
         self._config = config
@@ -55,16 +75,7 @@ class RecognitionEngine:
         try:
             extractor = self._extractor
             if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
-                if self._node_config.num_threads:
-                    torch.set_num_threads(self._node_config.num_threads)
-                extractor = FeatureExtractor(
-                    config_for_fingerprint(
-                        place_map.fingerprint,
-                        weights=self._node_config.weights,
-                        device=self._node_config.device,
-                        precision=self._node_config.precision,
-                    )
-                )
+                extractor = load_model_of(place_map.fingerprint, self._node_config)
             recognizer = PlaceRecognizer(extractor, place_map, self._config)
         except BaseException:
             place_map.close()

@@ -55,6 +55,10 @@ class Habits:
         sums = np.array([self._sums.get(number, (0.0, 0.0)) for number in place_ids])
         return np.asarray(sums[:, 0] / (sums[:, 1] + _HABIT_PRIOR), np.float64)
 
+    def forget(self, place_id: int) -> None:
+        """Drop a place."""
+        self._sums.pop(place_id, None)
+
     def learn(self, place_ids: Sequence[int], evidence: Array, unseen: Array) -> None:
         """Add one image.
 

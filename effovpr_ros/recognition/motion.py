@@ -66,6 +66,10 @@ class SpotTable:
         names = rows[:, :2].astype(np.int64)
         return Spots(ids, names[:, 0], names[:, 1], rows[:, 2:5], rows[:, 5])
 
+    def forget(self, place_id: int) -> None:
+        """Drop a place."""
+        self._row.pop(place_id, None)
+
     def _add(self, place: Place) -> tuple[int, int, float, float, float, float]:
         session = self._sessions.setdefault(place.session, len(self._sessions))
         frame = self._frames.setdefault(place.own_frame, len(self._frames))

@@ -144,7 +144,12 @@ class PlaceRecognizer:
         return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
 
     def recognize_features(
-        self, features: Features, *, hint: Hint | None = None, within: Callable[[Place], bool] | None = None
+        self,
+        features: Features,
+        *,
+        hint: Hint | None = None,
+        within: Callable[[Place], bool] | None = None,
+        before: int | None = None,
     ) -> Recognition:
         """Find the place that features of the map's model show.
 
@@ -152,10 +157,11 @@ class PlaceRecognizer:
             features: of the map's model.
             hint: see `recognize`.
             within: only places that it admits are considered; not together with a hint.
+            before: only places with a smaller number.
         """
         started = time.perf_counter()
         admits = within or self._within(hint)
-        candidates = retrieve(self.place_map, features, self.config, admits)
+        candidates = retrieve(self.place_map, features, self.config, within=admits, before=before)
         searched = time.perf_counter()
         rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
         if rerank:

@@ -20,7 +20,12 @@ _MOST = 64
 
 
 def retrieve(
-    place_map: PlaceMap, features: Features, config: RecognizerConfig, within: Callable[[Place], bool] | None = None
+    place_map: PlaceMap,
+    features: Features,
+    config: RecognizerConfig,
+    *,
+    within: Callable[[Place], bool] | None = None,
+    before: int | None = None,
 ) -> list[Candidate]:
     """The places most similar by global descriptor, of one session at each place.
 
@@ -32,13 +37,14 @@ def retrieve(
         features: of the query.
         config: `top_k`, and what counts as one place.
         within: only places that it admits.
+        before: only places with a smaller number.
 
     Returns:
         At most `top_k`, highest similarity first.
     """
     wanted = config.top_k
     while True:
-        found = place_map.search(features.global_descriptor, wanted, within=within)
+        found = place_map.search(features.global_descriptor, wanted, within=within, before=before)
         kept = one_session_a_place(found, config)[: config.top_k]
         if len(kept) == config.top_k or len(found) < wanted or wanted >= _MOST * config.top_k:
             return kept

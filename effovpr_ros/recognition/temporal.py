@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,12 +81,14 @@ class _Track:
     """Where the belief of a frame is.
 
     Attributes:
-        order: (K,) candidates, most belief first.
-        here: (K,) whether a candidate is at the place of the first of them.
+        peak: candidate with the most belief.
+        order: (K,) candidates: first the middle of the belief at the place of the peak, then most belief first.
+        here: (K,) whether a candidate is at the place of the peak.
         mass: belief at that place.
         frames: expected age of the track that led there.
     """
 
+    peak: int
     order: NDArray[np.int64]
     here: NDArray[np.bool_]
     mass: float
@@ -113,6 +115,12 @@ class SequenceFilter:
         self._habits = Habits()
         self._restart()
 
+    def forget(self, place_ids: Iterable[int]) -> None:
+        """Drop what is kept of places that are no longer in the map."""
+        for place_id in place_ids:
+            self._table.forget(place_id)
+            self._habits.forget(place_id)
+
     def use(self, recognizer: PlaceRecognizer) -> None:
         """Go on with other thresholds; another map resets."""
         if recognizer.place_map is not self._recognizer.place_map:
@@ -136,7 +144,8 @@ class SequenceFilter:
             odometry: pose of the robot in any fixed frame that does not jump, at that time.
 
         Returns:
-            The recognition with candidates in the order of belief; the same object where the sequence is off or there
+            The recognition with the middle of the belief at the best place first, then the other candidates in the
+            order of belief; the same object where the sequence is off or there
             is no candidate.
         """
         config = self._recognizer.config
@@ -229,13 +238,13 @@ class SequenceFilter:
         self, recognition: Recognition, frame: _Frame, track: _Track, config: RecognizerConfig
     ) -> tuple[list[Candidate], Decision]:
         """Order of the candidates and what to say of the first; see `update`."""
-        single, best, mass = recognition.candidates, int(track.order[0]), track.mass
+        single, best, mass = recognition.candidates, track.peak, track.mass
         ranked = [*(single[number] for number in track.order), *single[_MAX_CANDIDATES:]]
         was_established = self._established
         self._established = mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES
 
         said = (
-            f"{mass:.2f} of the belief at place {single[best].place.place_id} after {track.frames:.1f} frames, "
+            f"{mass:.2f} of the belief at place {ranked[0].place.place_id} after {track.frames:.1f} frames, "
             f"{frame.elsewhere:.2f} elsewhere; by the image alone {recognition.status.name}: {recognition.reason}"
         )
         if recognition.status is Status.MATCH and not track.here[0]:
@@ -256,8 +265,15 @@ class SequenceFilter:
 
 def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerConfig) -> _Track:
     belief = frame.belief.sum(axis=0)
-    order = np.argsort(-belief, kind="stable")
-    best = candidates[int(order[0])].place
+    peak = int(belief.argmax())
+    best = candidates[peak].place
     here = np.array([is_same_place(best, item.place, config) for item in candidates[:_MAX_CANDIDATES]])
     mass = float(belief[here].sum())
-    return _Track(order, here, mass, float((frame.belief * frame.age)[:, here].sum()) / mass)
+    # Along the path the median has the least expected distance from the truth, which the peak has not.
+    along = np.flatnonzero(here & (frame.spots.session == frame.spots.session[peak]))
+    along = along[np.argsort(frame.spots.ids[along])]
+    below = np.cumsum(belief[along])
+    middle = int(along[np.searchsorted(below, below[-1] / 2.0)])
+    by_belief = np.argsort(-belief, kind="stable")
+    order = np.concatenate([[middle], by_belief[by_belief != middle]])
+    return _Track(peak, order, here, mass, float((frame.belief * frame.age)[:, here].sum()) / mass)

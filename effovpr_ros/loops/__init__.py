@@ -1,0 +1,1 @@
+"""Loop closure: keyframes of a drive in a map that grows, and the loops among them."""

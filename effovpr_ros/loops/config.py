@@ -1,0 +1,64 @@
+"""Settings of loop closure, with the metadata that ROS parameters and options derive from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.recognition.config import RecognizerConfig
+
+
+def _number(default: float, low: float, high: float, description: str) -> Any:
+    return field(default=default, metadata={"description": description, "min": low, "max": high})
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What becomes a keyframe, which keyframes may close a loop, and how many are kept.
+
+    Each field's metadata holds `description`, `min` and `max`, both allowed. docs/loop_closure.md says how the rules
+    work together.
+    """
+
+    keyframe_distance_m: float = _number(0.5, 0.0, 1000.0, "A keyframe after so many metres by odometry.")
+    keyframe_angle_deg: float = _number(15.0, 0.0, 180.0, "A keyframe after so large a turn by odometry.")
+    keyframe_period_s: float = _number(
+        0.0,
+        0.0,
+        3600.0,
+        "A keyframe after so much time; 0: no such rule with odometry, and every image without.",
+    )
+    min_age_s: float = _number(10.0, 0.0, 86400.0, "A loop closes only with a keyframe of this run that is so old.")
+    min_distance_m: float = _number(
+        5.0, 0.0, 10000.0, "A loop closes only with a keyframe of this run after so many metres; needs odometry."
+    )
+    min_keyframes: int = _number(
+        10, 0, 1000000, "A loop closes only with a keyframe of this run with so many keyframes since, itself included."
+    )
+    max_keyframes: int = _number(
+        20000, 0, 50000, "Keyframes kept; the one that looks most like another is forgotten beyond. 0: no limit."
+    )
+    odometry_timeout_s: float = _number(
+        1.0, 0.0, 3600.0, "After so long without odometry keyframes are made by time alone."
+    )
+    max_speed_m_s: float = _number(20.0, 0.01, 1000.0, "Odometry that moves faster has jumped: a new track begins.")
+    max_turn_rate_deg_s: float = _number(
+        720.0, 1.0, 100000.0, "Odometry that turns faster has jumped: a new track begins."
+    )
+    jump_margin_m: float = _number(0.5, 0.0, 1000.0, "Metres that are no jump however short the time.")
+    reorder_s: float = _number(
+        0.5, 0.0, 60.0, "An image so much older than the last came out of order and is ignored; beyond, time was reset."
+    )
+    thumbnail_side: int = _number(320, 16, 4096, "Longest side of the stored picture of a keyframe in pixels.")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the ranges in the metadata; written so that NaN is refused too."""
+        for entry in fields(self):
+            low, high, value = entry.metadata["min"], entry.metadata["max"], getattr(self, entry.name)
+            if not low <= value <= high:
+                raise ConfigError(f"{entry.name} {value!r} is outside [{low}, {high}]")
+
+
+LOOP_RECOGNIZER = RecognizerConfig(top_k=50, sequence_length=10)
+"""Recognition as the detector uses it by default: fewer candidates than a prior map's, and the sequence on."""

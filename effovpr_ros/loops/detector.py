@@ -1,0 +1,242 @@
+"""The loop closure detector: a map that grows while the robot drives, searched by each new keyframe."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loops.forgetting import keyframes_to_forget
+from effovpr_ros.loops.history import RunHistory
+from effovpr_ros.loops.keyframes import Condition, Observation, Progress, Sighting, observe, take
+from effovpr_ros.loops.results import Keyframe, LoopClosure, LoopResult
+from effovpr_ros.mapping.builder import make_thumbnail
+from effovpr_ros.mapping.growing_map import GrowingMap
+from effovpr_ros.mapping.place import NewPlace, Place, Pose
+from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.decision import Status
+from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+from effovpr_ros.recognition.temporal import SequenceFilter
+
+
+class LoopClosureDetector:
+    """Keyframes of one run of one session, and the loops among them and with what the map held before.
+
+    For one thread; `save_map` may be called from another.
+
+    Attributes:
+        place_map: that grows; see `loops.session.open_session_map`.
+        session: of the new keyframes.
+        config: of loop closure.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        place_map: GrowingMap,
+        recognizer_config: RecognizerConfig = LOOP_RECOGNIZER,
+        loop_config: LoopConfig | None = None,
+        session: str = "session",
+    ) -> None:
+        """Begin a run of a new session or of one that the map has already.
+
+        Poses of keyframes that the map has already do not relate to those of the run: the odometry may have started
+        anew.
+
+        Raises:
+            MapError: the map is open read-only.
+            ModelMismatchError: the map was built with another model.
+        """
+        self.place_map = place_map
+        self.session = session
+        self.config = loop_config or LoopConfig()
+        self._extractor = extractor
+        self._recognizer = PlaceRecognizer(extractor, place_map, recognizer_config)
+        self._sequence = SequenceFilter(self._recognizer)
+        self._history = RunHistory()
+        self._progress = Progress()
+        self._observation: Observation | None = None
+        self._condition = Condition.NORMAL
+        self._track = 0
+        self._last_image: int | None = None
+        place_map.begin_pose_frame(session)
+
+    @property
+    def progress(self) -> Progress:
+        """Of the run: time, distance, track."""
+        return self._progress
+
+    @property
+    def condition(self) -> Condition:
+        """Of the inputs at the last image that was asked for or processed."""
+        return self._condition
+
+    def set_configs(self, recognizer_config: RecognizerConfig, loop_config: LoopConfig) -> None:
+        """Go on with other settings from the next image on."""
+        self.config = loop_config
+        self._recognizer = PlaceRecognizer(self._extractor, self.place_map, recognizer_config)
+        self._sequence.use(self._recognizer)
+
+    def wants(self, stamp_ns: int, odometry: Pose | None) -> bool:
+        """Whether an image should become a keyframe; cheap, so ask before decoding it.
+
+        Ask for every image in the order of arrival, and process one before asking for the next: between keyframes
+        too, a jump of the odometry shows.
+
+        Args:
+            stamp_ns: of the image.
+            odometry: pose of the robot at that time in the odometry frame; None if unknown.
+        """
+        return self._observe(Sighting(stamp_ns, odometry)).wanted
+
+    def process(self, image: RgbImage, stamp_ns: int, odometry: Pose | None) -> LoopResult:
+        """Search for the place of an image among the keyframes that may close a loop, then make it a keyframe.
+
+        The image becomes a keyframe whether `wants` asked for it or not, unless it is the last one again or out of
+        order. When this returns, the keyframe is committed.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            stamp_ns: of the image.
+            odometry: as told to `wants`.
+
+        Raises:
+            ImageError: an image of another type or shape.
+            MapError: the disk is full or the map is damaged; the image is no keyframe then.
+        """
+        observation = self._observation_of(Sighting(stamp_ns, odometry))
+        if observation.condition is Condition.IMAGE_OUT_OF_ORDER:
+            return LoopResult(observation.condition)
+        checksum = zlib.crc32(np.ascontiguousarray(image).data)
+        if checksum == self._last_image:
+            self._condition = Condition.CAMERA_FROZEN if observation.moved else Condition.IMAGE_REPEATED
+            return LoopResult(self._condition)
+        self._last_image = checksum
+        started = time.perf_counter()
+        features = self._extractor.extract([image])[0]
+        extract_ms = (time.perf_counter() - started) * 1e3
+        started = time.perf_counter()
+        thumbnail = make_thumbnail(image, self.config.thumbnail_side)
+        thumbnail_ms = (time.perf_counter() - started) * 1e3
+        result = self.process_features(features, thumbnail, (image.shape[1], image.shape[0]), stamp_ns, odometry)
+        return _with_times(result, extract_ms, thumbnail_ms)
+
+    def process_features(
+        self, features: Features, thumbnail: bytes, image_size_wh: tuple[int, int], stamp_ns: int, odometry: Pose | None
+    ) -> LoopResult:
+        """Like `process`, with features and JPEG known already; images are not compared with the last one."""
+        sighting = Sighting(stamp_ns, odometry)
+        observation = self._observation_of(sighting)
+        if observation.condition is Condition.IMAGE_OUT_OF_ORDER:
+            return LoopResult(observation.condition)
+        if observation.progress.track != self._track:
+            self._begin_track(observation.progress.track)
+        recognition = self._recognize(features, observation.progress, sighting)
+
+        started = time.perf_counter()
+        place_id = self.place_map.next_id
+        self.place_map.add(
+            [
+                NewPlace(
+                    self.session, stamp_ns, f"keyframe {place_id}", odometry, None, image_size_wh, thumbnail, features
+                )
+            ]
+        )
+        self._progress, self._observation = take(observation.progress, sighting), None
+        self._history.append(place_id, self._progress)
+        place = self.place_map.place(place_id)
+        closure = self._closure(recognition, place) if recognition.status is Status.MATCH else None
+        self._forget([candidate.place.place_id for candidate in recognition.candidates])
+        insert_ms = (time.perf_counter() - started) * 1e3
+        keyframe = self._keyframe(place, place.own_frame)
+        return LoopResult(observation.condition, keyframe, closure, recognition, features, insert_ms)
+
+    def save_map(self, path: str | Path, name: str = "") -> None:
+        """Save a copy of the map that `PlaceMap.open` and the place recogniser read; the session goes on meanwhile.
+
+        Args:
+            path: a folder that does not exist or is empty.
+            name: of the copy; the folder's name if empty.
+
+        Raises:
+            MapError: the folder is in use, or the disk is full.
+        """
+        self.place_map.save_copy(path, name)
+
+    def close(self) -> None:
+        """Write index and manifest and close the map, so that the next opening is fast."""
+        try:
+            self.place_map.flush()
+        finally:
+            self.place_map.close()
+
+    def _observe(self, sighting: Sighting) -> Observation:
+        self._observation = observe(self._progress, sighting, self.config)
+        self._progress, self._condition = self._observation.progress, self._observation.condition
+        return self._observation
+
+    def _observation_of(self, sighting: Sighting) -> Observation:
+        """What `wants` found out about an image, or where it was not asked, what it would."""
+        known = self._observation
+        if known is not None and known.progress.last == sighting:
+            return known
+        return self._observe(sighting)
+
+    def _begin_track(self, track: int) -> None:
+        self._track = track
+        self.place_map.begin_pose_frame(self.session)
+        self._sequence.reset()
+
+    def _recognize(self, features: Features, progress: Progress, sighting: Sighting) -> Recognition:
+        below = self._history.candidates_below(self.place_map.next_id, progress, self.config)
+        recognition = self._recognizer.recognize_features(features, before=below)
+        # With odometry a robot that stands is no gap in its track, however long.
+        stamp_ns = sighting.stamp_ns if sighting.odometry is None else 0
+        return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sighting.odometry)
+
+    def _forget(self, keep: Sequence[int]) -> None:
+        forgotten = keyframes_to_forget(self.place_map, self.config.max_keyframes, keep)
+        if forgotten:
+            self.place_map.forget(forgotten)
+            self._history.forget(set(forgotten))
+            self._sequence.forget(forgotten)
+
+    def _keyframe(self, place: Place, track_frame: str) -> Keyframe:
+        odom_pose = place.pose if place.own_frame == track_frame else None
+        distance_m = self._history.distance_m(place.place_id)
+        return Keyframe(place.place_id, place.stamp_ns, place.session, odom_pose, distance_m)
+
+    def _closure(self, recognition: Recognition, query: Place) -> LoopClosure:
+        best = recognition.candidates[0]
+        return LoopClosure(
+            query=self._keyframe(query, query.own_frame),
+            match=self._keyframe(best.place, query.own_frame),
+            confidence=recognition.confidence,
+            calibrated=recognition.calibrated,
+            decided_by=recognition.decided_by,
+            similarity=best.similarity,
+            num_matches=best.num_matches,
+            num_consistent=best.num_consistent,
+            score=best.score,
+            bearing_offset=recognition.bearing_offset,
+        )
+
+
+def _with_times(result: LoopResult, extract_ms: float, thumbnail_ms: float) -> LoopResult:
+    """A result with what its image cost before its features were known."""
+    if result.recognition is None:
+        return result
+    latency = result.recognition.latency_ms
+    latency = replace(latency, extract=extract_ms, total=latency.total + extract_ms)
+    return replace(
+        result,
+        recognition=replace(result.recognition, latency_ms=latency),
+        insert_ms=result.insert_ms + thumbnail_ms,
+    )

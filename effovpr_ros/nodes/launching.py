@@ -1,0 +1,102 @@
+"""What the launch files share; `launch` and `launch_ros` come with a ROS distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+from lifecycle_msgs.msg import Transition
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+Argument = tuple[Any, str]
+"""Default and description."""
+
+
+def arguments_of_a_camera_node(config_file: str) -> dict[str, Argument]:
+    """Arguments that every node with a camera has.
+
+    Args:
+        config_file: name of its parameter file.
+    """
+    return {
+        "image_topic": ("/camera/image_raw", "Camera topic; of the raw image, also with transport compressed."),
+        "image_transport": ("", "raw or compressed (image_topic/compressed); empty: as in the config file."),
+        "config": (
+            PathJoinSubstitution([FindPackageShare("effovpr_ros"), "config", config_file]),
+            "Parameter file; the other arguments take precedence over it.",
+        ),
+        "device": ("", "auto, cpu, cuda or cuda:N; empty: as in the config file."),
+        "namespace": ("", "Namespace of the node."),
+        "use_sim_time": ("false", "Take time from /clock, as a played bag gives it."),
+        "autostart": ("true", "Configure and activate at once."),
+    }
+
+
+def describe(arguments: Mapping[str, Argument], launch_nodes: Any) -> LaunchDescription:
+    """A launch description of arguments and what a function of the launch context makes of them."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in arguments.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=launch_nodes)])
+
+
+def camera_node(
+    context: LaunchContext,
+    name: str,
+    parameter_of_argument: Mapping[str, str],
+    remappings: Mapping[str, str] | None = None,
+) -> LifecycleNode:
+    """A node of this package as the arguments describe it.
+
+    Args:
+        context: with the values of the arguments.
+        name: of the node and of its program.
+        parameter_of_argument: arguments that set a parameter where they were given.
+        remappings: topics of the node to arguments that name them, beside the image's.
+    """
+    # Arguments that were not given must not overwrite the config file.
+    given = {
+        parameter: ParameterValue(LaunchConfiguration(argument), value_type=str)
+        for argument, parameter in parameter_of_argument.items()
+        if LaunchConfiguration(argument).perform(context)
+    }
+    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    image = LaunchConfiguration("image_topic")
+    others = [(topic, LaunchConfiguration(argument)) for topic, argument in (remappings or {}).items()]
+    return LifecycleNode(
+        package="effovpr_ros",
+        executable=name,
+        name=name,
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        parameters=[LaunchConfiguration("config"), given, {"use_sim_time": use_sim_time}],
+        remappings=[("image", image), ("image/compressed", [image, "/compressed"]), *others],
+    )
+
+
+def bring_up(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
+    """Actions behind a node's that bring it to active, unless `autostart` is false."""
+
+    def change(transition: int) -> EmitEvent:
+        event = ChangeState(lifecycle_node_matcher=lambda action: action is node, transition_id=transition)
+        return EmitEvent(event=event, condition=IfCondition(LaunchConfiguration("autostart")))
+
+    activate_when_configured = RegisterEventHandler(
+        OnStateTransition(
+            target_lifecycle_node=node,
+            start_state="configuring",
+            goal_state="inactive",
+            entities=[change(Transition.TRANSITION_ACTIVATE)],
+        )
+    )
+    return [activate_when_configured, change(Transition.TRANSITION_CONFIGURE)]

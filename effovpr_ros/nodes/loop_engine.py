@@ -1,0 +1,141 @@
+"""What the loop closure detector works with: the session's folder, the model of its map, and the detector of both."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from effovpr_ros.errors import MapError
+from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.loops.config import LoopConfig
+from effovpr_ros.loops.detector import LoopClosureDetector
+from effovpr_ros.loops.session import open_session_map
+from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
+from effovpr_ros.nodes.recognition_engine import load_model, load_model_of
+from effovpr_ros.recognition.config import RecognizerConfig
+
+
+class LoopEngine:
+    """An open session."""
+
+    def __init__(
+        self,
+        camera_config: CameraNodeConfig,
+        node_config: LoopNodeConfig,
+        recognizer_config: RecognizerConfig,
+        loop_config: LoopConfig,
+    ) -> None:
+        """Open or make the map, load its model, begin a run.
+
+        Raises:
+            MapError: the folder is not usable.
+            WeightsError: no usable weights of the model.
+            ConfigError: impossible settings of the model.
+        """
+        self._lock = threading.Lock()
+        self._temporary: Path | None = None
+        self._claim: int | None = None
+        if not node_config.session_path:
+            self._temporary = _temporary_folder()
+        try:
+            folder = self._temporary or Path(node_config.session_path).expanduser()
+            extractor = _load_model(folder, camera_config, node_config)
+            place_map = open_session_map(folder, extractor.fingerprint, frame_id=node_config.odom_frame)
+            try:
+                self._claim = _claim_folder(folder)
+                session = node_config.session or time.strftime("%Y-%m-%dT%H-%M-%S")
+                self.detector = LoopClosureDetector(extractor, place_map, recognizer_config, loop_config, session)
+            except BaseException:
+                place_map.close()
+                raise
+        except BaseException:
+            self._let_go()
+            raise
+        self.device = str(extractor.device)
+
+    @property
+    def place_map(self) -> PlaceMap:
+        """That grows."""
+        return self.detector.place_map
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the map is deleted at the end."""
+        return self._temporary is not None
+
+    def save_map(self, path: str, name: str) -> None:
+        """Save a copy of the map; another thread than the detector's may ask for it.
+
+        Raises:
+            MapError: the folder is not usable, or the disk is full.
+        """
+        if not path:
+            raise MapError("no folder was named; give one that does not exist or is empty")
+        with self._lock:
+            self.detector.save_map(Path(path).expanduser(), name)
+
+    def close(self) -> None:
+        """Close the map, after a copy that is being saved; a temporary one is deleted.
+
+        Raises:
+            MapError: the disk is full. Keyframes are safe all the same; the index is made again at the next opening.
+        """
+        with self._lock:
+            try:
+                self.detector.close()
+            finally:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave the folder to others, or delete a temporary one."""
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: LoopNodeConfig) -> FeatureExtractor:
+    """The model that the map names, or that of a new map."""
+    if (folder / MANIFEST_NAME).is_file():
+        return load_model_of(read_manifest(folder).fingerprint, camera_config)
+    config = ExtractorConfig(
+        model=node_config.model,
+        image_size=node_config.image_size,
+        weights=camera_config.weights,
+        device=camera_config.device,
+        precision=camera_config.precision,
+    )
+    return load_model(config, camera_config)
+
+
+def _claim_folder(folder: Path) -> int:
+    """Keep other processes from adding to a map; the claim ends with the process, however it ends.
+
+    Returns:
+        A file descriptor to close in the end.
+
+    Raises:
+        MapError: another process has the map.
+    """
+    claim = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(claim)
+        raise MapError(f"another process adds to the map {folder}; end it, or choose another session_path") from error
+    return claim
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="effovpr_session_"))
+    except OSError as error:
+        raise MapError(f"no temporary folder can be made: {error}; set the parameter session_path") from error

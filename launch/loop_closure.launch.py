@@ -1,0 +1,27 @@
+"""Find loop closures while the robot drives: the loop_closure_detector node, brought to active.
+
+ros2 launch effovpr_ros loop_closure.launch.py session_path:=~/sessions/house image_topic:=/camera/image_raw
+"""
+
+from effovpr_ros.nodes.launching import arguments_of_a_camera_node, bring_up, camera_node, describe
+from launch import LaunchDescription
+
+ARGUMENTS = {
+    "session_path": ("", "Map directory that grows; empty: as in the config file."),
+    "session": ("", "Name of the session; empty: as in the config file."),
+    "odom_topic": ("/odom", "Odometry topic."),
+    "camera_info_topic": ("/camera/camera_info", "Calibration of the camera: bearings in radians, verification."),
+    "depth_topic": ("/camera/depth/image_raw", "Depth registered to the images, for verification metric."),
+    **arguments_of_a_camera_node("loop_closure.yaml"),
+}
+PARAMETER_OF_ARGUMENT = {name: name for name in ("session_path", "session", "image_transport", "device")}
+ARGUMENT_OF_TOPIC = {"odom": "odom_topic", "camera_info": "camera_info_topic", "depth": "depth_topic"}
+
+
+def generate_launch_description() -> LaunchDescription:
+    return describe(ARGUMENTS, launch_nodes)
+
+
+def launch_nodes(context):
+    detector = camera_node(context, "loop_closure_detector", PARAMETER_OF_ARGUMENT, ARGUMENT_OF_TOPIC)
+    return [detector, *bring_up(detector)]
