@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
-from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
+from effovpr_ros.features.codes import decode, encode, inverse_norms
+from effovpr_ros.features.local_projection import AUTO, FacetSource, choose_projection, codes_name, setting_for_codes
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
 from effovpr_ros.features.regional import REGIONAL_DIM, RegionalDescriptor, regional_descriptor
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
@@ -48,6 +49,8 @@ class ExtractorConfig:
             (see `features.regional`); or cls, [CLS] of the last block (the paper).
         min_attention: T1, patches at or below this attention to [CLS] are no keypoints; 0 keeps all.
         max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
+        local_codes: length of the local descriptors: auto (short where a projection for the network comes with this
+            package, see `features.local_projection`), full, or the name of a projection.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
     """
@@ -61,6 +64,7 @@ class ExtractorConfig:
     global_kind: str = "regional"
     min_attention: float = 0.0
     max_keypoints: int = 0
+    local_codes: str = AUTO
     device: str = "auto"
     precision: str = "auto"
 
@@ -187,14 +191,16 @@ class FeatureExtractor:
             self._regional = regional_descriptor(self.backbone.grid_hw, self.backbone.width, self.device)
         read = {name: getattr(config, name) for name in READING_FIELDS}
         read["local_block"] = self.block
+        self.facet_source = FacetSource(self._weights_sha256, self.block, config.facet, config.centered)
+        self._projection = choose_projection(config.local_codes, self.facet_source)
         self.fingerprint = ModelFingerprint(
             architecture=self._architecture,
             weights_sha256=self._weights_sha256,
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
             global_dim=self.backbone.width if self.needs_the_end else REGIONAL_DIM,
-            local_dim=self.backbone.width,
-            local_codes=LOCAL_CODES,
+            local_dim=self._projection.dimension if self._projection else self.backbone.width,
+            local_codes=codes_name(self._projection),
             **read,
         )
 
@@ -202,13 +208,14 @@ class FeatureExtractor:
         """An extractor of other features that shares this one's network, so that nothing is loaded.
 
         Args:
-            config: may differ in what is read of the network: block, facet, centring, kind of global descriptor, T1
-                and the cap on keypoints.
+            config: may differ in what is read of the network: block, facet, centring, kind of global descriptor, T1,
+                the cap on keypoints and the local codes.
 
         Raises:
             ConfigError: another network, input size, device or precision; or no such block.
         """
-        if replace(config, **{name: getattr(self.config, name) for name in READING_FIELDS}) != self.config:
+        read = {name: getattr(self.config, name) for name in (*READING_FIELDS, "local_codes")}
+        if replace(config, **read) != self.config:
             raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
         shared = copy.copy(self)
         shared._read(config)
@@ -278,7 +285,8 @@ class FeatureExtractor:
         if attention is not None:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
-        return LocalFeatures(encode(facet[kept]), cells_xy)
+        facet = facet[kept]
+        return LocalFeatures(encode(self._projection.project(facet) if self._projection else facet), cells_xy)
 
 
 def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
@@ -315,6 +323,7 @@ def config_for_fingerprint(
         model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),
         weights=weights,
         image_size=fingerprint.image_size,
+        local_codes=setting_for_codes(fingerprint.local_codes),
         device=device,
         precision=precision,
         **{name: getattr(fingerprint, name) for name in READING_FIELDS},
