@@ -19,12 +19,14 @@ class KnownFeatures:
     """Features of images by preset, each extracted once in a run of the tests.
 
     Attributes:
-        readers: extractors by preset, all of one network.
+        readers: extractors by preset, all of one network; `full` is the default with full local descriptors.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         """Start empty."""
-        self.readers = {name: extractor.reading(replace(made, device="cpu")) for name, (made, _) in PRESETS.items()}
+        settings = {name: replace(made, device="cpu") for name, (made, _) in PRESETS.items()}
+        settings["full"] = replace(settings["default"], local_codes="full")
+        self.readers = {name: extractor.reading(made) for name, made in settings.items()}
         self._known: dict[tuple[bytes, str], Features] = {}
 
     def of(self, image: RgbImage, *presets: str) -> list[Features]:

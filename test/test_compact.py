@@ -108,7 +108,7 @@ def test_refusals_name_the_reason_and_leave_the_map(tmp_path: Path, map_path: Pa
     with pytest.raises(MapError, match="there exists already"):
         compact_map(map_path, tmp_path / "there")
     compact_map(map_path)
-    with pytest.raises(MapError, match="short local descriptors already .*tiny-pca8"):
+    with pytest.raises(MapError, match=r"short local descriptors already .*tiny-pca8"):
         compact_map(map_path)
     monkeypatch.setattr(local_projection, "shipped_projections", tuple)
     with PlaceMap.open(map_path) as place_map:
@@ -125,7 +125,7 @@ def test_a_failure_leaves_the_old_map_and_nothing_else(map_path: Path, monkeypat
     with sqlite3.connect(map_path / "places.sqlite3") as connection:
         connection.execute("UPDATE local_descriptors SET codes = zeroblob(192) WHERE place_id = 7")
     connection.close()
-    with pytest.raises(MapError, match="place 7 .* damaged"):
+    with pytest.raises(MapError, match=r"place 7 .* damaged"):
         compact_map(map_path)
     assert sorted(path.name for path in map_path.parent.iterdir() if path.is_dir()) == ["office"]
     with PlaceMap.open(map_path) as place_map:

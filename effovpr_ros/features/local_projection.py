@@ -21,6 +21,7 @@ from effovpr_ros.features.codes import LOCAL_CODES
 AUTO, FULL = "auto", "full"
 SHIPPED_FOLDER = Path(__file__).with_name("projections")
 _SUFFIX = ".npz"
+_SEED = 0
 _SEPARATOR = " of "
 
 
@@ -48,7 +49,7 @@ class LocalProjection:
     Attributes:
         name: in fingerprints and file names; it changes whenever the components do.
         source: of the facets.
-        components: (c, C) float32, orthonormal rows up to their storage in fp16, largest energy first.
+        components: (c, C) float32, orthonormal rows up to their storage in fp16.
     """
 
     name: str
@@ -91,7 +92,10 @@ class LocalProjection:
 def fit_local_projection(
     name: str, source: FacetSource, descriptors: NDArray[np.float32], dimension: int
 ) -> LocalProjection:
-    """Principal components about zero: cosines, which are compared, know no other centre.
+    """Principal components about zero, since cosines know no other centre, in a fixed random rotation.
+
+    Within the components a rotation changes no cosine, but it spreads their energy evenly, so that one quantiser of
+    few levels suits all numbers (as the rotations of Gong and Lazebnik, "Iterative quantization", CVPR 2011).
 
     Args:
         name: of the projection.
@@ -110,7 +114,9 @@ def fit_local_projection(
         )
     energy = descriptors.T.astype(np.float64) @ descriptors.astype(np.float64)
     _, vectors = np.linalg.eigh(energy)
-    return LocalProjection(name, source, np.ascontiguousarray(vectors[:, ::-1][:, :dimension].T, dtype=np.float32))
+    rotation, _ = np.linalg.qr(np.random.RandomState(_SEED).standard_normal((dimension, dimension)))
+    components = rotation @ vectors[:, ::-1][:, :dimension].T
+    return LocalProjection(name, source, np.ascontiguousarray(components, dtype=np.float32))
 
 
 def choose_projection(wanted: str, source: FacetSource) -> LocalProjection | None:
