@@ -33,6 +33,9 @@ class KnownFeatures:
         """Features of an image, one a preset; what is missing costs one forward pass."""
         picture = sha256(image.tobytes()).digest()
         missing = [preset for preset in presets if (picture, preset) not in self._known]
+        # The pass that gives the one gives the other for next to nothing.
+        if {"default", "full"} & {*missing}:
+            missing = [*{*missing, "default", "full"}]
         if missing:
             made = extract_variants([self.readers[preset] for preset in missing], [image])
             self._known |= {(picture, preset): timed.features[0] for preset, timed in zip(missing, made, strict=True)}

@@ -138,6 +138,22 @@ def test_a_kill_between_the_renamings_is_mended(map_path: Path):
     assert not map_path.with_name("office.before").exists()
 
 
+def test_a_renaming_that_fails_is_undone(map_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rename = Path.rename
+
+    def fail_on_the_new_map(path: Path, target: Path) -> Path:
+        if path.name == "office.compacting":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new_map)
+    with pytest.raises(MapError, match="No space left on device; free some space"):
+        compact_map(map_path)
+    with PlaceMap.open(map_path) as place_map:
+        assert place_map.fingerprint.local_dim == 24
+    assert sorted(path.name for path in map_path.parent.iterdir() if path.is_dir()) == ["office"]
+
+
 def test_a_conversion_that_confuses_places_is_refused(map_path: Path, monkeypatch: pytest.MonkeyPatch):
     honest = compact._projected
     numbers = iter(range(PLACES))

@@ -76,8 +76,7 @@ def compact_map(path: Path, out: Path | None = None, progress: Callable[[int], o
     """
     target = out or path
     before, partial = (path.with_name(f"{path.name}.before"), target.with_name(f"{target.name}.compacting"))
-    if not path.exists() and before.exists():
-        before.rename(path)
+    _put_back(before, path)
     if out is not None and out.exists():
         raise MapError(f"{out} exists already; choose a new folder for the compact map")
     shutil.rmtree(partial, ignore_errors=True)
@@ -96,8 +95,15 @@ def compact_map(path: Path, out: Path | None = None, progress: Callable[[int], o
     except OSError as error:
         raise MapError(f"{target} cannot be written: {error.strerror}; free some space") from error
     finally:
+        _put_back(before, path)
         shutil.rmtree(partial, ignore_errors=True)
     return report
+
+
+def _put_back(before: Path, path: Path) -> None:
+    """Undo the first of two renamings if the second did not follow."""
+    if not path.exists() and before.exists():
+        before.rename(path)
 
 
 def _projection(source: PlaceMap) -> LocalProjection:
