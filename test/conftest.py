@@ -19,18 +19,23 @@ class KnownFeatures:
     """Features of images by preset, each extracted once in a run of the tests.
 
     Attributes:
-        readers: extractors by preset, all of one network.
+        readers: extractors by preset, all of one network; `full` is the default with full local descriptors.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         """Start empty."""
-        self.readers = {name: extractor.reading(replace(made, device="cpu")) for name, (made, _) in PRESETS.items()}
+        settings = {name: replace(made, device="cpu") for name, (made, _) in PRESETS.items()}
+        settings["full"] = replace(settings["default"], local_codes="full")
+        self.readers = {name: extractor.reading(made) for name, made in settings.items()}
         self._known: dict[tuple[bytes, str], Features] = {}
 
     def of(self, image: RgbImage, *presets: str) -> list[Features]:
         """Features of an image, one a preset; what is missing costs one forward pass."""
         picture = sha256(image.tobytes()).digest()
         missing = [preset for preset in presets if (picture, preset) not in self._known]
+        # The pass that gives the one gives the other for next to nothing.
+        if {"default", "full"} & {*missing}:
+            missing = [*{*missing, "default", "full"}]
         if missing:
             made = extract_variants([self.readers[preset] for preset in missing], [image])
             self._known |= {(picture, preset): timed.features[0] for preset, timed in zip(missing, made, strict=True)}

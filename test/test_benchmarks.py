@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from effovpr_ros.features.preprocessing import RgbImage, preprocess
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.sources.frame import Frame
@@ -65,7 +67,8 @@ def synthetic_map(folder: Path, extractor: FeatureExtractor, places: int, keypoi
     """A map of random features, `keypoints` patches a place."""
     rng = np.random.default_rng(0)
     cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2)[:keypoints].astype(np.uint8)
-    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, 384)).astype(np.int8)
+    width = extractor.fingerprint.local_dim
+    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, width)).astype(np.int8)
     with PlaceMap.create(folder, fingerprint=extractor.fingerprint) as place_map:
         for start in range(0, places, 500):
             batch = []
@@ -109,9 +112,22 @@ def test_bytes_of_local_descriptors(offline_extractor: FeatureExtractor, tmp_pat
     frames = open_image_folder(real_images / "corridor_walk" / "database").frames[:24]
     with PlaceMap.create(tmp_path / "map", fingerprint=offline_extractor.fingerprint) as place_map:
         build_map(place_map, offline_extractor, frames, BuildConfig())
-        ratio = place_map.bytes_by_part()["local_descriptors"] / len(place_map) / (GRID * GRID * 384 * 2)
-    report("bytes of local descriptors / all patches in fp16", "<= 0.25", f"{ratio:.3f}")
-    assert ratio <= 0.25
+        place_bytes = place_map.bytes_by_part()["local_descriptors"] / len(place_map)
+    report("bytes of local descriptors a place (fp16: 406,272)", "<= 24,000", f"{place_bytes:.0f}")
+    assert place_bytes <= 24_000
+
+
+def test_short_local_descriptors_are_compared_faster(offline_extractor: FeatureExtractor):
+    rng = np.random.default_rng(0)
+    cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2).astype(np.uint8)
+    reranker, medians = Reranker(RerankConfig()), {}
+    for width in (offline_extractor.backbone.width, offline_extractor.fingerprint.local_dim):
+        codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (101, PLACE_KEYPOINTS, width)).astype(np.int8)
+        query, *candidates = (LocalFeatures(item, cells) for item in codes)
+        medians[width] = median_ms(partial(reranker.score, query, candidates))
+    full_ms, short_ms = medians.values()
+    report("re-ranking 100 candidates, short / full descriptors", "< 1", f"{short_ms:.1f} / {full_ms:.1f} ms")
+    assert short_ms < full_ms
 
 
 def test_a_thousand_queries_against_a_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):

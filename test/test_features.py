@@ -131,7 +131,7 @@ def test_features_of_the_offline_model(offline_extractor: FeatureExtractor):
     assert features.global_descriptor.shape == (512,)
     assert np.linalg.norm(features.global_descriptor) == pytest.approx(1.0, abs=1e-5)
     assert features.grid_wh == (23, 23)
-    assert features.local.codes.shape == (len(features.local), 384)
+    assert features.local.codes.shape == (len(features.local), 88)
     assert features.local.cells_xy.max() < 23
     assert np.linalg.norm(features.local.descriptors, axis=1) == pytest.approx(1.0, abs=1e-5)
 

@@ -13,7 +13,7 @@ import pytest
 from synthetic import picture
 
 from effovpr_ros.features.codes import MAX_CODE
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures, ModelFingerprint
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.detector import LoopClosureDetector
 from effovpr_ros.loops.session import open_session_map
@@ -29,23 +29,23 @@ MEASURED = 60
 FEW = 8
 
 
-def synthetic_features(count: int, first: int, keypoints: int, width: int) -> Iterator[Features]:
+def synthetic_features(count: int, first: int, keypoints: int, model: ModelFingerprint) -> Iterator[Features]:
     """Random features, of which neighbours in the drive look a little alike, as they do for a camera."""
     rng = np.random.default_rng(first)
     cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2)[:keypoints].astype(np.uint8)
-    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, 384)).astype(np.int8)
-    view = rng.normal(size=width)
+    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, model.local_dim)).astype(np.int8)
+    view = rng.normal(size=model.global_dim)
     for number in range(count):
-        view = 0.9 * view + 0.44 * rng.normal(size=width)
+        view = 0.9 * view + 0.44 * rng.normal(size=model.global_dim)
         local = LocalFeatures(np.roll(codes, number, axis=1), cells)
         yield Features((view / np.linalg.norm(view)).astype(np.float32), local, (GRID, GRID))
 
 
 def fill(place_map: GrowingMap, count: int, keypoints: int) -> None:
     """Append keyframes up to a number, a metre apart."""
-    dimension, first = place_map.fingerprint.global_dim, place_map.next_id
+    model, first = place_map.fingerprint, place_map.next_id
     places = []
-    for number, features in enumerate(synthetic_features(count - first, first, keypoints, dimension), start=first):
+    for number, features in enumerate(synthetic_features(count - first, first, keypoints, model), start=first):
         pose = Pose.from_yaw(float(number), 0.0, 0.0)
         places.append(NewPlace("a", number, f"{number}", pose, None, (640, 480), b"", features))
         if len(places) == 250 or number == count - 1:
@@ -56,9 +56,9 @@ def fill(place_map: GrowingMap, count: int, keypoints: int) -> None:
 def added_ms(detector: LoopClosureDetector, first_m: float) -> list[float]:
     """Time of a keyframe without extraction: JPEG, search, re-ranking, decision, storing, indexing."""
     image = picture(1, 640, 480)
-    dimension = detector.place_map.fingerprint.global_dim
+    model = detector.place_map.fingerprint
     times = []
-    for number, features in enumerate(synthetic_features(MEASURED + 10, 77, GRID * GRID, dimension)):
+    for number, features in enumerate(synthetic_features(MEASURED + 10, 77, GRID * GRID, model)):
         started = time.perf_counter()
         thumbnail = make_thumbnail(image, detector.config.thumbnail_side)
         pose = Pose.from_yaw(first_m + number, 0.0, 0.0)

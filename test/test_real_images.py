@@ -6,7 +6,7 @@ close a loop; `corridor_walk` has two folders; `lund_walk` maps odd file numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,13 @@ from effovpr_ros.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.evaluation.metrics import bootstrap_interval
 from effovpr_ros.evaluation.runner import database_map
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.sources.frame import Frame
 
 SETS = ("rtabmap_loop", "corridor_walk", "lund_walk")
 CHANGE = 1.5
+CONFIGS = {name: config for name, (_, config) in PRESETS.items()}
 Hits = dict[tuple[str, str], list[bool]]
 
 
@@ -50,12 +52,12 @@ def changed(frames: Sequence[Frame]) -> list[Frame]:
     return [replace(frame, load=partial(load, frame, seed)) for seed, frame in enumerate(frames)]
 
 
-def hits(dataset: Dataset, known: KnownFeatures) -> Hits:
+def hits(dataset: Dataset, known: KnownFeatures, presets: Mapping[str, RecognizerConfig] = CONFIGS) -> Hits:
     """Whether the first candidate is right, of each query with a positive, by preset and stage."""
-    asked = [known.of(frame.load(), *PRESETS) for frame in dataset.queries]
-    stored = [known.of(frame.load(), *PRESETS) for frame in dataset.database]
+    asked = [known.of(frame.load(), *presets) for frame in dataset.queries]
+    stored = [known.of(frame.load(), *presets) for frame in dataset.database]
     found: Hits = {}
-    for number, (preset, (_, config)) in enumerate(PRESETS.items()):
+    for number, (preset, config) in enumerate(presets.items()):
         reader = known.readers[preset]
         queries = [
             Query(frame, made[number], 0.0, among)
@@ -103,6 +105,20 @@ def test_recall_of_both_presets(
     assert percent(found["paper", "both"]) >= paper_both
     assert percent(found["default", "global"]) >= least_global
     assert percent(found["default", "both"]) >= percent(found["paper", "both"])
+
+
+def test_short_local_descriptors_cost_no_recall(
+    real_images: Path, known_features: KnownFeatures, tmp_path: Path
+) -> None:
+    config = RecognizerConfig()
+    right: dict[str, list[bool]] = {"default": [], "full": []}
+    for name in SETS:
+        found = hits(open_set(name, real_images, tmp_path), known_features, {"default": config, "full": config})
+        report(f"{name}, short and full local descriptors", found)
+        for codes, all_of_them in right.items():
+            all_of_them += found[codes, "both"]
+    assert len(right["full"]) == 169
+    assert percent(right["default"]) >= percent(right["full"]) - 0.5
 
 
 @pytest.mark.benchmark

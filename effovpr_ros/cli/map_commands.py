@@ -1,4 +1,4 @@
-"""`effovpr map build|info|check|export|merge`."""
+"""`effovpr map build|info|check|export|merge|compact`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.map_compact import add_compact
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -57,7 +58,7 @@ class _Source:
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser("map", help="build, inspect, check, export and merge maps")
+    parser = commands.add_parser("map", help="build, inspect, check, export, merge and compact maps")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     build = command(
         actions,
@@ -133,6 +134,7 @@ def add_parser(commands: Subparsers) -> None:
         help="poses of all maps but the first stay in frames of their own, never compared with others",
     )
     merge.set_defaults(run=_merge)
+    add_compact(actions)
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ _MODEL_FIELDS = {
     "tail": "tail",
     "t1": "min_attention",
     "max-keypoints": "max_keypoints",
+    "local-codes": "local_codes",
 }
 """Option to field of `ExtractorConfig`."""
 Subparsers = Any
@@ -75,6 +76,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False
         "tail": "trained tail where --weights names none: auto, none or the name of a shipped one",
         "t1": "least attention of a keypoint to [CLS]; 0: all patches",
         "max-keypoints": "most keypoints an image; 0: all",
+        "local-codes": "length of the local descriptors: auto, full, or the name of a projection",
     }
     for name, text in helps.items():
         kind = type(getattr(_EXTRACTOR, _MODEL_FIELDS[name]))

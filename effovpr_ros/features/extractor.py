@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
-from effovpr_ros.features.codes import LOCAL_CODES, decode, encode, inverse_norms
+from effovpr_ros.features.codes import decode, encode, inverse_norms
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
+from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
 from effovpr_ros.features.tails import AUTO, tail_of_map
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
@@ -52,6 +53,8 @@ class ExtractorConfig:
         global_dim: length of the global descriptor, one of the tail's; 0 for its default, or without a tail.
         min_attention: T1, patches at or below this attention to [CLS] are no keypoints; 0 keeps all.
         max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
+        local_codes: length of the local descriptors: auto (short where a projection for the network comes with this
+            package, see `features.local_projection`), full, or the name of a projection.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
     """
@@ -67,6 +70,7 @@ class ExtractorConfig:
     global_dim: int = 0
     min_attention: float = 0.0
     max_keypoints: int = 0
+    local_codes: str = AUTO
     device: str = "auto"
     precision: str = "auto"
 
@@ -207,14 +211,16 @@ class FeatureExtractor:
         )
         read = {name: getattr(config, name) for name in READING_FIELDS}
         read |= {"local_block": self.block, "global_kind": self._descriptor.kind}
+        self.facet_source = FacetSource(self._weights_sha256, self.block, config.facet, config.centered)
+        self._projection = choose_projection(config.local_codes, self.facet_source)
         self.fingerprint = ModelFingerprint(
             architecture=self._architecture,
             weights_sha256=self._weights_sha256,
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
             global_dim=self._descriptor.dimension,
-            local_dim=self.backbone.width,
-            local_codes=LOCAL_CODES,
+            local_dim=self._projection.dimension if self._projection else self.backbone.width,
+            local_codes=codes_name(self._projection),
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
@@ -224,12 +230,12 @@ class FeatureExtractor:
 
         Args:
             config: may differ in what is read of the network: block, facet, centring, kind and length of the global
-                descriptor, T1 and the cap on keypoints.
+                descriptor, T1, the cap on keypoints and the local codes.
 
         Raises:
             ConfigError: another network, input size, device or precision; or no such block.
         """
-        read = {name: getattr(self.config, name) for name in (*READING_FIELDS, "global_dim")}
+        read = {name: getattr(self.config, name) for name in (*READING_FIELDS, "global_dim", "local_codes")}
         if replace(config, **read) != self.config:
             raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
         shared = copy.copy(self)
@@ -300,7 +306,8 @@ class FeatureExtractor:
         if attention is not None:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
-        return LocalFeatures(encode(facet[kept]), cells_xy)
+        facet = facet[kept]
+        return LocalFeatures(encode(self._projection.project(facet) if self._projection else facet), cells_xy)
 
 
 def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
@@ -342,6 +349,7 @@ def config_for_fingerprint(
         tail=tail_of_map(fingerprint.tail_sha256, weights),
         global_dim=fingerprint.global_dim if fingerprint.tail_sha256 else 0,
         image_size=fingerprint.image_size,
+        local_codes=setting_for_codes(fingerprint.local_codes),
         device=device,
         precision=precision,
         **{name: getattr(fingerprint, name) for name in READING_FIELDS},

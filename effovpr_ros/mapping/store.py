@@ -130,6 +130,22 @@ class PlaceStore:
                 rows = [(place_id,) for place_id in place_ids]
                 self._connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", rows)
 
+    def replace_local(self, place_ids: Sequence[int], features: Sequence[Features]) -> None:
+        """Replace the local descriptors of places that are there, in one transaction."""
+        rows = []
+        for place_id, given in zip(place_ids, features, strict=True):
+            local = encode_local(given.local, given.grid_wh)
+            rows.append((local.codes, local.cells, _checksum(local.codes, local.cells), place_id))
+        with self._lock, self._translated(), self._transaction():
+            self._connection.executemany(
+                "UPDATE local_descriptors SET codes = ?, cells = ?, checksum = ? WHERE place_id = ?", rows
+            )
+
+    def vacuum(self) -> None:
+        """Give space that is not used any more back to the disk, which needs as much again meanwhile."""
+        with self._lock, self._translated():
+            self._connection.execute("VACUUM")
+
     def copy_to(self, folder: Path) -> None:
         """Write a consistent copy, as of now, to another folder; places may be added meanwhile.
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from effovpr_ros.errors import MapFormatError
 from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.features.local_projection import FULL, setting_for_codes
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -143,6 +144,9 @@ class Calibration:
 def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str:
     """What a calibration depends on: the model, and how candidates are scored."""
     how = f"{config.score} above {config.min_similarity:g}" if config.rerank else "global"
+    codes = setting_for_codes(fingerprint.local_codes)
+    if config.rerank and codes != FULL:
+        how += f" of {codes}"
     how += f", K {config.top_k}"
     model = fingerprint
     kind = model.global_kind
