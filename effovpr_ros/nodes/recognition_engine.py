@@ -9,6 +9,7 @@ import torch
 from effovpr_ros.errors import MapError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.nodes.parameters import NodeConfig
@@ -47,6 +48,7 @@ class RecognitionEngine:
 
         Raises:
             MapError: no usable map.
+            EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights of its model.
         """
         if not path:
@@ -63,7 +65,9 @@ class RecognitionEngine:
                         weights=self._node_config.weights,
                         device=self._node_config.device,
                         precision=self._node_config.precision,
-                    )
+                        engine=self._node_config.engine,
+                    ),
+                    map_calibration(place_map.path),
                 )
             recognizer = PlaceRecognizer(extractor, place_map, self._config)
         except BaseException:
