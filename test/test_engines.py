@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic import picture, tiny_extractor, tiny_weights
+from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
 from effovpr_ros.errors import ConfigError, EngineError, ImageError
-from effovpr_ros.features.engines import cache, catalogue, graph, running
+from effovpr_ros.features.engines import cache, catalogue, graph, running, verification
 from effovpr_ros.features.engines.calibration import MAX_IMAGES, Calibration, readable
 from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.features.engines.choice import Trial, fastest, time_side_by_side
@@ -24,9 +24,11 @@ from effovpr_ros.features.engines.verification import Agreement, Described, comp
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.config import RecognizerConfig
 
 GRAPH_ENGINES = ("onnxruntime", "openvino-fp32", "openvino-bf16")
-CALIBRATION = Calibration("pictures", lambda: [picture(seed) for seed in range(16)])
+CALIBRATION = Calibration("pictures", lambda: [picture(seed) for seed in range(32)])
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +169,9 @@ def test_auto_leaves_out_what_is_inaccurate_or_fails(
     assert "leaves onnxruntime out: ONNX Runtime refuses this" in caplog.text
 
 
-def test_int8_is_calibrated_with_the_given_images_once(tmp_path: Path, own_cache: Path):
+def test_int8_is_calibrated_with_the_given_images_once(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     import openvino
 
     name = needs("openvino-int8")
@@ -175,6 +179,13 @@ def test_int8_is_calibrated_with_the_given_images_once(tmp_path: Path, own_cache
         with_engine(tmp_path, name)
     with pytest.raises(EngineError, match="no image of nothing"):
         with_engine(tmp_path, name, Calibration("nothing", list))
+    monkeypatch.setattr(verification, "MIN_MEAN", 1.0)
+    with pytest.raises(EngineError, match="refused for every map"):
+        with_engine(tmp_path, name, CALIBRATION)
+    # Nothing stays of what was refused, so that other images may do better.
+    assert not list(own_cache.rglob("*int8*.xml")) + list(own_cache.rglob("*int8*.json"))
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     extractor = with_engine(tmp_path, name, CALIBRATION)
     [quantised] = own_cache.rglob("int8-*.xml")
     model = openvino.Core().read_model(str(quantised))
@@ -356,8 +367,19 @@ def test_calibration_images_are_spread_and_readable():
     assert len(readable([loader(0), broken, loader(2)], 3)) == 2
     read.clear()
     assert len(readable([loader(number) for number in range(200)], 200)) == MAX_IMAGES
-    assert read[:3] == [0, 7, 13]
-    assert read[-1] == 194
+    assert read[:3] == [0, 4, 7]
+    assert read[-1] == 197
+
+
+def test_images_that_calibrate_do_not_verify():
+    images = [picture(number) for number in range(60)]
+    calibration = Calibration("x", lambda: images)
+    calibrating, verifying = calibration.calibrating(), calibration.verifying()
+    # 30 others, every third.
+    assert (len(calibrating), len(verifying)) == (30, 10)
+    assert verifying[1] is images[7]
+    assert not {id(image) for image in calibrating} & {id(image) for image in verifying}
+    assert Calibration("x", lambda: images[:1]).verifying() == images[:1]
 
 
 def test_weights_of_another_network_have_a_graph_of_their_own(tmp_path: Path, own_cache: Path):
@@ -391,3 +413,21 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(state, path)
+
+
+def test_the_node_uses_the_engine_of_its_parameter(tmp_path: Path):
+    recognition_engine = pytest.importorskip("effovpr_ros.nodes.recognition_engine", reason="needs rclpy")
+    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
+    name = needs("onnxruntime")
+    extractor = tiny_extractor(tmp_path)
+    with PlaceMap.create(tmp_path / "map", fingerprint=extractor.fingerprint) as place_map:
+        place_map.add([new_place(n, features=extractor.extract([picture(n)])[0]) for n in range(3)])
+    settings = parameters.NodeConfig(weights=str(tmp_path / "vit_tiny_test_patch14.safetensors"), engine=name)
+    engine = recognition_engine.RecognitionEngine(settings, RecognizerConfig())
+    engine.load_map(str(tmp_path / "map"))
+    try:
+        recognition, _, _ = engine.recognize(picture(1), None)
+        assert engine.device == "cpu, onnxruntime"
+        assert recognition.candidates[0].place.place_id == 1
+    finally:
+        engine.close()

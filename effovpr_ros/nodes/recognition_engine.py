@@ -33,8 +33,8 @@ class RecognitionEngine:
 
     @property
     def device(self) -> str:
-        """Where the model runs; empty without one."""
-        return str(self._extractor.device) if self._extractor else ""
+        """Where the model runs and by which engine; empty without one."""
+        return f"{self._extractor.device}, {self._extractor.engine.name}" if self._extractor else ""
 
     @property
     def config(self) -> RecognizerConfig:

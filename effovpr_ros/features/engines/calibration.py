@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from effovpr_ros.errors import ImageError
 from effovpr_ros.features.preprocessing import RgbImage
 
-MAX_IMAGES = 32
-"""More change nothing that can be measured and take longer."""
+MAX_IMAGES = 64
+"""Half of them calibrate, the others verify."""
+_MAX_VERIFYING = 12
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,19 @@ class Calibration:
     name: str
     images: Callable[[], Sequence[RgbImage]]
 
+    def calibrating(self) -> Sequence[RgbImage]:
+        """Every second image."""
+        return self.images()[::2]
+
+    def verifying(self) -> Sequence[RgbImage]:
+        """A dozen of the others; of a single image, that one."""
+        images = self.images()
+        others = images[1::2] or images
+        return others[:: -(-len(others) // _MAX_VERIFYING)]
+
 
 def readable(loaders: Iterable[Callable[[], RgbImage]], total: int) -> list[RgbImage]:
-    """At most 32 images at equal distances of a sequence, without those that cannot be read.
+    """At most 64 images at equal distances of a sequence, without those that cannot be read.
 
     Args:
         loaders: one an image, in order.

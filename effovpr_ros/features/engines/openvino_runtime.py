@@ -72,7 +72,7 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
     import nncf
     import openvino
 
-    images = calibration.images()
+    images = calibration.calibrating()
     if not images:
         raise EngineError(f"no image of {calibration.name} can be read, so nothing tells the scales of 8-bit numbers")
     _logger.info("quantising %s with %d images of %s", graph, len(images), calibration.name)

@@ -105,6 +105,10 @@ class Engines:
         if name == catalogue.TORCH:
             return RunningEngine(name, run, None)
         agreement = self._agreement(name, run, reader)
+        if name == catalogue.OPENVINO_INT8 and not agreement.shares_maps:
+            # More images may be there next time.
+            self._quantised(reader.wanted).unlink()
+            self._agreement_record(name, reader).unlink()
         require_agreement(name, agreement)
         _logger.info("engine %s: %s", name, agreement)
         return RunningEngine(name, run, agreement)
@@ -161,23 +165,31 @@ class Engines:
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
 
     def _agreement(self, name: str, run: Network, reader: Reader) -> Agreement:
-        parts = [machine_name(), catalogue.versions(name), reader.meaning]
-        if name == catalogue.OPENVINO_INT8:
-            parts.append(self._required_calibration().name)
-        record = self._folder(reader.wanted) / f"{name}-{digest(*parts)}.json"
+        record = self._agreement_record(name, reader)
         known = read_record(record)
         if known is not None:
             return Agreement(**known["agreement"])
         backbone, wanted = self._model.backbone, reader.wanted
+        # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
+        images = self._required_calibration().verifying() if name == catalogue.OPENVINO_INT8 else scenes()
         agreement = verify(
             lambda pixels: run(self._placed(pixels)),
             lambda pixels: backbone(self._placed(pixels), wanted.blocks, to_the_end=wanted.to_the_end),
             reader.describe,
-            scenes(),
+            images,
             self._model.image_size,
         )
-        write_record(record, {"engine": name, "agreement": agreement.to_dict(), "conditions": parts})
+        write_record(record, {"engine": name, "agreement": agreement.to_dict(), "machine": machine_name()})
         return agreement
+
+    def _agreement_record(self, name: str, reader: Reader) -> Path:
+        calibration = self._required_calibration().name if name == catalogue.OPENVINO_INT8 else ""
+        conditions = digest(machine_name(), catalogue.versions(name), reader.meaning, calibration)
+        return self._folder(reader.wanted) / f"{name}-{conditions}.json"
+
+    def _quantised(self, wanted: Wanted) -> Path:
+        name = catalogue.OPENVINO_INT8
+        return self._folder(wanted) / f"int8-{digest(self._required_calibration().name, catalogue.versions(name))}.xml"
 
     def _network(self, name: str, wanted: Wanted) -> Network:
         if (name, wanted) not in self._networks:
@@ -209,10 +221,9 @@ class Engines:
         from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession, quantise
 
         if name == catalogue.OPENVINO_INT8:
-            calibration = self._required_calibration()
-            quantised = folder / f"int8-{digest(calibration.name, catalogue.versions(name))}.xml"
+            quantised = self._quantised(wanted)
             if not quantised.is_file():
-                quantise(graph, quantised, calibration, self._model.image_size)
+                quantise(graph, quantised, self._required_calibration(), self._model.image_size)
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
             return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
         return OpenVinoSession(graph, "bf16" if name == catalogue.OPENVINO_BF16 else "f32")
