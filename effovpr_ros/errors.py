@@ -21,6 +21,10 @@ class ModelMismatchError(EffoVPRError):
     """Descriptors of two different models were about to be compared."""
 
 
+class EngineError(EffoVPRError):
+    """An engine is not installed, cannot be made, or gives other descriptors than PyTorch."""
+
+
 class DescriptorShapeError(EffoVPRError):
     """Descriptor arrays do not fit each other."""
 

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 from synthetic import picture, tiny_weights
 
+from effovpr_ros.cli import doctor
 from effovpr_ros.cli.main import main, make_parser
+from effovpr_ros.features.engines import verification
+from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
 
 
 @pytest.fixture
@@ -30,6 +33,41 @@ def build(photos: Path, folder: Path, *more: str) -> int:
     weights = tiny_weights(photos.parent)
     model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--t1", "0.0"]
     return main(["map", "build", str(folder), str(photos), "--table", str(photos / "poses.csv"), *model, *more])
+
+
+def test_engines_share_a_map(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("onnxruntime", "openvino-fp32", "openvino-int8"):
+        if what_is_missing(name):
+            pytest.skip(f"engine {name}: {what_is_missing(name)}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Three pictures calibrate, which is few.
+    monkeypatch.setattr(verification, "MIN_MEAN", 0.99)
+    folder = tmp_path / "map"
+    assert build(photos, folder, "--engine", "onnxruntime") == 0
+    weights = ["--weights", str(tmp_path / "vit_tiny_test_patch14.safetensors")]
+    # 8 bits are calibrated with the map's thumbnails, and a second drive is mapped with the same network.
+    for engine in ("torch", "openvino-fp32", "openvino-int8"):
+        capsys.readouterr()
+        assert main(["query", str(folder), str(photos / "4.png"), "--json", *weights, "--engine", engine]) == 0
+        first = json.loads(capsys.readouterr().out)["results"][0]["candidates"][0]
+        assert first["source"] == "4.png"
+        assert first["similarity"] > 0.98
+    assert build(photos, folder, "--session", "second", "--engine", "openvino-int8") == 0
+    assert len(list((tmp_path / "cache").rglob("int8-*.xml"))) == 1
+
+
+def test_the_doctor_lists_engines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "what_is_missing", lambda name: "run `mend it`" if name == "tensorrt" else "")
+    main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    [torch_line] = [line for line in lines if " engine torch " in line]
+    assert torch_line.startswith("ok ")
+    at = next(number for number, line in enumerate(lines) if "engine tensorrt" in line)
+    assert lines[at].startswith("absent ")
+    assert lines[at + 1].strip() == "-> run `mend it`"
+    assert sum(" engine " in line for line in lines) == len(ENGINES)
 
 
 def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

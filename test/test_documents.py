@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from effovpr_ros.cli.main import make_parser
+from effovpr_ros.features.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -108,6 +109,10 @@ def test_the_model_table_has_every_named_model():
     assert set(table_rows("## Which model")) == {
         f"{name}" if name != "offline" else "offline` (default)" for name in NAMED_MODELS
     }
+
+
+def test_the_engine_table_has_every_engine():
+    assert set(table_rows("### Engines")) == {"torch` (default)" if name == "torch" else name for name in ENGINE_NAMES}
 
 
 def test_package_xml_has_what_the_nodes_import():

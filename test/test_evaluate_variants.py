@@ -43,9 +43,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[ExtractorConfig]:
     found: list[ExtractorConfig] = []
     load = FeatureExtractor.__init__
 
-    def counted(self: FeatureExtractor, config: ExtractorConfig) -> None:
+    def counted(self: FeatureExtractor, config: ExtractorConfig, *more: object) -> None:
         found.append(config)
-        load(self, config)
+        load(self, config, *more)
 
     monkeypatch.setattr(FeatureExtractor, "__init__", counted)
     return found

@@ -19,6 +19,7 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.evaluation.calibration import CalibrationConfig, calibrate, num_queries
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import store_calibration
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -53,7 +54,8 @@ def _run(options: argparse.Namespace) -> int:
         strength=options.strength,
     )
     with PlaceMap.open(options.map, writable=True) as place_map:
-        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
+        config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
+        extractor = FeatureExtractor(config_model, map_calibration(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
             calibration = calibrate(place_map, extractor, recognizer, config, lambda done: bar.update(done))

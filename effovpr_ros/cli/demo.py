@@ -19,6 +19,7 @@ from effovpr_ros.cli.options import Subparsers, add_device_options, command, dev
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.calibration import source_calibration
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -110,7 +111,8 @@ def _build_map(options: argparse.Namespace) -> None:
     """Build the map from the first drive; a map that is complete costs only the look at its bag."""
     source = _drive(options, "first_drive")
     folder = options.out / "building_map"
-    extractor = FeatureExtractor(ExtractorConfig(**device_settings(options)))
+    calibration = source_calibration(folder, source.frames, len(source))
+    extractor = FeatureExtractor(ExtractorConfig(**device_settings(options)), calibration)
     if (folder / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(folder, writable=True)
     else:
@@ -133,6 +135,7 @@ def _replay(options: argparse.Namespace) -> None:
         "--out": options.out / "matches.jsonl",
         "--rate": options.rate,
         "--device": options.device,
+        "--engine": options.engine,
     }
     flat = [str(item) for pair in arguments.items() for item in pair]
     finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *flat], stdout=sys.stderr)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.errors import WeightsError
+from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.features.weights import offline_weights_path
 
 
@@ -64,7 +65,7 @@ def examine() -> list[Finding]:
         "matplotlib",
     ):
         findings.append(_distribution(distribution))
-    findings += [_gpu(), _weights()]
+    findings += [_gpu(), _weights(), *_engines()]
     ros_remedy = "source /opt/ros/<distro>/setup.bash, or run `make setup` and `source scripts/env.sh`"
     findings.append(_module("rclpy", ros_remedy, lambda: os.environ.get("ROS_DISTRO", "from wheels")))
     findings.append(_module("effovpr_ros.msg", f"colcon build; {ros_remedy}", lambda: "messages are built"))
@@ -106,6 +107,14 @@ def _gpu() -> Finding:
         return Finding("gpu", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}", "", False)
     remedy = "none is needed; with an NVIDIA GPU install its driver and a CUDA build of torch"
     return Finding("gpu", f"torch {torch.__version__} sees none, the CPU is used", remedy, False)
+
+
+def _engines() -> list[Finding]:
+    return [
+        Finding(f"engine {kind.name}", "" if missing else kind.summary, missing, False)
+        for kind in ENGINES.values()
+        for missing in (what_is_missing(kind.name),)
+    ]
 
 
 def _weights() -> Finding:

@@ -17,6 +17,7 @@ from effovpr_ros.cli.evaluate_forms import (
     add_folders_form,
     add_live_form,
     add_loops_form,
+    calibration_for,
     extractor_for,
     judge_live,
 )
@@ -70,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     config = extractor_for(options, dataset)
     if others and not factors:
         return run_variants(options, dataset, config, settings, parse_variants(others, base, config), _finish)
-    extractor = FeatureExtractor(config)
+    extractor = FeatureExtractor(config, calibration_for(dataset))
     if factors:
         return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:

@@ -25,7 +25,9 @@ from effovpr_ros.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
 from effovpr_ros.evaluation.recorded import LiveRun, judge_recording
+from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.extractor import ExtractorConfig, config_for_fingerprint
+from effovpr_ros.mapping.calibration import frames_calibration, map_calibration
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.sources.bags import IMAGE_TYPES, bag_topics, is_bag
 
@@ -132,6 +134,11 @@ def extractor_for(options: argparse.Namespace, dataset: Dataset) -> ExtractorCon
                 "; leave the option out, or build a map with it"
             )
     return config
+
+
+def calibration_for(dataset: Dataset) -> Calibration:
+    """What an 8-bit engine is calibrated with: the map's images, or those that a map will be made of."""
+    return frames_calibration(dataset.database) if dataset.map_path is None else map_calibration(dataset.map_path)
 
 
 def judge_live(options: argparse.Namespace) -> LiveRun:

@@ -25,6 +25,7 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.calibration import source_calibration
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import IndexSummary
@@ -49,6 +50,9 @@ class _Source:
     datum: Datum | None
     refused: list[str] = field(default_factory=list)
     bag: BagSource | None = None
+
+    def reopen(self) -> Iterable[Frame]:
+        return self.frames if self.bag is None else self.bag.frames()
 
     def refusals(self) -> list[str]:
         if self.bag is None:
@@ -194,12 +198,14 @@ def _open_source(options: argparse.Namespace) -> _Source:
 
 def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[PlaceMap, FeatureExtractor]:
     """The map, and the extractor that it needs: an existing map names its model."""
+    calibration = source_calibration(options.map, source.reopen, source.total)
     if (options.map / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(options.map, writable=True)
-        return place_map, FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
+        config = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
+        return place_map, FeatureExtractor(config, calibration)
     if options.pca < 0:
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
-    extractor = FeatureExtractor(extractor_config(options))
+    extractor = FeatureExtractor(extractor_config(options), calibration)
     place_map = PlaceMap.create(
         options.map, fingerprint=extractor.fingerprint, name=options.name, frame_id=options.frame_id, datum=source.datum
     )

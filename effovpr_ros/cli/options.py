@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from effovpr_ros.evaluation.bag_truth import PoseTruth
+from effovpr_ros.features.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -61,6 +62,12 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision_option: str
     parser.add_argument("--device", default=_EXTRACTOR.device, help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         precision_option, dest="number_precision", default=_EXTRACTOR.precision, help="auto, fp32, fp16 or bf16"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINE_NAMES,
+        default=_EXTRACTOR.engine,
+        help="what runs the network; auto: the fastest on this machine that gives PyTorch's descriptors",
     )
 
 
@@ -128,7 +135,12 @@ def extractor_config(options: argparse.Namespace) -> ExtractorConfig:
 
 def device_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_device_options` asks for, by field of `ExtractorConfig`."""
-    return {"weights": options.weights, "device": options.device, "precision": options.number_precision}
+    return {
+        "weights": options.weights,
+        "device": options.device,
+        "precision": options.number_precision,
+        "engine": options.engine,
+    }
 
 
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.errors import ImageError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
@@ -39,7 +40,8 @@ def add_parser(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     with PlaceMap.open(options.map) as place_map:
-        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **device_settings(options)))
+        config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
+        extractor = FeatureExtractor(config_model, map_calibration(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         for path in options.images:
             try:

@@ -14,6 +14,7 @@ from effovpr_ros.evaluation.summary import summarise
 from effovpr_ros.evaluation.variants import database_variants, query_variants
 from effovpr_ros.features.backbone import FACETS, Backbone
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -195,7 +196,8 @@ class Ablation:
 
     def _load(self, configs: Sequence[ExtractorConfig]) -> list[FeatureExtractor]:
         same_size = configs[0].image_size == self._extractor.config.image_size
-        network = self._extractor if same_size else FeatureExtractor(configs[0])
+        calibration = frames_calibration(self._dataset.database)
+        network = self._extractor if same_size else FeatureExtractor(configs[0], calibration)
         return [network.reading(config) for config in configs]
 
 

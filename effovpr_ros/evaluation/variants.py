@@ -15,6 +15,7 @@ from effovpr_ros.evaluation.method import Answer, EffoVPRMethod, Query
 from effovpr_ros.evaluation.runner import database_map
 from effovpr_ros.features.extractor import READING_FIELDS, ExtractorConfig, FeatureExtractor, Features
 from effovpr_ros.features.variants import extract_variants
+from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -106,7 +107,7 @@ def extract_all(
         networks.setdefault(_network(config), []).append(config)
     found: dict[ExtractorConfig, Extracted] = {}
     for readings in networks.values():
-        loaded = FeatureExtractor(readings[0])
+        loaded = FeatureExtractor(readings[0], frames_calibration(dataset.database))
         extractors = [loaded.reading(config) for config in readings]
         queries = query_variants(dataset, extractors, progress)
         shared = dataset.database is dataset.queries

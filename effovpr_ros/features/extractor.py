@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -16,25 +15,27 @@ from numpy.typing import NDArray
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode, inverse_norms
+from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision
+from effovpr_ros.features.engines.calibration import Calibration
+from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE
+from effovpr_ros.features.engines.graph import Wanted
+from effovpr_ros.features.engines.running import Engines, Model, Reader
+from effovpr_ros.features.engines.verification import Described
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes
-from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess
+from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess, preprocess_on
 from effovpr_ros.features.tails import AUTO, tail_of_map
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
-
-_logger = logging.getLogger(__name__)
 
 GLOBAL_KINDS = ("regional", "cls")
 _TAIL_FIELD = "tail_sha256"
 READING_FIELDS = ("local_block", "facet", "centered", "global_kind", "min_attention", "max_keypoints")
 """Fields of `ExtractorConfig` that say what is read of a network, as they stand in a fingerprint too."""
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """How features are made. All but weights, device and precision belong to a map's fingerprint.
+    """How features are made. All but weights, device, precision and engine belong to a map's fingerprint.
 
     The defaults were chosen for the offline model; docs/defaults.md says on which images.
 
@@ -57,6 +58,8 @@ class ExtractorConfig:
             package, see `features.local_projection`), full, or the name of a projection.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
+        engine: what runs the network, see `features.engines.catalogue`; auto for the fastest on this machine that
+            gives PyTorch's descriptors.
     """
 
     model: str = OFFLINE_MODEL
@@ -73,6 +76,7 @@ class ExtractorConfig:
     local_codes: str = AUTO
     device: str = "auto"
     precision: str = "auto"
+    engine: str = DEFAULT_ENGINE
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -88,6 +92,7 @@ class ExtractorConfig:
             raise ConfigError(f"facet {self.facet!r} is unknown; use one of {', '.join(FACETS)}")
         if self.precision != "auto" and self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is unknown; use auto, {', '.join(PRECISIONS)}")
+        check_engine(self.engine, self.precision)
 
 
 @dataclass(frozen=True)
@@ -180,20 +185,28 @@ class ModelFingerprint:
 class FeatureExtractor:
     """The model, ready to run on one device."""
 
-    def __init__(self, config: ExtractorConfig) -> None:
-        """Load the weights and place the model.
+    def __init__(self, config: ExtractorConfig, calibration: Calibration | None = None) -> None:
+        """Load the weights, place the model and open its engine.
+
+        Args:
+            config: what to make.
+            calibration: images for an 8-bit engine, read only where it has not been calibrated with them before.
 
         Raises:
             ConfigError: an impossible setting, or a device that is not there.
+            EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights.
         """
-        self.device = resolve_device(config.device)
-        self.dtype = resolve_precision(config.precision, self.device)
+        self.device = resolve_device(config.device, config.engine)
+        self.dtype = resolve_precision(config.precision, self.device, config.engine)
         weights = load_weights(config.model, config.weights, config.tail)
         backbone = create_backbone(weights, image_size=config.image_size)
         self.backbone: Backbone = backbone.to(self.device, self.dtype)
         self._architecture, self._weights_sha256 = weights.timm_name.split(".")[0], weights.sha256
         self._tail = weights.tail
+        tail_sha256 = self._tail.sha256 if self._tail else ""
+        model = Model(self.backbone, self._architecture, weights.sha256, tail_sha256, config.image_size)
+        self._engines = Engines(model, calibration)
         self._read(config)
 
     def _read(self, config: ExtractorConfig) -> None:
@@ -224,6 +237,8 @@ class FeatureExtractor:
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
+        reader = Reader(self.wanted, self._describe, repr(self.fingerprint))
+        self.engine = self._engines.open(config.engine, reader)
 
     def reading(self, config: ExtractorConfig) -> FeatureExtractor:
         """An extractor of other features that shares this one's network, so that nothing is loaded.
@@ -256,48 +271,49 @@ class FeatureExtractor:
         """
         if not images:
             return []
-        return self.features(self.run(images, self.blocks, to_the_end=self.needs_the_end))
+        return self.features(self.run(images, self.wanted))
 
     @property
-    def blocks(self) -> frozenset[int]:
-        """Numbers of the blocks that the features are read in."""
-        return frozenset({self.block, *self._descriptor.blocks})
-
-    @property
-    def needs_the_end(self) -> bool:
-        """Whether the features need the last block's [CLS]."""
-        return not self._descriptor.blocks
+    def wanted(self) -> Wanted:
+        """What the features need of a forward pass."""
+        return Wanted.of({self.block, *self._descriptor.blocks}, to_the_end=not self._descriptor.blocks)
 
     @torch.inference_mode()
-    def run(self, images: Sequence[RgbImage], blocks: Collection[int], *, to_the_end: bool) -> BackboneOutput:
+    def run(self, images: Sequence[RgbImage], wanted: Wanted) -> BackboneOutput:
         """One forward pass; see `Backbone.forward`.
 
         Raises:
+            ConfigError: the engine was made, and verified, for another reading.
             ImageError: an image of another type or shape.
         """
-        pixels = preprocess(images, self.config.image_size).to(self.device, self.dtype)
-        output: BackboneOutput = self.backbone(pixels, blocks, to_the_end=to_the_end)
-        return output
+        network = self.engine.run if wanted == self.wanted else self._engines.another(self.engine.name, wanted)
+        if self.device.type == "cuda":
+            return network(preprocess_on(self.device, images, self.config.image_size).to(self.dtype))
+        return network(preprocess(images, self.config.image_size).to(self.dtype))
+
+    def _describe(self, output: BackboneOutput) -> Described:
+        reading = output.blocks[self.block]
+        facets = self.backbone.read_facet(reading, self.config.facet, centered=self.config.centered)
+        return Described(self._descriptor(output), facets)
 
     @torch.inference_mode()
     def features(self, output: BackboneOutput) -> list[Features]:
         """What this extractor reads in a forward pass of its network, one `Features` an image."""
-        reading = output.blocks[self.block]
-        facets = self.backbone.read_facet(reading, self.config.facet, centered=self.config.centered)
-        described = self._descriptor(output)
+        described = self._describe(output)
         attention: NDArray[np.float32] | None = None
         # A softmax is never 0, so nothing needs to be computed where all patches are kept.
         if self.config.min_attention > 0.0 or self.config.max_keypoints:
-            attention = self.backbone.attention_to_cls(reading).cpu().numpy()
+            attention = self.backbone.attention_to_cls(output.blocks[self.block]).cpu().numpy()
         rows, columns = self.backbone.grid_hw
-        facets_array, described_array = facets.cpu().numpy(), described.cpu().numpy()
+        facets_array = described.facets.cpu().numpy()
+        global_array = described.global_descriptors.cpu().numpy()
         return [
             Features(
-                described_array[number],
+                global_array[number],
                 self._select(facets_array[number], None if attention is None else attention[number]),
                 (columns, rows),
             )
-            for number in range(len(described_array))
+            for number in range(len(global_array))
         ]
 
     def _select(self, facet: NDArray[np.float32], attention: NDArray[np.float32] | None) -> LocalFeatures:
@@ -329,7 +345,12 @@ def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_k
 
 
 def config_for_fingerprint(
-    fingerprint: ModelFingerprint, *, weights: str = "", device: str = "auto", precision: str = "auto"
+    fingerprint: ModelFingerprint,
+    *,
+    weights: str = "",
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = ExtractorConfig.engine,
 ) -> ExtractorConfig:
     """The configuration that makes descriptors comparable with a map's.
 
@@ -338,6 +359,7 @@ def config_for_fingerprint(
         weights: where the weights lie if not at the model's own source.
         device: see `ExtractorConfig`.
         precision: see `ExtractorConfig`.
+        engine: see `ExtractorConfig`.
 
     Raises:
         WeightsError: the map was made with a tail that neither `weights` nor this package has.
@@ -352,32 +374,6 @@ def config_for_fingerprint(
         local_codes=setting_for_codes(fingerprint.local_codes),
         device=device,
         precision=precision,
+        engine=engine,
         **{name: getattr(fingerprint, name) for name in READING_FIELDS},
     )
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` to CUDA or CPU; anything else is taken as named.
-
-    Raises:
-        ConfigError: unknown device, or CUDA asked for where there is none.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        _logger.info("device auto: %s", device)
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu"
-        )
-    return resolved
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """`auto` to fp16 on CUDA and fp32 elsewhere."""
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return PRECISIONS[precision]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from effovpr_ros.features.engines.catalogue import TORCH
+from effovpr_ros.features.engines.graph import Wanted
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import RgbImage
 
@@ -24,7 +26,7 @@ class TimedFeatures:
 
 
 def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[RgbImage]) -> list[TimedFeatures]:
-    """What `extract` of each extractor gives, for one forward pass of the network that they share.
+    """What `extract` of each extractor gives, for as few forward passes as their engine allows: PyTorch needs one.
 
     Args:
         extractors: at least one, all of one network; see `FeatureExtractor.reading`.
@@ -36,14 +38,25 @@ def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[Rg
     Raises:
         ImageError: an image of another type or shape.
     """
-    started = time.perf_counter()
-    blocks = frozenset().union(*(extractor.blocks for extractor in extractors))
-    to_the_end = any(extractor.needs_the_end for extractor in extractors)
-    output = extractors[0].run(images, blocks, to_the_end=to_the_end)
-    shared_ms = (time.perf_counter() - started) * 1e3
-    variants = []
-    for extractor in extractors:
+    variants: dict[int, TimedFeatures] = {}
+    for wanted, numbers in _passes(extractors).items():
         started = time.perf_counter()
-        features = extractor.features(output)
-        variants.append(TimedFeatures(features, shared_ms + (time.perf_counter() - started) * 1e3))
-    return variants
+        output = extractors[numbers[0]].run(images, wanted)
+        shared_ms = (time.perf_counter() - started) * 1e3
+        for number in numbers:
+            started = time.perf_counter()
+            features = extractors[number].features(output)
+            variants[number] = TimedFeatures(features, shared_ms + (time.perf_counter() - started) * 1e3)
+    return [variants[number] for number in range(len(extractors))]
+
+
+def _passes(extractors: Sequence[FeatureExtractor]) -> dict[Wanted, list[int]]:
+    """Extractors by the forward pass that serves them; other engines than PyTorch give what they were made for."""
+    if extractors[0].engine.name == TORCH:
+        blocks = frozenset().union(*(extractor.wanted.blocks for extractor in extractors))
+        to_the_end = any(extractor.wanted.to_the_end for extractor in extractors)
+        return {Wanted(blocks, to_the_end): list(range(len(extractors)))}
+    passes: dict[Wanted, list[int]] = {}
+    for number, extractor in enumerate(extractors):
+        passes.setdefault(extractor.wanted, []).append(number)
+    return passes

@@ -15,6 +15,7 @@ from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.loops.config import LoopConfig
 from effovpr_ros.loops.detector import LoopClosureDetector
 from effovpr_ros.loops.session import open_session_map
+from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
@@ -105,13 +106,14 @@ class LoopEngine:
 def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: LoopNodeConfig) -> FeatureExtractor:
     """The model that the map names, or that of a new map."""
     if (folder / MANIFEST_NAME).is_file():
-        return load_model_of(read_manifest(folder).fingerprint, camera_config)
+        return load_model_of(read_manifest(folder).fingerprint, camera_config, map_calibration(folder))
     config = ExtractorConfig(
         model=node_config.model,
         image_size=node_config.image_size,
         weights=camera_config.weights,
         device=camera_config.device,
         precision=camera_config.precision,
+        engine=camera_config.engine,
     )
     return load_model(config, camera_config)
 

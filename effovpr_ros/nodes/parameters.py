@@ -11,7 +11,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.features.extractor import PRECISIONS, ExtractorConfig
+from effovpr_ros.features.devices import PRECISIONS
+from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
+from effovpr_ros.features.extractor import ExtractorConfig
 
 Config = TypeVar("Config")
 _MODEL = ExtractorConfig()
@@ -29,6 +31,11 @@ class CameraNodeConfig:
     weights: str = setting("", "Weights file or trained tail of the map's model; empty: the model's own source.")
     device: str = setting("auto", "auto (CUDA, else CPU), cpu, cuda or cuda:N.")
     precision: str = setting("auto", "auto, fp32, fp16 or bf16.", choices=("auto", *PRECISIONS))
+    engine: str = setting(
+        DEFAULT_ENGINE,
+        "What runs the network; auto: the fastest on this machine that gives PyTorch's descriptors.",
+        choices=ENGINE_NAMES,
+    )
     num_threads: int = setting(0, "CPU threads of the network; 0: as torch decides.", min=0, max=1024)
     image_transport: str = setting("raw", "raw or compressed.", choices=("raw", "compressed"))
     image_reliability: str = setting(

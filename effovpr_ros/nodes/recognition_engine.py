@@ -7,8 +7,10 @@ import threading
 import torch
 
 from effovpr_ros.errors import MapError
+from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.nodes.parameters import CameraNodeConfig
@@ -17,8 +19,15 @@ from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognitio
 from effovpr_ros.recognition.temporal import SequenceFilter
 
 
-def load_model(config: ExtractorConfig, node_config: CameraNodeConfig) -> FeatureExtractor:
+def load_model(
+    config: ExtractorConfig, node_config: CameraNodeConfig, calibration: Calibration | None = None
+) -> FeatureExtractor:
     """A model, with the CPU threads that the node may use.
+
+    Args:
+        config: of the model.
+        node_config: of the node.
+        calibration: images for an 8-bit engine.
 
     Raises:
         WeightsError: no usable weights.
@@ -26,15 +35,21 @@ def load_model(config: ExtractorConfig, node_config: CameraNodeConfig) -> Featur
     """
     if node_config.num_threads:
         torch.set_num_threads(node_config.num_threads)
-    return FeatureExtractor(config)
+    return FeatureExtractor(config, calibration)
 
 
-def load_model_of(fingerprint: ModelFingerprint, node_config: CameraNodeConfig) -> FeatureExtractor:
+def load_model_of(
+    fingerprint: ModelFingerprint, node_config: CameraNodeConfig, calibration: Calibration
+) -> FeatureExtractor:
     """The model that a map names; raises as `load_model`."""
     config = config_for_fingerprint(
-        fingerprint, weights=node_config.weights, device=node_config.device, precision=node_config.precision
+        fingerprint,
+        weights=node_config.weights,
+        device=node_config.device,
+        precision=node_config.precision,
+        engine=node_config.engine,
     )
-    return load_model(config, node_config)
+    return load_model(config, node_config, calibration)
 
 
 class RecognitionEngine:
@@ -52,8 +67,8 @@ class RecognitionEngine:
 
     @property
     def device(self) -> str:
-        """Where the model runs; empty without one."""
-        return str(self._extractor.device) if self._extractor else ""
+        """Where the model runs and by which engine; empty without one."""
+        return f"{self._extractor.device}, {self._extractor.engine.name}" if self._extractor else ""
 
     @property
     def config(self) -> RecognizerConfig:
@@ -67,6 +82,7 @@ class RecognitionEngine:
 
         Raises:
             MapError: no usable map.
+            EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights of its model.
         """
         if not path:
@@ -75,7 +91,7 @@ class RecognitionEngine:
         try:
             extractor = self._extractor
             if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
-                extractor = load_model_of(place_map.fingerprint, self._node_config)
+                extractor = load_model_of(place_map.fingerprint, self._node_config, map_calibration(place_map.path))
             recognizer = PlaceRecognizer(extractor, place_map, self._config)
         except BaseException:
             place_map.close()

@@ -18,6 +18,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from effovpr_ros.errors import NodeError
+from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import match_record
 from effovpr_ros.nodes.replaying import (
@@ -82,6 +83,7 @@ def replay(options: argparse.Namespace) -> int:
         "map_path": str(Path(options.map).resolve()),
         "image_transport": options.image_transport,
         "device": options.device,
+        "engine": options.engine,
         "num_candidates": "10",
     }
     with (
@@ -132,6 +134,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="file of JSON lines to write")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--engine", choices=ENGINE_NAMES, default=DEFAULT_ENGINE)
     return parser.parse_args(arguments)
 
 

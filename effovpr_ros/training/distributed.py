@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.features.extractor import resolve_device
+from effovpr_ros.features.devices import resolve_device
 
 
 @dataclass(frozen=True)

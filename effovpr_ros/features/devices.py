@@ -1,0 +1,57 @@
+"""Where the network runs and in which numbers."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from effovpr_ros.errors import ConfigError
+from effovpr_ros.features.engines.catalogue import AUTO, ENGINE_NAMES, ENGINES, TENSORRT
+
+_logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def check_engine(engine: str, precision: str) -> None:
+    """Refuse an engine that there is not, and a precision that it cannot have.
+
+    Raises:
+        ConfigError: names the value and what it may be.
+    """
+    if engine not in ENGINE_NAMES:
+        raise ConfigError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINE_NAMES)}")
+    if precision != "auto" and (engine == AUTO or not ENGINES[engine].keeps_precision):
+        raise ConfigError(f"engine {engine} has a precision of its own; leave precision at auto, not {precision}")
+
+
+def resolve_device(device: str, engine: str = "torch") -> torch.device:
+    """`auto` to CUDA or CPU, whichever is there and the engine runs on; anything else is taken as named.
+
+    Raises:
+        ConfigError: unknown device, CUDA asked for where there is none, or one that the engine does not run on.
+    """
+    runs_on = ENGINES[engine].device if engine in ENGINES else "any"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() and runs_on != "cpu" else "cpu"
+        # What TensorRT lacks without a GPU is told with its remedy when it is opened.
+        _logger.info("device auto: %s", device)
+    elif runs_on != "any" and not device.startswith(runs_on):
+        raise ConfigError(f"engine {engine} runs on {runs_on}, not on {device}; set device to auto or {runs_on}")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu"
+        )
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device, engine: str = "torch") -> torch.dtype:
+    """`auto` to fp16 on CUDA and fp32 elsewhere; TensorRT builds its own fp16 from fp32."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" and engine != TENSORRT else torch.float32
+    return PRECISIONS[precision]

@@ -1,0 +1,1 @@
+"""Other runtimes that run the network in PyTorch's place."""

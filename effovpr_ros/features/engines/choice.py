@@ -1,0 +1,61 @@
+"""The fastest of several engines, timed side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How an engine fared.
+
+    Attributes:
+        name: of the engine.
+        median_ms: of one image; None where it was not timed.
+        refused: why not; empty if it was.
+    """
+
+    name: str
+    median_ms: float | None
+    refused: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.name} {self.median_ms:.1f} ms" if self.median_ms is not None else f"{self.name} refused"
+
+
+def fastest(trials: Sequence[Trial]) -> Trial:
+    """The trial with the least time; the earlier one of two equal ones.
+
+    Args:
+        trials: at least one of them was timed.
+    """
+    return min((trial for trial in trials if trial.median_ms is not None), key=lambda trial: trial.median_ms or 0.0)
+
+
+def time_side_by_side(
+    functions: Sequence[Callable[[], object]],
+    rounds: int = _ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Median milliseconds of each function, in turn, so that a change of the machine's load meets them all.
+
+    Args:
+        functions: run once beforehand, for what the first call alone does.
+        rounds: calls of each.
+        clock: seconds.
+    """
+    times_ms: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()
+    for _ in range(rounds):
+        for function, found in zip(functions, times_ms, strict=True):
+            started = clock()
+            function()
+            found.append((clock() - started) * 1e3)
+    return [statistics.median(found) for found in times_ms]

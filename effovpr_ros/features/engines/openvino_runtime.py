@@ -1,0 +1,116 @@
+"""OpenVINO: fp32, bf16, and int8 by NNCF's post-training quantisation."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effovpr_ros.errors import EngineError
+from effovpr_ros.features.engines.calibration import Calibration
+from effovpr_ros.features.preprocessing import preprocess
+
+_logger = logging.getLogger(__name__)
+
+
+class OpenVinoSession:
+    """A compiled network; one call at a time."""
+
+    def __init__(self, graph: Path, precision: str) -> None:
+        """Compile for lowest latency on as many threads as torch may use.
+
+        Args:
+            graph: ONNX or OpenVINO's own format.
+            precision: that OpenVINO computes in where the graph leaves it open: f32 or bf16.
+
+        Raises:
+            EngineError: OpenVINO refuses the graph.
+        """
+        import openvino
+
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        try:
+            compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO {openvino.__version__} refuses {graph}: {str(error)[:300]}") from error
+        self._request = compiled.create_infer_request()
+        self._num_outputs = len(compiled.outputs)
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: Tensor) -> list[Tensor]:
+        """(1, 3, S, S) float32 on the CPU to the graph's outputs, float32."""
+        with self._lock:
+            results = self._request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
+            # The next call writes to the same memory.
+            return [torch.from_numpy(np.array(results[number])) for number in range(self._num_outputs)]
+
+
+def quantise(graph: Path, target: Path, calibration: Calibration, image_size: int) -> None:
+    """Write an 8-bit version of a graph.
+
+    Args:
+        graph: ONNX.
+        target: `.xml` to write; appears whole or not at all.
+        calibration: images whose activations set the scales.
+        image_size: S.
+
+    Raises:
+        EngineError: no images, or NNCF cannot quantise the graph.
+    """
+    import nncf
+    import openvino
+
+    images = calibration.calibrating()
+    if not images:
+        raise EngineError(f"no image of {calibration.name} can be read, so nothing tells the scales of 8-bit numbers")
+    _logger.info("quantising %s with %d images of %s", graph, len(images), calibration.name)
+    nncf.set_log_level(logging.ERROR)
+    dataset = nncf.Dataset([preprocess([image], image_size).numpy() for image in images])
+    model = openvino.Core().read_model(str(graph))
+    try:
+        # NNCF draws its progress on stdout, which belongs to results.
+        with contextlib.redirect_stdout(sys.stderr):
+            model = nncf.quantize(
+                model,
+                dataset,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(images),
+                ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
+            )
+        partial = target.with_name(f"partial-{os.getpid()}-{target.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(model, str(partial), compress_to_fp16=False)
+        # The graph is found by its .xml, so that comes last.
+        partial.with_suffix(".bin").replace(target.with_suffix(".bin"))
+        partial.replace(target)
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"NNCF {nncf.__version__} cannot quantise {graph}: {str(error)[:300]}") from error
+
+
+def _kept_in_float(model: Any) -> list[str]:
+    """Products that end the MLPs of the later half of the blocks, known as they alone make tokens shorter.
+
+    Their rounding goes straight into the tokens that are read, and little follows that could even it out:
+    docs/engines.md has the figures.
+    """
+    ending = [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() == "MatMul"
+        and operation.input_value(1).get_node().get_type_name() == "Constant"
+        and operation.get_output_partial_shape(0)[-1].get_length()
+        < operation.input_value(0).get_partial_shape()[-1].get_length()
+    ]
+    return ending[len(ending) // 2 :]

@@ -1,0 +1,262 @@
+"""Opens the engine that a configuration names, verified against PyTorch on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from effovpr_ros.errors import ConfigError, EngineError
+from effovpr_ros.features.backbone import Backbone, BackboneOutput
+from effovpr_ros.features.engines import catalogue
+from effovpr_ros.features.engines.cache import (
+    cache_root,
+    digest,
+    machine_name,
+    read_record,
+    write_record,
+)
+from effovpr_ros.features.engines.calibration import Calibration
+from effovpr_ros.features.engines.choice import Trial, fastest, time_side_by_side
+from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
+from effovpr_ros.features.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
+from effovpr_ros.features.engines.verification import Agreement, Described, require_agreement, scenes, verify
+from effovpr_ros.features.preprocessing import preprocess
+
+_logger = logging.getLogger(__name__)
+
+MIN_MEAN_OF_AUTO = 0.9999
+"""Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
+
+Session = Callable[[Tensor], Sequence[Tensor]]
+"""(1, 3, S, S) normalised pixels to the outputs that `Wanted.names` lists."""
+Network = Callable[[Tensor], BackboneOutput]
+"""(B, 3, S, S) normalised pixels to a forward pass."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and what it is known by; fields as in `ModelFingerprint`."""
+
+    backbone: Backbone
+    architecture: str
+    weights_sha256: str
+    tail_sha256: str
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is read of a network.
+
+    Attributes:
+        wanted: of a forward pass.
+        describe: descriptors of a forward pass.
+        meaning: of the descriptors: equal for two readers whose descriptors may be compared.
+    """
+
+    wanted: Wanted
+    describe: Callable[[BackboneOutput], Described]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine, ready.
+
+    Attributes:
+        name: of the engine, never auto.
+        run: the network.
+        agreement: with PyTorch; None where the engine is PyTorch.
+    """
+
+    name: str
+    run: Network
+    agreement: Agreement | None
+
+
+class Engines:
+    """Engines of one network; sessions are opened once for all that read the same."""
+
+    def __init__(self, model: Model, calibration: Calibration | None = None) -> None:
+        """Prepare; nothing is exported yet.
+
+        Args:
+            model: on its device.
+            calibration: for an 8-bit engine.
+        """
+        self._model, self._calibration = model, calibration
+        self._networks: dict[tuple[str, Wanted], Network] = {}
+
+    def open(self, name: str, reader: Reader) -> RunningEngine:
+        """An engine that is installed and agrees with PyTorch.
+
+        Raises:
+            EngineError: it is not installed, cannot be made, or its descriptors are others.
+        """
+        if name == catalogue.AUTO:
+            name = self._choose(reader)
+        catalogue.require(name)
+        run = self._network(name, reader.wanted)
+        if name == catalogue.TORCH:
+            return RunningEngine(name, run, None)
+        agreement = self._agreement(name, run, reader)
+        if name == catalogue.OPENVINO_INT8 and not agreement.shares_maps:
+            # More images may be there next time.
+            self._quantised(reader.wanted).unlink()
+            self._agreement_record(name, reader).unlink()
+        require_agreement(name, agreement)
+        _logger.info("engine %s: %s", name, agreement)
+        return RunningEngine(name, run, agreement)
+
+    def another(self, name: str, wanted: Wanted) -> Network:
+        """The network for another reading than the one that was opened; of PyTorch, which needs no verification.
+
+        Raises:
+            ConfigError: another engine.
+        """
+        if name != catalogue.TORCH:
+            raise ConfigError(f"engine {name} gives what it was opened for and not {wanted}; use engine torch")
+        return self._network(name, wanted)
+
+    def _choose(self, reader: Reader) -> str:
+        """The fastest engine on this machine that keeps PyTorch's descriptors; measured once, then remembered."""
+        device = self._device.type
+        kinds = [kind for kind in catalogue.ENGINES.values() if kind.automatic and kind.device in (device, "any")]
+        present = [kind.name for kind in kinds if not catalogue.what_is_missing(kind.name)]
+        versions = [catalogue.versions(name) for name in present]
+        record = self._folder(reader.wanted) / f"auto-{digest(machine_name(), versions, reader.meaning)}.json"
+        known = read_record(record)
+        if known is not None and known.get("engine") in present:
+            _logger.info("engine auto: %s, %s", known["engine"], known.get("measured"))
+            return str(known["engine"])
+        trials = self._try(present, reader)
+        chosen = fastest(trials)
+        measured = "; ".join(str(trial) for trial in trials)
+        _logger.info("engine auto: %s is the fastest of %s on %s", chosen.name, measured, machine_name())
+        write_record(record, {"engine": chosen.name, "measured": measured, "machine": machine_name()})
+        return chosen.name
+
+    def _try(self, names: Sequence[str], reader: Reader) -> list[Trial]:
+        opened, refused = [], []
+        for name in names:
+            try:
+                engine = self.open(name, reader)
+            except EngineError as error:
+                refused.append(Trial(name, None, str(error)))
+                _logger.warning("engine auto leaves %s out: %s", name, error)
+                continue
+            if engine.agreement is not None and not engine.agreement.mean >= MIN_MEAN_OF_AUTO:
+                refused.append(Trial(name, None, f"mean cosine {engine.agreement.mean:.6f} < {MIN_MEAN_OF_AUTO}"))
+                continue
+            opened.append(engine)
+        pixels = preprocess(scenes()[:1], self._model.image_size)
+
+        def once(engine: RunningEngine) -> Callable[[], object]:
+            # The copy to the CPU ends the work of a GPU.
+            return lambda: reader.describe(engine.run(self._placed(pixels))).facets.cpu()
+
+        with torch.inference_mode():
+            times_ms = time_side_by_side([once(engine) for engine in opened])
+        return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
+
+    def _agreement(self, name: str, run: Network, reader: Reader) -> Agreement:
+        record = self._agreement_record(name, reader)
+        known = read_record(record)
+        if known is not None:
+            return Agreement(**known["agreement"])
+        backbone, wanted = self._model.backbone, reader.wanted
+        # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
+        images = self._required_calibration().verifying() if name == catalogue.OPENVINO_INT8 else scenes()
+        agreement = verify(
+            lambda pixels: run(self._placed(pixels)),
+            lambda pixels: backbone(self._placed(pixels), wanted.blocks, to_the_end=wanted.to_the_end),
+            reader.describe,
+            images,
+            self._model.image_size,
+        )
+        write_record(record, {"engine": name, "agreement": agreement.to_dict(), "machine": machine_name()})
+        return agreement
+
+    def _agreement_record(self, name: str, reader: Reader) -> Path:
+        calibration = self._required_calibration().name if name == catalogue.OPENVINO_INT8 else ""
+        conditions = digest(machine_name(), catalogue.versions(name), reader.meaning, calibration)
+        return self._folder(reader.wanted) / f"{name}-{conditions}.json"
+
+    def _quantised(self, wanted: Wanted) -> Path:
+        name = catalogue.OPENVINO_INT8
+        return self._folder(wanted) / f"int8-{digest(self._required_calibration().name, catalogue.versions(name))}.xml"
+
+    def _network(self, name: str, wanted: Wanted) -> Network:
+        if (name, wanted) not in self._networks:
+            self._networks[name, wanted] = self._make(name, wanted)
+        return self._networks[name, wanted]
+
+    def _make(self, name: str, wanted: Wanted) -> Network:
+        backbone = self._model.backbone
+        if name == catalogue.TORCH:
+            if self._device.type == "cuda":
+                return CapturedNetwork(FlatNetwork(backbone, wanted), wanted, capture_cuda_graph)
+            return lambda pixels: backbone(pixels, wanted.blocks, to_the_end=wanted.to_the_end)
+        if name == catalogue.TORCH_COMPILE:
+            compiled = torch.compile(FlatNetwork(backbone, wanted))
+            return lambda pixels: wanted.gather(compiled(pixels))
+        return _one_by_one(self._session(name, wanted), wanted)
+
+    def _session(self, name: str, wanted: Wanted) -> Session:
+        folder = self._folder(wanted)
+        graph = ensure_graph(folder, self._model.backbone, wanted)
+        if name == catalogue.ONNXRUNTIME:
+            from effovpr_ros.features.engines.onnx_runtime import OnnxRuntimeSession
+
+            return OnnxRuntimeSession(graph)
+        if name == catalogue.TENSORRT:
+            from effovpr_ros.features.engines.tensorrt_runtime import TensorRtSession
+
+            return TensorRtSession(graph, folder / f"{digest(machine_name(), catalogue.versions(name))}.plan")
+        from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession, quantise
+
+        if name == catalogue.OPENVINO_INT8:
+            quantised = self._quantised(wanted)
+            if not quantised.is_file():
+                quantise(graph, quantised, self._required_calibration(), self._model.image_size)
+            bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
+            return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
+        return OpenVinoSession(graph, "bf16" if name == catalogue.OPENVINO_BF16 else "f32")
+
+    def _required_calibration(self) -> Calibration:
+        if self._calibration is None:
+            raise EngineError(
+                f"engine {catalogue.OPENVINO_INT8} needs images to calibrate with: a map's own are used where a map is "
+                "opened or built; in Python give FeatureExtractor a Calibration"
+            )
+        return self._calibration
+
+    def _folder(self, wanted: Wanted) -> Path:
+        model = self._model
+        key = graph_key(model.architecture, model.weights_sha256, model.tail_sha256, model.image_size, wanted)
+        return cache_root() / key
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.backbone.parameters()).device
+
+    def _placed(self, pixels: Tensor) -> Tensor:
+        parameter = next(self._model.backbone.parameters())
+        return pixels.to(parameter.device, parameter.dtype)
+
+
+def _one_by_one(session: Session, wanted: Wanted) -> Network:
+    """A session of single images as a network of batches."""
+
+    def run(pixels: Tensor) -> BackboneOutput:
+        if len(pixels) == 1:
+            return wanted.gather(session(pixels))
+        outputs = [session(pixels[number : number + 1]) for number in range(len(pixels))]
+        return wanted.gather([torch.cat(parts) for parts in zip(*outputs, strict=True)])
+
+    return run
