@@ -107,6 +107,7 @@ def test_recall_of_both_presets(
     assert percent(found["default", "both"]) >= percent(found["paper", "both"])
 
 
+@pytest.mark.timeout(600)
 def test_short_local_descriptors_cost_no_recall(
     real_images: Path, known_features: KnownFeatures, tmp_path: Path
 ) -> None:
