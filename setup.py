@@ -16,7 +16,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
-    package_data={"effovpr_ros": ["recognition/*.json", "evaluation/templates/*.html", "features/tails/*"]},
+    package_data={
+        "effovpr_ros": [
+            "recognition/*.json",
+            "evaluation/templates/*.html",
+            "features/tails/*",
+            "features/projections/*.npz",
+        ]
+    },
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.2",

@@ -37,10 +37,10 @@ FITTED_ON = (
 )
 
 
-def main(data: Path) -> None:
-    """Fit every setting and write the file of the package."""
+def main(data: Path, scratch: Path) -> None:
+    """Fit every setting and write the file of the package; links are made in a scratch folder."""
     extractor = FeatureExtractor(ExtractorConfig(device="cpu"))
-    asked = [Asked(dataset, extractor) for dataset in fitting_sets(data)]
+    asked = [Asked(dataset, extractor) for dataset in fitting_sets(data, scratch)]
     confirming = Asked(from_loops(data / "rtabmap_loop/images", data / "rtabmap_loop/loops.csv"), extractor)
     fitted = []
     for top_k in TOP_KS:
@@ -57,16 +57,15 @@ def main(data: Path) -> None:
     SHIPPED_PATH.write_text(written + "\n", encoding="utf-8")
 
 
-def fitting_sets(data: Path) -> Iterator[Dataset]:
-    """The two sets that the confidence is fitted on."""
+def fitting_sets(data: Path, scratch: Path) -> Iterator[Dataset]:
+    """The two sets that the confidence is fitted on; every second photograph of lund_walk is a query."""
     corridor = data / "corridor_walk"
     yield from_folders(corridor / "database", corridor / "queries", positives=corridor / "positives.csv")
-    with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(sorted((data / "lund_walk" / "images").iterdir())):
-            part = Path(folder) / ("database" if number % 2 == 0 else "queries")
-            part.mkdir(exist_ok=True)
-            (part / image.name).symlink_to(image.resolve())
-        yield from_folders(Path(folder) / "database", Path(folder) / "queries", radius_m=12.0)
+    for number, image in enumerate(sorted((data / "lund_walk" / "images").iterdir())):
+        part = scratch / ("database" if number % 2 == 0 else "queries")
+        part.mkdir(exist_ok=True)
+        (part / image.name).symlink_to(image.resolve())
+    yield from_folders(scratch / "database", scratch / "queries", radius_m=12.0)
 
 
 class Asked:
@@ -135,4 +134,5 @@ def report(calibration: Calibration, trials: Sequence[Trial], confirming: Sequen
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        main(Path(sys.argv[1]), Path(folder))

@@ -224,7 +224,8 @@ class FeatureExtractor:
         )
         read = {name: getattr(config, name) for name in READING_FIELDS}
         read |= {"local_block": self.block, "global_kind": self._descriptor.kind}
-        self.facet_source = FacetSource(self._weights_sha256, self.block, config.facet, config.centered)
+        network = self._tail.sha256 if self._tail and self._tail.weights else self._weights_sha256
+        self.facet_source = FacetSource(network, self.block, config.facet, config.centered)
         self._projection = choose_projection(config.local_codes, self.facet_source)
         self.fingerprint = ModelFingerprint(
             architecture=self._architecture,

@@ -23,7 +23,7 @@ from effovpr_ros.features.state_dicts import StateDict, fingerprint
 
 SHIPPED_FOLDER = Path(__file__).parent / "tails"
 """Where tails lie that come with this package."""
-DEFAULT_TAILS: dict[str, str] = {}
+DEFAULT_TAILS: dict[str, str] = {"offline": "places"}
 """Model to the name of the shipped tail that it uses unless told otherwise."""
 AUTO, NONE = "auto", "none"
 

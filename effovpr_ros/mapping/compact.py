@@ -22,6 +22,7 @@ from effovpr_ros.features.local_projection import (
     codes_name,
     setting_for_codes,
 )
+from effovpr_ros.features.tails import SHIPPED_FOLDER, read_tail, tail_of_map
 from effovpr_ros.mapping.manifest import INDEX_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
@@ -110,7 +111,7 @@ def _projection(source: PlaceMap) -> LocalProjection:
     model = source.fingerprint
     if setting_for_codes(model.local_codes) != FULL:
         raise MapError(f"map {source.path} has short local descriptors already ({model.local_codes})")
-    facets = FacetSource(model.weights_sha256, model.local_block, model.facet, model.centered)
+    facets = FacetSource(_network(model), model.local_block, model.facet, model.centered)
     projection = choose_projection(AUTO, facets)
     if projection is None:
         raise MapError(
@@ -118,6 +119,15 @@ def _projection(source: PlaceMap) -> LocalProjection:
             "block can be compacted, others keep descriptors of full length"
         )
     return projection
+
+
+def _network(model: ModelFingerprint) -> str:
+    """Fingerprint of the weights that local descriptors came from."""
+    if model.tail_sha256:
+        tail = read_tail(SHIPPED_FOLDER / f"{tail_of_map(model.tail_sha256, '')}.safetensors")
+        if tail.weights:
+            return tail.sha256
+    return model.weights_sha256
 
 
 def _convert(
