@@ -400,7 +400,14 @@ def test_a_temporary_session_vanishes(drive: Callable[..., Drive], monkeypatch: 
 
 
 def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., Drive]):
-    rules = {"min_keyframes": 3, "min_age_s": 0.0, "min_distance_m": 0.0, "sequence_length": 0}
+    # The picture of one spot is seen again at another.
+    rules = {
+        "min_keyframes": 3,
+        "min_age_s": 0.0,
+        "min_distance_m": 0.0,
+        "sequence_length": 0,
+        "max_heading_deg": 180.0,
+    }
     d = drive(verification="two_view", **rules)
     infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
     d.start()
@@ -434,7 +441,14 @@ def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., D
 
 
 def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[..., Drive]):
-    rules = {"min_keyframes": 3, "min_age_s": 0.0, "min_distance_m": 0.0, "sequence_length": 0}
+    # The picture of one spot is seen again at another.
+    rules = {
+        "min_keyframes": 3,
+        "min_age_s": 0.0,
+        "min_distance_m": 0.0,
+        "sequence_length": 0,
+        "max_heading_deg": 180.0,
+    }
     # More points than any picture gives.
     d = drive(verification="two_view", min_inliers=9999, **rules)
     infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
@@ -450,6 +464,26 @@ def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[...
         d.go(step, number)
     d.wait(lambda: values(d.status()).get("count_refused_closures") == "1", "a refusal")
     assert not d.closures
+
+
+def test_a_closure_that_the_odometry_contradicts_is_counted_and_explained(drive: Callable[..., Drive]):
+    d = drive(min_keyframes=3, min_age_s=0.0, min_distance_m=0.0, sequence_length=0)
+    d.start()
+    for step in range(LAP // 2):
+        d.go(step)
+    d.go(LAP // 2, 0)
+    d.wait(lambda: values(d.status()).get("count_contradicted_closures") == "1", "a contradiction")
+    said = values(d.status())
+    assert said["last_contradiction"] == (
+        "keyframes 7 and 0 are turned by 180 degrees by odometry, above max_heading_deg 100"
+    )
+    assert not d.closures
+    # Half a circle more, and the same picture is where it was.
+    for step in range(LAP // 2 + 1, LAP):
+        d.go(step)
+    d.go(LAP)
+    d.wait(lambda: d.closures, "a closure")
+    assert d.closures[0].match_id == 0
 
 
 PROGRAM = """

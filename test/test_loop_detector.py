@@ -323,3 +323,66 @@ def test_a_kill_9_loses_at_most_the_last_keyframe_and_the_session_goes_on(
     with PlaceMap.open(tmp_path / "map") as place_map:
         assert place_map.check() == []
         assert [place.own_frame for place in place_map.places()] == [""] * len(places) + [f"a/track_{len(places)}"]
+
+
+def reversed_pose(number: int) -> Pose:
+    """The same point of the circle, driven the other way."""
+    x, y, _ = on_circle(number).position_xyz
+    return Pose.from_yaw(x, y, on_circle(number).yaw_rad + math.pi)
+
+
+def second_lap(detector: LoopClosureDetector, poses: list[Pose]) -> list[LoopResult]:
+    """A first lap, then its pictures again at other poses; the odometry gets there without a jump."""
+    drive(detector, range(LAP))
+    return [
+        see(detector, np.minimum(picture(number).astype(int) + 1, 255).astype(np.uint8), 1100.0 + 10.0 * number, pose)
+        for number, pose in enumerate(poses)
+    ]
+
+
+def test_the_same_view_from_a_robot_that_looks_back_is_refused_and_said(begin: Callable[..., LoopClosureDetector]):
+    detector = begin()
+    results = second_lap(detector, [reversed_pose(number) for number in range(LAP)])
+    assert detector.progress.track == 0
+    for number, result in enumerate(results):
+        assert result.closure is None
+        assert result.refused is not None
+        assert result.refused.closure.match.keyframe_id == number
+        assert result.refused.reason == (
+            f"keyframes {LAP + number} and {number} are turned by 180 degrees by odometry, above max_heading_deg 100"
+        )
+        # The image is a keyframe all the same.
+        assert result.keyframe is not None
+    detector.set_configs(
+        RECOGNIZER, LoopConfig(min_age_s=3.0, min_distance_m=2.0, min_keyframes=3, max_heading_deg=180)
+    )
+    believed = see(detector, np.minimum(picture(0).astype(int) + 2, 255).astype(np.uint8), 1300.0, reversed_pose(0))
+    assert believed.closure is not None
+    assert believed.refused is None
+
+
+def test_a_view_farther_off_than_odometry_drifts_is_refused(begin: Callable[..., LoopClosureDetector]):
+    detector = begin()
+    far = [
+        Pose.from_yaw(on_circle(number).position_xyz[0] + 30.0, 0.0, on_circle(number).yaw_rad) for number in range(LAP)
+    ]
+    results = second_lap(detector, far)
+    assert detector.progress.track == 0
+    # Some 33 m were driven since, of which a fifth and the radius of a place are less than the 30 m or so between.
+    assert all(result.closure is None for result in results)
+    assert all("max_drift" in result.refused.reason for result in results if result.refused)
+    assert all(result.refused for result in results)
+
+
+@pytest.mark.parametrize(("limits", "believed"), [({}, False), ({"max_heading_deg": 180.0, "max_drift": 0.0}, True)])
+def test_a_sequence_whose_steps_agree_is_refused_where_the_robot_cannot_be(
+    begin: Callable[..., LoopClosureDetector], limits: dict[str, float], believed: bool
+):
+    recognizer = RecognizerConfig(top_k=5, sequence_length=10, match_confidence=1.0, same_place_radius_m=0.3)
+    config = LoopConfig(min_age_s=3.0, min_distance_m=2.0, min_keyframes=3, **limits)
+    # From the other side of the circle: each step and turn is that of the places seen, but the robot is not there.
+    results = second_lap(begin(config=config, recognizer=recognizer), [on_circle(LAP // 2 + n) for n in range(LAP)])
+    refused = [result.refused.closure for result in results if result.refused]
+    closed = [result.closure for result in results if result.closure]
+    assert (bool(closed), bool(refused)) == (believed, not believed)
+    assert {closure.decided_by for closure in closed + refused} == {DecidedBy.SEQUENCE}

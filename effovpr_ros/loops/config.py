@@ -15,7 +15,7 @@ def _number(default: float, low: float, high: float, description: str) -> Any:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What becomes a keyframe, which keyframes may close a loop, and how many are kept.
+    """What becomes a keyframe, which keyframes may close a loop, what is refused, and how many are kept.
 
     Each field's metadata holds `description`, `min` and `max`, both allowed. docs/loop_closure.md says how the rules
     work together.
@@ -35,6 +35,20 @@ class LoopConfig:
     )
     min_keyframes: int = _number(
         10, 0, 1000000, "A loop closes only with a keyframe of this run with so many keyframes since, itself included."
+    )
+    max_heading_deg: float = _number(
+        100.0,
+        0.0,
+        180.0,
+        "A closure is refused if its keyframes are turned by more by odometry; 180: never, as for a camera that looks "
+        "all around, or a poor heading.",
+    )
+    max_drift: float = _number(
+        0.2,
+        0.0,
+        10.0,
+        "A closure is refused if its keyframes are farther apart by odometry than this share of the way driven between "
+        "them and same_place_radius_m; 0: never.",
     )
     max_keyframes: int = _number(
         20000, 0, 50000, "Keyframes kept; the one that looks most like another is forgotten beyond. 0: no limit."

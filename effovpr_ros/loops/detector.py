@@ -16,7 +16,8 @@ from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.forgetting import keyframes_to_forget
 from effovpr_ros.loops.history import RunHistory
 from effovpr_ros.loops.keyframes import Condition, Observation, Progress, Sighting, observe, take
-from effovpr_ros.loops.results import Keyframe, LoopClosure, LoopResult
+from effovpr_ros.loops.plausibility import contradiction
+from effovpr_ros.loops.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.place import NewPlace, Place, Pose
@@ -153,10 +154,12 @@ class LoopClosureDetector:
         self._history.append(place_id, self._progress)
         place = self.place_map.place(place_id)
         closure = self._closure(recognition, place) if recognition.status is Status.MATCH else None
+        refused = self._refused(closure) if closure is not None else None
         self._forget([candidate.place.place_id for candidate in recognition.candidates])
         insert_ms = (time.perf_counter() - started) * 1e3
         keyframe = self._keyframe(place, place.own_frame)
-        return LoopResult(observation.condition, keyframe, closure, recognition, features, insert_ms)
+        closure = None if refused is not None else closure
+        return LoopResult(observation.condition, keyframe, closure, recognition, features, insert_ms, refused)
 
     def save_map(self, path: str | Path, name: str = "") -> None:
         """Save a copy of the map that `PlaceMap.open` and the place recogniser read; the session goes on meanwhile.
@@ -212,6 +215,11 @@ class LoopClosureDetector:
         odom_pose = place.pose if place.own_frame == track_frame else None
         distance_m = self._history.distance_m(place.place_id)
         return Keyframe(place.place_id, place.stamp_ns, place.session, odom_pose, distance_m)
+
+    def _refused(self, closure: LoopClosure) -> RefusedClosure | None:
+        radius_m = self._recognizer.config.same_place_radius_m
+        reason = contradiction(closure.query, closure.match, radius_m, self.config)
+        return RefusedClosure(closure, reason) if reason else None
 
     def _closure(self, recognition: Recognition, query: Place) -> LoopClosure:
         best = recognition.candidates[0]

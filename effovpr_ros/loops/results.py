@@ -64,6 +64,19 @@ class LoopClosure:
 
 
 @dataclass(frozen=True)
+class RefusedClosure:
+    """A closure that was decided as MATCH and is not believed.
+
+    Attributes:
+        closure: that was found.
+        reason: what contradicts it, for people.
+    """
+
+    closure: LoopClosure
+    reason: str
+
+
+@dataclass(frozen=True)
 class LoopResult:
     """What one image led to.
 
@@ -71,6 +84,7 @@ class LoopResult:
         condition: of the inputs.
         keyframe: that the image became; None if it was refused (frozen camera, repeated image, out of order).
         closure: the loop that it closes; None if it closes none.
+        refused: a loop that it seems to close, but that the odometry contradicts; None if there is none.
         recognition: among the keyframes that may close a loop; None without keyframe.
         features: of the image; None without keyframe.
         insert_ms: time to store and index the keyframe, its JPEG and forgetting included; 0 without keyframe.
@@ -82,3 +96,4 @@ class LoopResult:
     recognition: Recognition | None = None
     features: Features | None = None
     insert_ms: float = 0.0
+    refused: RefusedClosure | None = None

@@ -16,7 +16,7 @@ from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loops.closure_check import ClosureCheck
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.keyframes import Condition
-from effovpr_ros.loops.results import LoopResult
+from effovpr_ros.loops.results import LoopResult, RefusedClosure
 from effovpr_ros.nodes import conversions, parameters
 from effovpr_ros.nodes.adapters.config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
@@ -76,6 +76,7 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
             lambda: LoopEngine(self._camera_config, config, rules.recognizer, rules.loops)
         )
         self._health_of_inputs = InputHealth(time.monotonic())
+        self._last_contradiction = ""
         place_map = engine.place_map
         self.get_logger().info(
             f"session {engine.detector.session} in {place_map.path}, which holds {len(place_map)} keyframes of "
@@ -174,12 +175,19 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         frame_id = self._odometry.frame_id or self._engine.place_map.frame_id
         if result.keyframe is not None:
             self._publish_keyframe(result, frame_id, arrival.received_s)
+        if result.refused is not None:
+            self._note_refused(result.refused)
         if result.closure is not None:
             self._publish_closure(result, image, frame_id)
 
     def _note(self, condition: Condition) -> None:
         self._statistics.count(condition.name)
         self._health_of_inputs.saw(STATES.get(condition), time.monotonic())
+
+    def _note_refused(self, refused: RefusedClosure) -> None:
+        self._statistics.count("contradicted_closures")
+        self._last_contradiction = refused.reason
+        self.get_logger().info(f"closure refused: {refused.reason}")
 
     def _publish_keyframe(self, result: LoopResult, frame_id: str, received_s: float) -> None:
         now_s = time.monotonic()
@@ -222,6 +230,7 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
             "distance_m": f"{progress.distance_m:.1f}",
             "track": str(progress.track),
             "odometry_frame": self._odometry.frame_id,
+            "last_contradiction": self._last_contradiction,
         }
         state = self._health_of_inputs.worst(now_s) if self._is_active else None
         if state is not None:
