@@ -422,7 +422,7 @@ def test_the_node_uses_the_engine_of_its_parameter(tmp_path: Path):
     extractor = tiny_extractor(tmp_path)
     with PlaceMap.create(tmp_path / "map", fingerprint=extractor.fingerprint) as place_map:
         place_map.add([new_place(n, features=extractor.extract([picture(n)])[0]) for n in range(3)])
-    settings = parameters.NodeConfig(weights=str(tmp_path / "vit_tiny_test_patch14.safetensors"), engine=name)
+    settings = parameters.CameraNodeConfig(weights=str(tmp_path / "vit_tiny_test_patch14.safetensors"), engine=name)
     engine = recognition_engine.RecognitionEngine(settings, RecognizerConfig())
     engine.load_map(str(tmp_path / "map"))
     try:

@@ -46,7 +46,7 @@ def begin(extractor: FeatureExtractor, tmp_path: Path) -> Callable[..., LoopClos
     ) -> LoopClosureDetector:
         place_map = open_session_map(tmp_path / "map", extractor.fingerprint)
         name = setting_name(extractor.fingerprint, recognizer)
-        exactly_alike = Calibration(name, (1000.0, 0.0, 0.0, 0.0, 0.0, 0.0), -999.0, 0.7, 0.99, "by hand", 0, 0.0)
+        exactly_alike = Calibration(name, (1000.0, 0.0, 0.0, 0.0, 0.0, 0.0), -998.0, 0.7, 0.99, "by hand", 0, 0.0)
         store_calibration(place_map, exactly_alike)
         return LoopClosureDetector(extractor, place_map, recognizer, config, session)
 

@@ -389,8 +389,10 @@ def test_max_rate_limits_the_work(harness: Callable[..., Harness], maps: dict[st
     h.start()
     h.publish_until(image_message(picture(2)), lambda: matches, "a match")
     matches.clear()
+    started_s = time.monotonic()
     for _ in range(30):
         h.images.publish(image_message(picture(2)))
         time.sleep(0.05)
     time.sleep(0.3)
-    assert 2 <= len(matches) <= 5
+    # One may be on its way from before; on a busy machine thirty images take longer than their pauses.
+    assert 2 <= len(matches) <= 2.0 * (time.monotonic() - started_s) + 2

@@ -22,9 +22,10 @@ from effovpr_ros.features.engines.graph import Wanted
 from effovpr_ros.features.engines.running import Engines, Model, Reader
 from effovpr_ros.features.engines.verification import Described
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
+from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes
 from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess, preprocess_on
-from effovpr_ros.features.tails import AUTO, tail_of_map
+from effovpr_ros.features.tails import AUTO, tail_beside, tail_of_map
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 
 GLOBAL_KINDS = ("regional", "cls")
@@ -246,15 +247,18 @@ class FeatureExtractor:
 
         Args:
             config: may differ in what is read of the network: block, facet, centring, kind and length of the global
-                descriptor, T1, the cap on keypoints and the local codes.
+                descriptor, T1, the cap on keypoints, the local codes, and tails that leave the network as it is.
 
         Raises:
             ConfigError: another network, input size, device or precision; or no such block.
         """
-        read = {name: getattr(self.config, name) for name in (*READING_FIELDS, "global_dim", "local_codes")}
+        names = (*READING_FIELDS, "global_dim", "local_codes", "tail")
+        read = {name: getattr(self.config, name) for name in names}
         if replace(config, **read) != self.config:
             raise ConfigError(f"{config} needs another network than {self.config}; load an extractor of its own")
         shared = copy.copy(self)
+        if config.tail != self.config.tail:
+            shared._tail = tail_beside(self._tail, config.model, config.weights, config.tail)
         shared._read(config)
         return shared
 
@@ -325,24 +329,6 @@ class FeatureExtractor:
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         facet = facet[kept]
         return LocalFeatures(encode(self._projection.project(facet) if self._projection else facet), cells_xy)
-
-
-def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
-    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones.
-
-    Args:
-        attention: (P,) attention to [CLS].
-        min_attention: T1.
-        max_keypoints: cap; 0 for none.
-
-    Returns:
-        (N,) indices in ascending order. Equal attention at the cap keeps the lower index.
-    """
-    kept = np.flatnonzero(attention > min_attention)
-    if max_keypoints and len(kept) > max_keypoints:
-        order = np.argsort(-attention[kept], kind="stable")[:max_keypoints]
-        kept = np.sort(kept[order])
-    return kept.astype(np.int64)
 
 
 def config_for_fingerprint(

@@ -215,6 +215,25 @@ def find_tail(model: str, weights: str, tail: str) -> tuple[str, Tail | None]:
     return base, read_tail(shipped if shipped.is_file() else tail)
 
 
+def tail_beside(loaded: Tail | None, model: str, weights: str, tail: str) -> Tail | None:
+    """The tail that settings ask for, to be read of a network that has another one.
+
+    Args:
+        loaded: the network's.
+        model: see `find_tail`.
+        weights: see `find_tail`.
+        tail: see `find_tail`.
+
+    Raises:
+        ConfigError: one of the two changes the network.
+        WeightsError: see `find_tail`.
+    """
+    _, wanted = find_tail(model, weights, tail)
+    if any(item is not None and item.weights for item in (loaded, wanted)):
+        raise ConfigError(f"tail {tail!r} needs another network than the one loaded; load an extractor of its own")
+    return wanted
+
+
 def tail_of_map(tail_sha256: str, weights: str) -> str:
     """The setting `tail` that makes a map's descriptors.
 
