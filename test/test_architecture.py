@@ -13,15 +13,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "effovpr_ros"
 ALLOWED = {
     "errors": set(),
+    "settings": {"errors"},
     "features": {"errors"},
     "matching": {"errors", "features"},
     "mapping": {"errors", "features", "matching", "sources.frame"},
     "sources": {"errors", "features", "mapping.place", "mapping.geodesy"},
-    "recognition": {"errors", "features", "matching", "mapping"},
+    "recognition": {"errors", "settings", "features", "matching", "mapping"},
     "evaluation": {"errors", "features", "matching", "mapping", "sources", "recognition"},
-    "verification": {"errors", "features", "matching", "mapping"},
-    "loops": {"errors", "features", "matching", "mapping", "recognition", "verification"},
-    "training": {"errors", "features", "mapping", "sources"},
+    "verification": {"errors", "settings", "features", "matching", "mapping"},
+    "loops": {"errors", "settings", "features", "matching", "mapping", "recognition", "verification"},
+    "training": {"errors", "settings", "features", "mapping", "sources"},
     "simulation": {"errors", "features", "mapping", "sources"},
     "cli": {
         "errors",
@@ -36,6 +37,7 @@ ALLOWED = {
     },
     "nodes": {
         "errors",
+        "settings",
         "features",
         "matching",
         "mapping",

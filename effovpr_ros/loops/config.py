@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
-from effovpr_ros.errors import ConfigError
 from effovpr_ros.recognition.config import RecognizerConfig
-
-
-def _number(default: float, low: float, high: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "min": low, "max": high})
+from effovpr_ros.settings import check_limits, ranged
 
 
 @dataclass(frozen=True)
@@ -21,57 +16,54 @@ class LoopConfig:
     work together.
     """
 
-    keyframe_distance_m: float = _number(0.5, 0.0, 1000.0, "A keyframe after so many metres by odometry.")
-    keyframe_angle_deg: float = _number(15.0, 0.0, 180.0, "A keyframe after so large a turn by odometry.")
-    keyframe_period_s: float = _number(
+    keyframe_distance_m: float = ranged(0.5, 0.0, 1000.0, "A keyframe after so many metres by odometry.")
+    keyframe_angle_deg: float = ranged(15.0, 0.0, 180.0, "A keyframe after so large a turn by odometry.")
+    keyframe_period_s: float = ranged(
         0.0,
         0.0,
         3600.0,
         "A keyframe after so much time; 0: no such rule with odometry, and every image without.",
     )
-    min_age_s: float = _number(10.0, 0.0, 86400.0, "A loop closes only with a keyframe of this run that is so old.")
-    min_distance_m: float = _number(
+    min_age_s: float = ranged(10.0, 0.0, 86400.0, "A loop closes only with a keyframe of this run that is so old.")
+    min_distance_m: float = ranged(
         5.0, 0.0, 10000.0, "A loop closes only with a keyframe of this run after so many metres; needs odometry."
     )
-    min_keyframes: int = _number(
+    min_keyframes: int = ranged(
         10, 0, 1000000, "A loop closes only with a keyframe of this run with so many keyframes since, itself included."
     )
-    max_heading_deg: float = _number(
+    max_heading_deg: float = ranged(
         100.0,
         0.0,
         180.0,
         "A closure is refused if its keyframes are turned by more by odometry; 180: never, as for a camera that looks "
         "all around, or a poor heading.",
     )
-    max_drift: float = _number(
+    max_drift: float = ranged(
         0.2,
         0.0,
         10.0,
         "A closure is refused if its keyframes are farther apart by odometry than this share of the way driven between "
         "them and same_place_radius_m; 0: never.",
     )
-    max_keyframes: int = _number(
+    max_keyframes: int = ranged(
         20000, 0, 50000, "Keyframes kept; the one that looks most like another is forgotten beyond. 0: no limit."
     )
-    odometry_timeout_s: float = _number(
+    odometry_timeout_s: float = ranged(
         1.0, 0.0, 3600.0, "After so long without odometry keyframes are made by time alone."
     )
-    max_speed_m_s: float = _number(20.0, 0.01, 1000.0, "Odometry that moves faster has jumped: a new track begins.")
-    max_turn_rate_deg_s: float = _number(
+    max_speed_m_s: float = ranged(20.0, 0.01, 1000.0, "Odometry that moves faster has jumped: a new track begins.")
+    max_turn_rate_deg_s: float = ranged(
         720.0, 1.0, 100000.0, "Odometry that turns faster has jumped: a new track begins."
     )
-    jump_margin_m: float = _number(0.5, 0.0, 1000.0, "Metres that are no jump however short the time.")
-    reorder_s: float = _number(
+    jump_margin_m: float = ranged(0.5, 0.0, 1000.0, "Metres that are no jump however short the time.")
+    reorder_s: float = ranged(
         0.5, 0.0, 60.0, "An image so much older than the last came out of order and is ignored; beyond, time was reset."
     )
-    thumbnail_side: int = _number(320, 16, 4096, "Longest side of the stored picture of a keyframe in pixels.")
+    thumbnail_side: int = ranged(320, 16, 4096, "Longest side of the stored picture of a keyframe in pixels.")
 
     def __post_init__(self) -> None:
-        """Refuse values outside the ranges in the metadata; written so that NaN is refused too."""
-        for entry in fields(self):
-            low, high, value = entry.metadata["min"], entry.metadata["max"], getattr(self, entry.name)
-            if not low <= value <= high:
-                raise ConfigError(f"{entry.name} {value!r} is outside [{low}, {high}]")
+        """Refuse values outside the ranges in the metadata."""
+        check_limits(self)
 
 
 LOOP_RECOGNIZER = RecognizerConfig(top_k=50, sequence_length=10)

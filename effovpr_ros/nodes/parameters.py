@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.devices import PRECISIONS
 from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.extractor import ExtractorConfig
+from effovpr_ros.settings import check_limits, setting
 
 Config = TypeVar("Config")
 _MODEL = ExtractorConfig()
-
-
-def setting(default: Any, description: str, **limits: Any) -> Any:
-    """A dataclass field that is a parameter; `limits` are min and max, both allowed, or choices."""
-    return field(default=default, metadata={"description": description, **limits})
 
 
 @dataclass(frozen=True)
@@ -96,11 +91,9 @@ def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) ->
     """
     values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
     values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
-    for entry in fields(config):
-        choices = entry.metadata.get("choices")
-        if choices and values[entry.name] not in choices:
-            raise ConfigError(f"{entry.name} {values[entry.name]!r} is unknown; use {', '.join(choices)}")
-    return config(**values)
+    made = config(**values)
+    check_limits(made)
+    return made
 
 
 def touches(changed: Iterable[Parameter], *configs: type) -> bool:

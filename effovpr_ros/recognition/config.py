@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, cast
+from dataclasses import dataclass
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.matching.reranking import SCORES, RerankConfig
-
-
-def _number(default: float, low: float, high: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "min": low, "max": high})
+from effovpr_ros.settings import check_limits, choice, ranged, setting
 
 
 @dataclass(frozen=True)
@@ -20,51 +16,45 @@ class RecognizerConfig:
     Each field's metadata holds `description` and either `min` and `max`, both allowed, or `choices`.
     """
 
-    top_k: int = _number(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
-    score: str = field(
-        default=RerankConfig().score,
-        metadata={
-            "description": "Re-ranking score: coherent motion of neighbours, count (the paper), weighted by cosine, or "
-            "spatial consensus.",
-            "choices": SCORES,
-        },
+    top_k: int = ranged(100, 1, 10000, "Candidates retrieved by the global descriptor and re-ranked.")
+    score: str = choice(
+        RerankConfig().score,
+        SCORES,
+        "Re-ranking score: coherent motion of neighbours, count (the paper), weighted by cosine, or spatial consensus.",
     )
-    min_similarity: float = _number(
+    min_similarity: float = ranged(
         RerankConfig().min_similarity, -1.0, 0.999, "T2: mutual matches at or below this cosine do not count."
     )
-    rerank: bool = field(
-        default=True,
-        metadata={"description": "Re-rank by local features; off decides on global similarity alone."},
-    )
-    skip_margin: float = _number(
+    rerank: bool = setting(True, "Re-rank by local features; off decides on global similarity alone.")
+    skip_margin: float = ranged(
         0.0,
         0.0,
         2.0,
         "Skip re-ranking if the best similarity leads the best other place by more; 0: never skip.",
     )
-    min_similarity_global: float = _number(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
-    match_confidence: float = _number(
+    min_similarity_global: float = ranged(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
+    match_confidence: float = ranged(
         0.0, 0.0, 1.0, "MATCH from this confidence on; 0: as the calibration says, for the precision it was made for."
     )
-    min_confidence: float = _number(0.1, 0.0, 1.0, "NO_MATCH if the confidence is below.")
-    min_consistent_share: float = _number(
+    min_confidence: float = ranged(0.1, 0.0, 1.0, "NO_MATCH if the confidence is below.")
+    min_consistent_share: float = ranged(
         0.18, 0.0, 1.0, "Re-ranked: AMBIGUOUS if fewer of the query's keypoints agree on one displacement."
     )
-    same_place_radius_m: float = _number(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")
-    same_place_ids: int = _number(
+    same_place_radius_m: float = ranged(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")
+    same_place_ids: int = ranged(
         3,
         0,
         100000,
         "Where positions are unknown: places of one session at most this many ids apart are one place.",
     )
-    min_position_std_m: float = _number(0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z.")
-    min_yaw_std_rad: float = _number(0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch.")
-    sequence_length: int = _number(
+    min_position_std_m: float = ranged(0.5, 0.001, 1000.0, "Least standard deviation of a published x, y, z.")
+    min_yaw_std_rad: float = ranged(0.17, 0.001, 3.15, "Least standard deviation of a published yaw, roll, pitch.")
+    sequence_length: int = ranged(
         0, 0, 1000, "Recent images that support each other, about 10; 0: each image is judged alone."
     )
-    sequence_match: float = _number(0.9, 0.5, 0.999, "Sequence: MATCH if so much of the belief is at one place.")
-    sequence_max_gap_s: float = _number(10.0, 0.01, 3600.0, "Sequence: a longer gap between images breaks the track.")
-    sequence_tolerance_m: float = _number(
+    sequence_match: float = ranged(0.9, 0.5, 0.999, "Sequence: MATCH if so much of the belief is at one place.")
+    sequence_max_gap_s: float = ranged(10.0, 0.01, 3600.0, "Sequence: a longer gap between images breaks the track.")
+    sequence_tolerance_m: float = ranged(
         2.0,
         0.01,
         1000.0,
@@ -73,19 +63,9 @@ class RecognizerConfig:
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata, and thresholds that contradict each other."""
-        for entry in fields(self):
-            _check(entry, getattr(self, entry.name))
+        check_limits(self)
         if 0.0 < self.match_confidence < self.min_confidence:
             raise ConfigError(
                 f"match_confidence {self.match_confidence} (MATCH from) is below "
                 f"min_confidence {self.min_confidence} (NO_MATCH below)"
             )
-
-
-def _check(entry: Field[Any], value: object) -> None:
-    metadata = entry.metadata
-    if "choices" in metadata and value not in metadata["choices"]:
-        raise ConfigError(f"{entry.name} {value!r} is unknown; use {', '.join(metadata['choices'])}")
-    # Written so that NaN is refused too.
-    if "min" in metadata and not metadata["min"] <= cast(float, value) <= metadata["max"]:
-        raise ConfigError(f"{entry.name} {value!r} is outside [{metadata['min']}, {metadata['max']}]")

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.training.config import check_ranges
+from effovpr_ros.settings import check_limits, ranged
 
 _Pixels = NDArray[np.float32]
-
-
-def _strength(default: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "min": 0.0, "max": 1.0})
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
     """How much images are changed; 0 leaves a kind of change out."""
 
-    light: float = _strength(0.6, "Augmentation: strength of exposure, contrast, gamma, colour and uneven light.")
-    night: float = _strength(0.15, "Augmentation: share of samples turned to a night-like view.")
-    grey: float = _strength(0.1, "Augmentation: share of samples without colour.")
-    blur: float = _strength(0.3, "Augmentation: share of samples blurred, noisy or compressed, each.")
-    crop: float = _strength(0.4, "Augmentation: most of the image's side that a random crop takes away.")
-    warp: float = _strength(0.5, "Augmentation: strength of perspective, rotation and shift.")
-    erase: float = _strength(0.3, "Augmentation: share of samples with something in the way.")
+    light: float = ranged(
+        0.6, 0.0, 1.0, "Augmentation: strength of exposure, contrast, gamma, colour and uneven light."
+    )
+    night: float = ranged(0.15, 0.0, 1.0, "Augmentation: share of samples turned to a night-like view.")
+    grey: float = ranged(0.1, 0.0, 1.0, "Augmentation: share of samples without colour.")
+    blur: float = ranged(0.3, 0.0, 1.0, "Augmentation: share of samples blurred, noisy or compressed, each.")
+    crop: float = ranged(0.4, 0.0, 1.0, "Augmentation: most of the image's side that a random crop takes away.")
+    warp: float = ranged(0.5, 0.0, 1.0, "Augmentation: strength of perspective, rotation and shift.")
+    erase: float = ranged(0.3, 0.0, 1.0, "Augmentation: share of samples with something in the way.")
 
     def __post_init__(self) -> None:
         """Refuse values outside [0, 1]."""
-        check_ranges(self)
+        check_limits(self)
 
 
 def augment(image: RgbImage, config: AugmentationConfig, rng: np.random.Generator, side: int) -> RgbImage:

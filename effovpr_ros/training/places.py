@@ -12,33 +12,29 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from effovpr_ros.errors import ConfigError, TrainingError
+from effovpr_ros.settings import check_limits, ranged
 from effovpr_ros.sources.frame import Frame
-from effovpr_ros.training.config import check_ranges
-
-
-def _number(default: float, low: float, high: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "min": low, "max": high})
 
 
 @dataclass(frozen=True)
 class PlacesConfig:
     """How images become classes."""
 
-    cell_m: float = _number(15.0, 0.01, 10000.0, "Side of a cell in metres.")
-    sector_deg: float = _number(30.0, 1.0, 360.0, "Heading sector of a class; 360: headings do not count.")
-    cell_groups: int = _number(3, 1, 100, "Classes of a group are so many cells apart in x and y.")
-    sector_groups: int = _number(2, 1, 36, "And so many heading sectors.")
-    window: int = _number(10, 1, 100000, "Frames of an unposed clip that make one class.")
-    window_gap: int = _number(5, 0, 100000, "Frames between two such classes that are not used.")
-    window_groups: int = _number(2, 1, 1000, "Classes of a group are so many windows of a clip apart.")
-    min_images: int = _number(2, 2, 100000, "Classes with fewer images are left out.")
+    cell_m: float = ranged(15.0, 0.01, 10000.0, "Side of a cell in metres.")
+    sector_deg: float = ranged(30.0, 1.0, 360.0, "Heading sector of a class; 360: headings do not count.")
+    cell_groups: int = ranged(3, 1, 100, "Classes of a group are so many cells apart in x and y.")
+    sector_groups: int = ranged(2, 1, 36, "And so many heading sectors.")
+    window: int = ranged(10, 1, 100000, "Frames of an unposed clip that make one class.")
+    window_gap: int = ranged(5, 0, 100000, "Frames between two such classes that are not used.")
+    window_groups: int = ranged(2, 1, 1000, "Classes of a group are so many windows of a clip apart.")
+    min_images: int = ranged(2, 2, 100000, "Classes with fewer images are left out.")
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata, and sectors that do not close the circle."""
-        check_ranges(self)
+        check_limits(self)
         sectors = 360.0 / self.sector_deg
         if not math.isclose(sectors, round(sectors)) or (round(sectors) > 1 and round(sectors) % self.sector_groups):
             raise ConfigError(

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.settings import check_limits, choice, ranged
 
 VERIFICATIONS = ("off", "two_view", "metric")
 CORRESPONDENCES = ("patches", "orb", "sift")
 
 MIN_INLIERS = {"patches": 35, "orb": 30, "sift": 20}
 """Points that must agree: above what pairs of different places reached on lund_walk, see docs/verification.md."""
-
-
-def _number(default: float, low: float, high: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "min": low, "max": high})
-
-
-def _choice(default: str, choices: tuple[str, ...], description: str) -> Any:
-    return field(default=default, metadata={"description": description, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -29,17 +20,17 @@ class VerificationConfig:
     Each field's metadata holds `description` and either `min` and `max`, both allowed, or `choices`.
     """
 
-    verification: str = _choice(
+    verification: str = choice(
         "off",
         VERIFICATIONS,
         "Geometric check of a match: off; two_view, needs camera_info; metric, needs camera_info and depth.",
     )
-    correspondences: str = _choice(
+    correspondences: str = choice(
         "sift",
         CORRESPONDENCES,
         "Points that are checked: matched patches refined in the images, or ORB or SIFT features.",
     )
-    min_inliers: int = _number(
+    min_inliers: int = ranged(
         0,
         0,
         10000,
@@ -47,19 +38,13 @@ class VerificationConfig:
         + ", ".join(f"{count} with {kind}" for kind, count in MIN_INLIERS.items())
         + ".",
     )
-    min_inlier_share: float = _number(0.25, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
-    max_reprojection_px: float = _number(
+    min_inlier_share: float = ranged(0.25, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
+    max_reprojection_px: float = ranged(
         1.5, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
     )
-    max_points: int = _number(1000, 50, 20000, "Most ORB or SIFT features of an image, and most matched patches.")
-    max_depth_m: float = _number(20.0, 0.1, 1000.0, "Metric: points with a greater depth are not used.")
+    max_points: int = ranged(1000, 50, 20000, "Most ORB or SIFT features of an image, and most matched patches.")
+    max_depth_m: float = ranged(20.0, 0.1, 1000.0, "Metric: points with a greater depth are not used.")
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata."""
-        for entry in fields(self):
-            value, metadata = getattr(self, entry.name), entry.metadata
-            if "choices" in metadata and value not in metadata["choices"]:
-                raise ConfigError(f"{entry.name} {value!r} is unknown; use {', '.join(metadata['choices'])}")
-            # Written so that NaN is refused too.
-            if "min" in metadata and not metadata["min"] <= value <= metadata["max"]:
-                raise ConfigError(f"{entry.name} {value!r} is outside [{metadata['min']}, {metadata['max']}]")
+        check_limits(self)

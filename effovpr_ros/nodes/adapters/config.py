@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effovpr_ros.errors import ConfigError
-from effovpr_ros.nodes.parameters import setting
+from effovpr_ros.settings import setting
 
 MATCH_ADAPTERS = ("cuvslam", "nav2", "rtabmap")
 """Adapters of `place_recognizer`."""
