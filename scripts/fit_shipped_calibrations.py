@@ -12,18 +12,19 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from effovpr_ros.evaluation.calibration import Trial, fit_calibration
+from effovpr_ros.evaluation.calibration import Trial, ask, fit_calibration
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.evaluation.method import Query
 from effovpr_ros.evaluation.metrics import reliability
 from effovpr_ros.evaluation.runner import database_map, extract_queries
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.recognition.confidence import SHIPPED_PATH, Calibration, evidence_for, setting_name, shipped
+from effovpr_ros.recognition.confidence import SHIPPED_PATH, Calibration, setting_name, shipped
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
@@ -85,27 +86,21 @@ class Asked:
             recognizer = PlaceRecognizer(self._extractor, place_map, config)
             for index, (query, right) in enumerate(zip(queries, positives, strict=True)):
                 group = number * FOLDS + index * FOLDS // len(queries)
-                for hidden in (False, True) if twice else (False,):
-                    trial = ask(recognizer, query, right, group, hides_place=hidden)
-                    if trial is not None:
-                        found.append(trial)
+                near = {place + step for place in right for step in range(-HIDDEN_NEIGHBOURS, HIDDEN_NEIGHBOURS + 1)}
+                for hidden in (frozenset(), near) if twice else (frozenset(),):
+                    admits = partial(may_answer, query, hidden)
+                    found += ask(recognizer, query.features, admits, partial(is_one_of, right), group)
         return found
 
 
-def ask(
-    recognizer: PlaceRecognizer, query: Query, right: frozenset[int], group: int, *, hides_place: bool
-) -> Trial | None:
-    """One question; None where nothing may be answered."""
-    hidden = {place + step for place in right for step in range(-HIDDEN_NEIGHBOURS, HIDDEN_NEIGHBOURS + 1)}
+def may_answer(query: Query, hidden: Set[int], place: Place) -> bool:
+    """Whether a place may be the answer to a query from which some are hidden."""
+    return query.admits(place) and place.place_id not in hidden
 
-    def admits(place: Place) -> bool:
-        return query.admits(place) and not (hides_place and place.place_id in hidden)
 
-    answer = recognizer.recognize_features(query.features, within=admits)
-    if not answer.candidates:
-        return None
-    evidence = evidence_for(answer.candidates, len(query.features.local), recognizer.config)
-    return Trial(evidence, answer.candidates[0].place.place_id in right, group)
+def is_one_of(right: Set[int], place: Place) -> bool:
+    """Whether a place is a right answer."""
+    return place.place_id in right
 
 
 def report(calibration: Calibration, trials: Sequence[Trial], confirming: Sequence[Trial]) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +111,35 @@ def self_trials(
         group = number * _FOLDS // len(chosen)
         for hides_place in (False, True):
             hidden = _Hidden(place, several, 2.0 if hides_place else 0.0, config)
-            answer = recognizer.recognize_features(features, within=hidden.admits)
-            if answer.candidates:
-                evidence = evidence_for(answer.candidates, len(features.local), recognizer.config)
-                trials.append(Trial(evidence, _near(place, answer.candidates[0].place, 1.0, config), group))
+            trials += ask(recognizer, features, hidden.admits, partial(_near, place, radii=1.0, config=config), group)
         progress(1)
     return trials
+
+
+def ask(
+    recognizer: PlaceRecognizer,
+    features: Features,
+    admits: Callable[[Place], bool],
+    is_right: Callable[[Place], bool],
+    group: int,
+) -> list[Trial]:
+    """One query.
+
+    Args:
+        recognizer: that is asked.
+        features: of the query.
+        admits: places that may be the answer.
+        is_right: places that are the right one.
+        group: see `Trial`.
+
+    Returns:
+        The trial; none where there was no candidate.
+    """
+    answer = recognizer.recognize_features(features, within=admits)
+    if not answer.candidates:
+        return []
+    evidence = evidence_for(answer.candidates, len(features.local), recognizer.config)
+    return [Trial(evidence, is_right(answer.candidates[0].place), group)]
 
 
 def _chosen(places: Sequence[Place], config: CalibrationConfig) -> Sequence[Place]:

@@ -52,20 +52,27 @@ class TailDescriptor:
         Raises:
             ConfigError: the tail has no head of that length.
         """
-        self._backbone, self._tail = backbone, tail
+        self._backbone, self._info = backbone, tail.info
         self.kind = tail.info.pooling
         self.dimension = tail.dimension(dim)
         self.blocks = frozenset({tail.info.block}) if self.kind == "regional" else frozenset()
-        self._pool = RegionalPooling(backbone.grid_hw, next(backbone.parameters()).device)
+        device = next(backbone.parameters()).device
+        self._pool = RegionalPooling(backbone.grid_hw, device)
+        # A head is some megabytes, which do not travel to a GPU with every image. None is the pooled vector itself.
+        head = tail.heads.get(self.dimension)
+        self._head = (head[0].to(device), head[1].to(device)) if head else None
 
     def __call__(self, output: BackboneOutput) -> Tensor:
         """(B, D) float32, L2-normalised."""
-        info = self._tail.info
+        pooled = functional.normalize(self._pooled(output).float(), dim=-1)
+        return functional.normalize(functional.linear(pooled, *self._head), dim=-1) if self._head else pooled
+
+    def _pooled(self, output: BackboneOutput) -> Tensor:
         if not self.blocks:
-            return self._tail.describe(cast(Tensor, output.cls), self.dimension)
-        reading = output.blocks[info.block]
-        facets = self._backbone.read_facet(reading, info.facet, centered=info.centered)
-        return self._tail.describe(self._pool(reading.cls, facets), self.dimension)
+            return cast(Tensor, output.cls)
+        reading = output.blocks[self._info.block]
+        facets = self._backbone.read_facet(reading, self._info.facet, centered=self._info.centered)
+        return self._pool(reading.cls, facets)
 
 
 def choose_descriptor(

@@ -6,6 +6,7 @@ A safetensors file holds the trained tensors under timm's names and one linear l
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from effovpr_ros.errors import ConfigError, WeightsError
 from effovpr_ros.features.state_dicts import StateDict, fingerprint
@@ -108,22 +108,6 @@ class Tail:
             raise ConfigError(f"global_dim {wanted}: {self.source} gives {', '.join(map(str, self.info.dims))}")
         return wanted or self.info.dims[0]
 
-    def describe(self, pooled: Tensor, dim: int) -> Tensor:
-        """Global descriptors of a head.
-
-        Args:
-            pooled: (B, L) of the tail's pooling, any length.
-            dim: D of the head.
-
-        Returns:
-            (B, D) float32, L2-normalised.
-        """
-        pooled = functional.normalize(pooled.float(), dim=-1)
-        if dim not in self.heads:
-            return pooled
-        weight, bias = (part.to(pooled.device) for part in self.heads[dim])
-        return functional.normalize(functional.linear(pooled, weight, bias), dim=-1)
-
 
 def write_tail(path: Path, tail: Tail, *, precision: torch.dtype = torch.float16) -> None:
     """Write atomically.
@@ -182,6 +166,12 @@ def read_tail(path: str | Path) -> Tail:
     return Tail(info, tensors, heads, file.name)
 
 
+@functools.lru_cache(maxsize=4)
+def _shipped_tail(path: Path) -> Tail:
+    """A tail of this package, read and hashed once: whoever opens a map looks for its tail, then loads it."""
+    return read_tail(path)
+
+
 def find_tail(model: str, weights: str, tail: str) -> tuple[str, Tail | None]:
     """The base weights file and the tail that settings ask for.
 
@@ -212,7 +202,7 @@ def find_tail(model: str, weights: str, tail: str) -> tuple[str, Tail | None]:
     if tail == NONE:
         return base, None
     shipped = SHIPPED_FOLDER / f"{tail}.safetensors"
-    return base, read_tail(shipped if shipped.is_file() else tail)
+    return base, _shipped_tail(shipped) if shipped.is_file() else read_tail(tail)
 
 
 def tail_beside(loaded: Tail | None, model: str, weights: str, tail: str) -> Tail | None:
@@ -250,7 +240,7 @@ def tail_of_map(tail_sha256: str, weights: str) -> str:
         # Whether it is the map's is told by the fingerprints, which name every difference.
         return NONE
     for path in sorted(SHIPPED_FOLDER.glob("*.safetensors")):
-        if read_tail(path).sha256 == tail_sha256:
+        if _shipped_tail(path).sha256 == tail_sha256:
             return path.stem
     raise WeightsError(
         f"the map was made with a trained tail ({tail_sha256[:12]}...) that does not come with this package; "

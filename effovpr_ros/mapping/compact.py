@@ -22,7 +22,7 @@ from effovpr_ros.features.local_projection import (
     codes_name,
     setting_for_codes,
 )
-from effovpr_ros.features.tails import SHIPPED_FOLDER, read_tail, tail_of_map
+from effovpr_ros.features.tails import find_tail, tail_of_map
 from effovpr_ros.mapping.manifest import INDEX_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
@@ -124,8 +124,8 @@ def _projection(source: PlaceMap) -> LocalProjection:
 def _network(model: ModelFingerprint) -> str:
     """Fingerprint of the weights that local descriptors came from."""
     if model.tail_sha256:
-        tail = read_tail(SHIPPED_FOLDER / f"{tail_of_map(model.tail_sha256, '')}.safetensors")
-        if tail.weights:
+        _, tail = find_tail(model.architecture, "", tail_of_map(model.tail_sha256, ""))
+        if tail is not None and tail.weights:
             return tail.sha256
     return model.weights_sha256
 

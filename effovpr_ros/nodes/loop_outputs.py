@@ -12,13 +12,13 @@ from visualization_msgs.msg import MarkerArray
 from effovpr_ros.msg import Keyframe, LoopClosure
 from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.loop_conversions import loop_markers
-from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS
+from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS, NodeOutputs
 
 _MAX_MARKERS = 20000
 
 
-class LoopOutputs:
-    """The publishers of one configured node; silent while the node is inactive."""
+class LoopOutputs(NodeOutputs):
+    """The publishers of one configured detector."""
 
     def __init__(self, node: LifecycleNode, adapters: Sequence[Adapter]) -> None:
         """Advertise.
@@ -27,26 +27,13 @@ class LoopOutputs:
             node: that publishes.
             adapters: that hear of keyframes and closures too; they are destroyed with the outputs.
         """
-        self._node = node
-        self._adapters = adapters
-        self._keyframe = node.create_lifecycle_publisher(Keyframe, "~/keyframe", RESULT_QOS)
-        self._closure = node.create_lifecycle_publisher(LoopClosure, "~/loop_closure", RESULT_QOS)
-        self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", MARKER_QOS)
+        super().__init__(node, adapters)
+        self._keyframe = self._advertise(Keyframe, "~/keyframe", RESULT_QOS)
+        self._closure = self._advertise(LoopClosure, "~/loop_closure", RESULT_QOS)
+        self._markers = self._advertise(MarkerArray, "~/markers", MARKER_QOS)
         self._keyframe_points: deque[Point] = deque(maxlen=_MAX_MARKERS)
         self._closure_points: deque[Point] = deque(maxlen=2 * _MAX_MARKERS)
         self._frame_id = ""
-
-    def destroy(self) -> None:
-        """Withdraw the topics."""
-        for publisher in (self._keyframe, self._closure, self._markers):
-            self._node.destroy_publisher(publisher)
-        for adapter in self._adapters:
-            adapter.destroy()
-
-    def on_activate(self) -> None:
-        """Tell the adapters that the node was activated."""
-        for adapter in self._adapters:
-            adapter.on_activate()
 
     def on_odometry(self, stamp_ns: int) -> None:
         """Tell the adapters how far the odometry is."""

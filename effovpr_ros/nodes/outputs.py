@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, NavSatFix
 from std_msgs.msg import Header
@@ -32,8 +32,40 @@ MARKER_QOS = QoSProfile(
 )
 
 
-class Outputs:
-    """The publishers of one configured node; silent while the node is inactive."""
+class NodeOutputs:
+    """The publishers of one configured node, silent while it is inactive, and the adapters beside them."""
+
+    def __init__(self, node: LifecycleNode, adapters: Sequence[Adapter]) -> None:
+        """Prepare.
+
+        Args:
+            node: that publishes.
+            adapters: that hear of results too; they are destroyed with the outputs.
+        """
+        self._node = node
+        self._adapters = adapters
+        self._publishers: list[LifecyclePublisher] = []
+
+    def _advertise(self, kind: type, topic: str, qos: QoSProfile) -> LifecyclePublisher:
+        publisher = self._node.create_lifecycle_publisher(kind, topic, qos)
+        self._publishers.append(publisher)
+        return publisher
+
+    def destroy(self) -> None:
+        """Withdraw the topics."""
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+        for adapter in self._adapters:
+            adapter.destroy()
+
+    def on_activate(self) -> None:
+        """Tell the adapters that the node was activated."""
+        for adapter in self._adapters:
+            adapter.on_activate()
+
+
+class Outputs(NodeOutputs):
+    """What `place_recognizer` publishes."""
 
     def __init__(self, node: LifecycleNode, adapters: Sequence[Adapter], body_frame: str) -> None:
         """Advertise.
@@ -43,26 +75,13 @@ class Outputs:
             adapters: that hear of each match too; they are destroyed with the outputs.
             body_frame: frame of the body whose poses the map holds.
         """
-        self._node = node
-        self._adapters = adapters
+        super().__init__(node, adapters)
         self._body_frame = body_frame
-        self._match = node.create_lifecycle_publisher(PlaceMatch, "~/match", RESULT_QOS)
-        self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", RESULT_QOS)
-        self._fix = node.create_lifecycle_publisher(NavSatFix, "~/fix", RESULT_QOS)
-        self._debug = node.create_lifecycle_publisher(CompressedImage, "~/debug_image/compressed", SENSOR_QOS)
-        self._markers = node.create_lifecycle_publisher(MarkerArray, "~/markers", MARKER_QOS)
-
-    def destroy(self) -> None:
-        """Withdraw the topics."""
-        for publisher in (self._match, self._pose, self._fix, self._debug, self._markers):
-            self._node.destroy_publisher(publisher)
-        for adapter in self._adapters:
-            adapter.destroy()
-
-    def on_activate(self) -> None:
-        """Tell the adapters that the node was activated."""
-        for adapter in self._adapters:
-            adapter.on_activate()
+        self._match = self._advertise(PlaceMatch, "~/match", RESULT_QOS)
+        self._pose = self._advertise(PoseWithCovarianceStamped, "~/pose", RESULT_QOS)
+        self._fix = self._advertise(NavSatFix, "~/fix", RESULT_QOS)
+        self._debug = self._advertise(CompressedImage, "~/debug_image/compressed", SENSOR_QOS)
+        self._markers = self._advertise(MarkerArray, "~/markers", MARKER_QOS)
 
     def publish(self, match: PlaceMatch, recognition: Recognition) -> None:
         """Publish a match, and the pose, fix and markers that follow from it; nothing once ROS has been shut down."""
