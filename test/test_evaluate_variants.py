@@ -79,6 +79,21 @@ def test_variants_stand_beside_other_methods(
     assert len(loaded) == 1
 
 
+def test_a_tail_of_heads_alone_is_read_of_the_frozen_network(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], loaded: list[ExtractorConfig]
+):
+    tail = write(tmp_path, make_tail(tmp_path, "regional", 0), "regional", 0)
+    assert main([*folders, "--methods", "zs", f"g:tail={tail},dim=8"]) == 0
+    beside = json.loads(capsys.readouterr().out)["methods"]
+    assert len(loaded) == 1
+    assert main([*folders, "--methods", f"g:weights={tail},dim=8"]) == 0
+    alone = json.loads(capsys.readouterr().out)["methods"]
+    assert len(loaded) == 2
+    assert beside["g"]["bytes_per_place"] == 16
+    assert beside["g"]["recall"] == alone["g"]["recall"]
+    assert beside["g"]["average_precision"] == alone["g"]["average_precision"]
+
+
 def test_components_can_be_fitted_to_other_images(folders: list[str], capsys: pytest.CaptureFixture[str]):
     assert main([*folders, "--methods", "pca:dim=4", f"pca-other:dim=4,images={folders[3]}"]) == 0
     found = json.loads(capsys.readouterr().out)["methods"]

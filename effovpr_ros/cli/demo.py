@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
+from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map
@@ -127,7 +127,7 @@ def _build_map(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    """Replay the second drive through the node in a process of its own, since this library does not import ROS."""
+    """Replay the second drive through the node."""
     arguments = {
         "--map": options.out / "building_map",
         "--bag": options.out / "second_drive",
@@ -137,13 +137,9 @@ def _replay(options: argparse.Namespace) -> None:
         "--device": options.device,
         "--engine": options.engine,
     }
-    flat = [str(item) for pair in arguments.items() for item in pair]
-    finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *flat], stdout=sys.stderr)
-    if finished.returncode:
-        raise SimulationError(
-            f"the replay ended with exit code {finished.returncode}; if ROS 2 is missing, "
-            "run `make setup` and `source scripts/env.sh`"
-        )
+    code = run_replay("replay", arguments)
+    if code:
+        raise SimulationError(f"the replay ended with exit code {code}; {ROS_REMEDY}")
 
 
 def _report(options: argparse.Namespace) -> None:

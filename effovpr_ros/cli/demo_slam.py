@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from effovpr_ros.cli.options import print_json
+from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.errors import SimulationError
 from effovpr_ros.simulation.drive import plan_drive
 from effovpr_ros.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
@@ -32,7 +32,7 @@ def run_slam(options: argparse.Namespace) -> int:
     """Record unless that is done, replay through the node, optimise and report.
 
     Args:
-        options: out, rate, device and json of `effovpr demo`.
+        options: out, rate, device, engine and json of `effovpr demo`.
     """
     folder = options.out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _record(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _replay(folder: Path, options: argparse.Namespace) -> None:
-    """Replay through the detector in a process of its own, since this library does not import ROS."""
+    """Replay through the detector."""
     arguments = {
         "--bag": folder / "laps",
         "--image-topic": IMAGE_TOPIC,
@@ -76,16 +76,11 @@ def _replay(folder: Path, options: argparse.Namespace) -> None:
         "--rate": options.rate,
         "--device": options.device,
     }
-    flat = [str(item) for pair in arguments.items() for item in pair]
     # A pose graph has no use for a keyframe without odometry.
-    for setting in (f"keyframe_distance_m={LAPS_KEYFRAME_M}", "odometry_required=true"):
-        flat += ["--param", setting]
-    finished = subprocess.run([sys.executable, "-P", "-m", "effovpr_ros.nodes.loop_replay", *flat], stdout=sys.stderr)
-    if finished.returncode:
-        raise SimulationError(
-            f"the replay ended with exit code {finished.returncode}; if ROS 2 is missing, "
-            "run `make setup` and `source scripts/env.sh`"
-        )
+    settings = (f"keyframe_distance_m={LAPS_KEYFRAME_M}", "odometry_required=true", f"engine={options.engine}")
+    code = run_replay("loop_replay", arguments, [part for setting in settings for part in ("--param", setting)])
+    if code:
+        raise SimulationError(f"the replay ended with exit code {code}; {ROS_REMEDY}")
 
 
 def _report(folder: Path, options: argparse.Namespace) -> None:

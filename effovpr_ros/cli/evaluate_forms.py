@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from effovpr_ros.cli.options import (
     given_model_options,
     pose_truth,
 )
+from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.errors import ConfigError, EvaluationError, ModelMismatchError
 from effovpr_ros.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
@@ -191,13 +190,18 @@ def _answers(options: argparse.Namespace) -> list[RecordedAnswer]:
         raise ConfigError(f"--match-topic {options.match_topic!r} is no NODE/match, so that its node is not known")
     with tempfile.TemporaryDirectory(prefix="effovpr_live_") as folder:
         lines = Path(folder) / "matches.jsonl"
-        arguments = ["--running", node, "--bag", options.bag, "--image-topic", image_topic, "--out", lines]
-        # A process of its own, since this library does not import ROS.
-        program = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
-        finished = subprocess.run([*program, "--rate", str(options.rate)], stdout=sys.stderr)
-        if finished.returncode:
+        code = run_replay(
+            "replay",
+            {
+                "--running": node,
+                "--bag": options.bag,
+                "--image-topic": image_topic,
+                "--out": lines,
+                "--rate": options.rate,
+            },
+        )
+        if code:
             raise EvaluationError(
-                f"{options.bag} could not be played to {node} (exit code {finished.returncode}); its log says why; "
-                "if ROS 2 is missing, run `make setup` and `source scripts/env.sh`"
+                f"{options.bag} could not be played to {node} (exit code {code}); its log says why; {ROS_REMEDY}"
             )
         return read_match_lines(lines)

@@ -14,6 +14,7 @@ from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, EffoVPRMethod, Query
 from effovpr_ros.evaluation.runner import database_map
 from effovpr_ros.features.extractor import READING_FIELDS, ExtractorConfig, FeatureExtractor, Features
+from effovpr_ros.features.tails import NONE, find_tail
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -192,4 +193,8 @@ def num_steps(dataset: Dataset, variants: Mapping[str, Variant], configs: Sequen
 def _network(config: ExtractorConfig) -> ExtractorConfig:
     """What a configuration shares with others that read the same network."""
     same = ExtractorConfig()
-    return replace(config, global_dim=0, **{name: getattr(same, name) for name in READING_FIELDS})
+    _, tail = find_tail(config.model, config.weights, config.tail)
+    # A tail of heads alone is read of the frozen network.
+    own = config.tail if tail is not None and tail.weights else NONE
+    read = {name: getattr(same, name) for name in (*READING_FIELDS, "global_dim", "local_codes")}
+    return replace(config, tail=own, **read)
