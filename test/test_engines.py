@@ -17,7 +17,7 @@ from effovpr_ros.errors import ConfigError, EngineError, ImageError
 from effovpr_ros.features.engines import cache, catalogue, graph, running, verification
 from effovpr_ros.features.engines.calibration import MAX_IMAGES, Calibration, readable
 from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.features.engines.choice import Trial, fastest, time_side_by_side
+from effovpr_ros.features.engines.choice import Trial, fastest, times_side_by_side
 from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, Recording
 from effovpr_ros.features.engines.graph import Wanted
 from effovpr_ros.features.engines.verification import Agreement, Described, compare, scenes
@@ -136,7 +136,7 @@ def test_auto_takes_the_fastest_and_remembers(tmp_path: Path, monkeypatch: pytes
         opened = candidates if len(functions) == len(candidates) else [n for n in candidates if "bf16" not in n]
         return [faked[name] for name in opened]
 
-    monkeypatch.setattr(running, "time_side_by_side", times)
+    monkeypatch.setattr(running, "medians_side_by_side", times)
     assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
     assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
     assert len(timed) == 1
@@ -164,7 +164,7 @@ def test_auto_leaves_out_what_is_inaccurate_or_fails(
     monkeypatch.setattr(running.Engines, "_make", failing)
     # Good enough for a map, and not for whoever asked for nothing.
     monkeypatch.setattr(running, "verify", lambda *given: replace(real(*given), mean=0.9995))
-    monkeypatch.setattr(running, "time_side_by_side", lambda functions: [7.0] * len(functions))
+    monkeypatch.setattr(running, "medians_side_by_side", lambda functions: [7.0] * len(functions))
     assert with_engine(tmp_path, "auto").engine.name == "torch"
     assert "leaves onnxruntime out: ONNX Runtime refuses this" in caplog.text
 
@@ -300,7 +300,7 @@ def test_timing_and_choice_worked_by_hand():
     ticks = iter([0.0, 2.0, 10.0, 11.0, 20.0, 22.0, 30.0, 31.0])
     calls: list[str] = []
     functions = [lambda: calls.append("a"), lambda: calls.append("b")]
-    assert time_side_by_side(functions, rounds=2, clock=lambda: next(ticks)) == [2000.0, 1000.0]
+    assert times_side_by_side(functions, rounds=2, clock=lambda: next(ticks)) == [[2000.0, 2000.0], [1000.0, 1000.0]]
     assert "".join(calls) == "ab" + "abab"
     trials = [Trial("x", 3.0, ""), Trial("y", 2.0, ""), Trial("z", None, "broken"), Trial("w", 2.0, "")]
     assert fastest(trials).name == "y"

@@ -18,36 +18,16 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import FINGERPRINT
 
+from effovpr_ros.benchmarks.synthetic import drives, second_visits
 from effovpr_ros.mapping.index import DescriptorIndex, flat_limit
-from effovpr_ros.mapping.index_codes import turned
 from effovpr_ros.mapping.index_file import write_index
 from effovpr_ros.mapping.place_map import PlaceMap
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 DRIVE = 1000
-# As measured on real drives: of neighbours 0.5 to 0.95; all descriptors of the 512-D default share a direction.
-STEP = 0.5
+# All descriptors of the 512-D default share a direction; the cosine is of a query with the place that it shows.
 SHARED = {128: 0.0, 512: 0.7}
-# With the place that a query shows, where descriptors share no direction and where they do.
 QUERY_COSINE = {128: 0.8, 512: 0.9}
-
-
-def drives(count: int, dimension: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Descriptors of drives, 50 at a time: a random walk each, with variance 1/i along axis i."""
-    rng = np.random.default_rng(seed)
-    scale = np.arange(1, dimension + 1, dtype=np.float32) ** -0.5
-    shared = rng.standard_normal(dimension).astype(np.float32)
-    shared *= SHARED[dimension] / np.linalg.norm(shared)
-    for start in range(0, count, 50 * DRIVE):
-        walk = np.empty((50, DRIVE, dimension), np.float32)
-        walk[:, 0] = rng.standard_normal((50, dimension), dtype=np.float32) * scale
-        for number in range(1, DRIVE):
-            turn = rng.standard_normal((50, dimension), dtype=np.float32) * scale
-            walk[:, number] = np.sqrt(1.0 - STEP**2) * walk[:, number - 1] + STEP * turn
-        block = walk.reshape(-1, dimension)[: count - start]
-        block *= np.sqrt(1.0 - SHARED[dimension] ** 2) / np.linalg.norm(block, axis=1, keepdims=True)
-        block += shared
-        yield (block / np.linalg.norm(block, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
 
 
 def uniform(count: int, dimension: int) -> Iterator[NDArray[np.float32]]:
@@ -58,12 +38,6 @@ def uniform(count: int, dimension: int) -> Iterator[NDArray[np.float32]]:
         yield block / np.linalg.norm(block, axis=1, keepdims=True)
 
 
-def second_visits(descriptors: NDArray[np.float32], count: int = 200) -> NDArray[np.float32]:
-    rng = np.random.default_rng(1)
-    shown, other, third = (descriptors[rng.integers(0, len(descriptors), count)] for _ in range(3))
-    return turned(shown, other - third, QUERY_COSINE[descriptors.shape[1]])
-
-
 def median_ms(times_s: list[float]) -> float:
     return statistics.median(times_s) * 1e3
 
@@ -71,9 +45,9 @@ def median_ms(times_s: list[float]) -> float:
 @pytest.mark.parametrize("kind", ["drives", "uniform"])
 @pytest.mark.parametrize(("count", "dimension"), [(10**5, 128), (10**6, 128), (10**5, 512), (10**6, 512)])
 def test_search(kind: str, count: int, dimension: int, tmp_path: Path):
-    blocks = list(drives(count, dimension) if kind == "drives" else uniform(count, dimension))
+    blocks = list(drives(count, dimension, shared=SHARED[dimension]) if kind == "drives" else uniform(count, dimension))
     descriptors = np.concatenate(blocks)
-    queries = second_visits(descriptors)
+    queries = second_visits(descriptors, 200, cosine=QUERY_COSINE[dimension])
     exact = faiss.IndexFlatIP(dimension)
     exact.add(descriptors)
     right, flat_s = [], []
@@ -121,7 +95,7 @@ def large_map(folder: Path, count: int, dimension: int) -> Path:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         place_id = 0
-        for block in drives(count, dimension):
+        for block in drives(count, dimension, shared=SHARED[dimension]):
             rows, descriptors = [], []
             for values in block.astype("<f2"):
                 drive = f"drive {place_id // DRIVE // 100}"

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from effovpr_ros.cli import calibrate, demo, doctor, evaluate, map_commands, query, render, train
+from effovpr_ros.cli import bench, calibrate, demo, doctor, evaluate, map_commands, query, render, train
 from effovpr_ros.errors import EffoVPRError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     calibrate.add_parser(commands)
     train.add_parser(commands)
     demo.add_parser(commands)
+    bench.add_parser(commands)
     render.add_parser(commands)
     doctor.add_parser(commands)
     return parser

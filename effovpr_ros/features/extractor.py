@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
@@ -292,9 +293,17 @@ class FeatureExtractor:
             ImageError: an image of another type or shape.
         """
         network = self.engine.run if wanted == self.wanted else self._engines.another(self.engine.name, wanted)
+        return network(self.pixels(images))
+
+    def pixels(self, images: Sequence[RgbImage]) -> Tensor:
+        """(B, 3, S, S) input of the network, on its device and of its type.
+
+        Raises:
+            ImageError: an image of another type or shape.
+        """
         if self.device.type == "cuda":
-            return network(preprocess_on(self.device, images, self.config.image_size).to(self.dtype))
-        return network(preprocess(images, self.config.image_size).to(self.dtype))
+            return preprocess_on(self.device, images, self.config.image_size).to(self.dtype)
+        return preprocess(images, self.config.image_size).to(self.dtype)
 
     def _describe(self, output: BackboneOutput) -> Described:
         reading = output.blocks[self.block]

@@ -215,7 +215,9 @@ class CameraNode(LifecycleNode, Generic[Item]):
         return SetParametersResult(successful=True)
 
     def _on_worker_error(self, error: Exception) -> None:
-        self._report(f"unexpected {type(error).__name__}: {error}")
+        # An interrupt shuts ROS down while an image is on its way: what it would have published has no way out.
+        if self.context.ok():
+            self._report(f"unexpected {type(error).__name__}: {error}")
 
     def _report(self, text: str) -> None:
         self._statistics.add_error(text, time.monotonic())

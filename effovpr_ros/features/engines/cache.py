@@ -22,13 +22,18 @@ def cache_root() -> Path:
 
 def machine_name() -> str:
     """What speed depends on: processor, cores, threads that the network may use, and GPU."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}"
+
+
+def processor_name() -> str:
+    """Name of the CPU as the system gives it."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {gpu}"
+    return processor
 
 
 def digest(*parts: object) -> str:

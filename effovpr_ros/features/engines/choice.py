@@ -38,17 +38,20 @@ def fastest(trials: Sequence[Trial]) -> Trial:
     return min((trial for trial in trials if trial.median_ms is not None), key=lambda trial: trial.median_ms or 0.0)
 
 
-def time_side_by_side(
+def times_side_by_side(
     functions: Sequence[Callable[[], object]],
     rounds: int = _ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:
-    """Median milliseconds of each function, in turn, so that a change of the machine's load meets them all.
+) -> list[list[float]]:
+    """Milliseconds of each function, called in turn, so that a change of the machine's load meets them all.
 
     Args:
         functions: run once beforehand, for what the first call alone does.
         rounds: calls of each.
         clock: seconds.
+
+    Returns:
+        One list a function, `rounds` long.
     """
     times_ms: list[list[float]] = [[] for _ in functions]
     for function in functions:
@@ -58,4 +61,9 @@ def time_side_by_side(
             started = clock()
             function()
             found.append((clock() - started) * 1e3)
-    return [statistics.median(found) for found in times_ms]
+    return times_ms
+
+
+def medians_side_by_side(functions: Sequence[Callable[[], object]]) -> list[float]:
+    """Median milliseconds of each function; see `times_side_by_side`."""
+    return [statistics.median(times_ms) for times_ms in times_side_by_side(functions)]

@@ -21,7 +21,7 @@ from effovpr_ros.features.engines.cache import (
     write_record,
 )
 from effovpr_ros.features.engines.calibration import Calibration
-from effovpr_ros.features.engines.choice import Trial, fastest, time_side_by_side
+from effovpr_ros.features.engines.choice import Trial, fastest, medians_side_by_side
 from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
 from effovpr_ros.features.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
 from effovpr_ros.features.engines.verification import Agreement, Described, require_agreement, scenes, verify
@@ -161,7 +161,7 @@ class Engines:
             return lambda: reader.describe(engine.run(self._placed(pixels))).facets.cpu()
 
         with torch.inference_mode():
-            times_ms = time_side_by_side([once(engine) for engine in opened])
+            times_ms = medians_side_by_side([once(engine) for engine in opened])
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
 
     def _agreement(self, name: str, run: Network, reader: Reader) -> Agreement:

@@ -120,15 +120,24 @@ def require_agreement(name: str, agreement: Agreement) -> None:
 
 def scenes() -> list[RgbImage]:
     """Six pictures that are the same on every machine: shaded walls and boxes, lines, and a sensor's noise."""
-    return [_scene(number) for number in range(_NUM_SCENES)]
+    return [scene(number, _SCENE_WH) for number in range(_NUM_SCENES)]
 
 
-def _scene(number: int) -> RgbImage:
+def scene(number: int, size_wh: tuple[int, int]) -> RgbImage:
+    """One such picture.
+
+    Args:
+        number: another picture for each, from 0.
+        size_wh: pixels.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     # RandomState, since NumPy promises that its numbers never change.
     rng = np.random.RandomState(_SEED + number)
-    width, height = _SCENE_WH
+    width, height = size_wh
     corners = rng.uniform(40, 215, (2, 2, 3)).astype(np.float32)
-    picture = np.asarray(cv2.resize(corners, _SCENE_WH, interpolation=cv2.INTER_LINEAR), np.float32)
+    picture = np.asarray(cv2.resize(corners, size_wh, interpolation=cv2.INTER_LINEAR), np.float32)
     for _ in range(30):
         left, top = rng.randint(0, width), rng.randint(0, height)
         wide, high = rng.randint(8, width // 3), rng.randint(8, height // 3)

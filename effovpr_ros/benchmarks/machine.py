@@ -1,0 +1,73 @@
+"""What figures depend on: the machine and the versions of what runs on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from effovpr_ros.features.engines.cache import processor_name
+
+_PACKAGES = (
+    "torch",
+    "timm",
+    "numpy",
+    "faiss-cpu",
+    "opencv-python-headless",
+    "openvino",
+    "nncf",
+    "onnxruntime",
+    "tensorrt",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the figures were measured.
+
+    Attributes:
+        processor: name of the CPU.
+        cores: that the system has.
+        threads: that PyTorch computes with.
+        memory_gib: of the system.
+        gpu: name of the GPU that PyTorch sees; empty without one.
+        system: kernel and architecture.
+        python: version.
+        load: runnable processes over the last minute, before the run; well above 0 means that others compute too.
+        versions: of the packages that are installed, by name.
+    """
+
+    processor: str
+    cores: int
+    threads: int
+    memory_gib: float
+    gpu: str
+    system: str
+    python: str
+    load: float
+    versions: dict[str, str]
+
+
+def describe_machine() -> Machine:
+    """This machine, now."""
+    return Machine(
+        processor=processor_name(),
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else "",
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        load=round(os.getloadavg()[0], 2),
+        versions={name: version for name in _PACKAGES if (version := _version(name))},
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
