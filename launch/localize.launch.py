@@ -9,15 +9,22 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
 
-from effovpr_ros.nodes.launching import arguments_of_a_camera_node, bring_up, camera_node, describe
+from effovpr_ros.nodes.adapters.config import MATCH_ADAPTERS
+from effovpr_ros.nodes.launching import (
+    CAMERA_PARAMETERS,
+    arguments_of_a_camera_node,
+    bring_up,
+    camera_node,
+    describe,
+)
 from launch import LaunchDescription
 
 ARGUMENTS = {
     "map": ("", "Map directory; empty: as in the config file, or later by ~/load_map."),
-    **arguments_of_a_camera_node("localize.yaml"),
+    **arguments_of_a_camera_node("localize.yaml", MATCH_ADAPTERS),
     "debug_view": ("false", "Show query and match side by side (needs rqt_image_view)."),
 }
-PARAMETER_OF_ARGUMENT = {"map": "map_path", "image_transport": "image_transport", "device": "device"}
+PARAMETER_OF_ARGUMENT = {"map": "map_path", **CAMERA_PARAMETERS}
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -3,7 +3,14 @@
 ros2 launch effovpr_ros loop_closure.launch.py session_path:=~/sessions/house image_topic:=/camera/image_raw
 """
 
-from effovpr_ros.nodes.launching import arguments_of_a_camera_node, bring_up, camera_node, describe
+from effovpr_ros.nodes.adapters.config import LOOP_ADAPTERS
+from effovpr_ros.nodes.launching import (
+    CAMERA_PARAMETERS,
+    arguments_of_a_camera_node,
+    bring_up,
+    camera_node,
+    describe,
+)
 from launch import LaunchDescription
 
 ARGUMENTS = {
@@ -12,9 +19,9 @@ ARGUMENTS = {
     "odom_topic": ("/odom", "Odometry topic."),
     "camera_info_topic": ("/camera/camera_info", "Calibration of the camera: bearings in radians, verification."),
     "depth_topic": ("/camera/depth/image_raw", "Depth registered to the images, for verification metric."),
-    **arguments_of_a_camera_node("loop_closure.yaml"),
+    **arguments_of_a_camera_node("loop_closure.yaml", LOOP_ADAPTERS),
 }
-PARAMETER_OF_ARGUMENT = {name: name for name in ("session_path", "session", "image_transport", "device")}
+PARAMETER_OF_ARGUMENT = {"session_path": "session_path", "session": "session", **CAMERA_PARAMETERS}
 ARGUMENT_OF_TOPIC = {"odom": "odom_topic", "camera_info": "camera_info_topic", "depth": "depth_topic"}
 
 

@@ -20,7 +20,8 @@ from sensor_msgs.msg import Image
 
 from effovpr_ros.nodes.outputs import RESULT_QOS
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
+"""For what takes a second or less where nothing else runs."""
 
 
 class Harness:
@@ -75,7 +76,7 @@ class Harness:
     def await_node(self) -> None:
         """Wait for a node in a process of its own, which first loads torch."""
         client = self.client.create_client(GetState, f"{self.name}/get_state")
-        assert client.wait_for_service(60.0), f"{self.name} did not appear"
+        assert client.wait_for_service(2.0 * TIMEOUT_S), f"{self.name} did not appear"
         assert self.state() == State.PRIMARY_STATE_UNCONFIGURED
 
     def change(self, transition: int) -> bool:

@@ -157,7 +157,7 @@ def test_a_node_that_does_not_run_is_said(
 def test_a_replay_without_a_map_fails_with_the_nodes_reason(drive: Path, tmp_path: Path):
     arguments = ["--map", tmp_path / "gone", "--bag", drive, "--image-topic", TOPIC, "--out", tmp_path / "m.jsonl"]
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1
     assert "refused to configure" in done.stderr
     assert "does not exist; build one" in done.stderr + done.stdout
@@ -174,7 +174,7 @@ def test_a_recogniser_ends_cleanly_while_it_recognises(house: Path, drive: Path)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             recorder.bring_up(lambda: None)
-            deadline = time.monotonic() + 30.0
+            deadline = time.monotonic() + 100.0
             while recorder.recorded == 0 and time.monotonic() < deadline:
                 publisher.publish(message)
                 rclpy.spin_once(recorder, timeout_sec=0.1)
@@ -185,7 +185,7 @@ def test_a_recogniser_ends_cleanly_while_it_recognises(house: Path, drive: Path)
             # A terminal interrupts a second time.
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20.0)
+            _, said = process.communicate(timeout=60.0)
         finally:
             process.kill()
             recorder.destroy_node()
@@ -197,15 +197,18 @@ def test_a_recogniser_ends_cleanly_while_it_recognises(house: Path, drive: Path)
 
 def test_a_parameter_out_of_range_is_said_in_one_line():
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.place_recognizer", "--ros-args", "-p", "top_k:=0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "place_recognizer: " in done.stderr
     assert "top_k" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def play(bag: Path, seconds: float, **parameters: str) -> tuple[list[tuple[float, CompressedImage]], list[int], int]:
-    """Run the player as a process; returns received images with their time, clocks in ns, and its exit code."""
+def play(bag: Path, most: int, **parameters: str) -> tuple[list[tuple[float, CompressedImage]], list[int], int]:
+    """Run the player as a process until it ends or `most` images have come.
+
+    Returns received images with their time, clocks in ns, and the exit code.
+    """
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.bag_player", "--ros-args", "-p", f"bag_path:={bag}"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
@@ -220,11 +223,14 @@ def play(bag: Path, seconds: float, **parameters: str) -> tuple[list[tuple[float
     node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * SECOND + m.clock.nanosec), 10)
     try:
         with subprocess.Popen(command) as process:
-            deadline = time.monotonic() + seconds
-            while process.poll() is None and time.monotonic() < deadline:
+            deadline = time.monotonic() + 100.0
+            while process.poll() is None and len(images) < most and time.monotonic() < deadline:
+                executor.spin_once(timeout_sec=0.1)
+            # What was sent last may still be on its way.
+            for _ in range(10):
                 executor.spin_once(timeout_sec=0.1)
             process.terminate()
-            process.wait(10.0)
+            process.wait(60.0)
             return images, clocks, process.returncode
     finally:
         executor.shutdown()
@@ -233,11 +239,11 @@ def play(bag: Path, seconds: float, **parameters: str) -> tuple[list[tuple[float
 
 
 def test_the_player_keeps_the_timing_and_gives_the_clock(drive: Path):
-    images, clocks, code = play(drive, 60.0, rate="4.0", start_delay_s="4.0")
+    images, clocks, code = play(drive, 2 * PLACES, rate="2.0", start_delay_s="4.0")
     assert code == 0
     assert [message.header.stamp.sec for _, message in images] == [1000 + n for n in range(PLACES)]
     steps = np.diff([received for received, _ in images])
-    assert np.median(steps) == pytest.approx(0.25, abs=0.05)
+    assert np.median(steps) == pytest.approx(0.5, abs=0.15)
     assert clocks == sorted(clocks)
     assert clocks[0] >= 1000 * SECOND
     assert clocks[-1] == (1000 + PLACES - 1) * SECOND
@@ -245,7 +251,7 @@ def test_the_player_keeps_the_timing_and_gives_the_clock(drive: Path):
 
 
 def test_the_player_loops(drive: Path):
-    images, _, _ = play(drive, 12.0, rate="20.0", loop="true", clock="false")
+    images, _, _ = play(drive, 3 * PLACES, rate="20.0", loop="true", clock="false")
     stamps = [message.header.stamp.sec for _, message in images]
     assert len(stamps) > 2 * PLACES
     end = stamps.index(1000 + PLACES - 1)
@@ -263,7 +269,7 @@ def test_the_player_says_what_is_wrong(drive: Path, parameters: dict[str, str], 
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.bag_player", "--ros-args"]
     for name, value in {"bag_path": str(drive), **parameters}.items():
         command += ["-p", f"{name}:={value}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert said in done.stderr
 

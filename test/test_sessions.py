@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT, new_place
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.errors import MapError, MapFormatError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
@@ -68,6 +68,17 @@ def test_frames_of_poses_by_session_and_number():
     assert [frames.begin("a", 7, "x").frame_of("a", number) for number in (6, 7)] == ["a/odom", "x"]
     assert [frames.begin("a", 2, "x").frame_of("a", number) for number in (1, 2, 7)] == ["", "x", "x"]
     assert frames.frame_of("a", 7) == ""
+
+
+@pytest.mark.parametrize(
+    "stored", [b'{"b": "b/odom"}', b'{"b": 3}', b'{"b": [["b/odom", "0"]]}', b'["b"]', b"\xff", b"{"]
+)
+def test_frames_in_another_form_are_refused_by_file_and_remedy(tmp_path: Path, stored: bytes):
+    with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT) as place_map:
+        place_map.add([new_place(0)])
+        place_map._store.set_property("session_frames", stored)
+    with pytest.raises(MapFormatError, match=r"m/places\.sqlite3 keeps the frames .*`effovpr map build`"):
+        PlaceMap.open(tmp_path / "m")
 
 
 def test_a_sessions_frame_is_kept_without_a_flush(tmp_path: Path):

@@ -106,7 +106,7 @@ class PlaceMap:
 
         Raises:
             MapError: missing, damaged, or not writable though wanted.
-            MapFormatError: of another format version.
+            MapFormatError: of another format version, or with frames of poses in another form.
         """
         folder = Path(path)
         manifest = read_manifest(folder)

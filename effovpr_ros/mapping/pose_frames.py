@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 
+from effovpr_ros.errors import MapFormatError
+
 
 class PoseFrames:
     """Frames of poses by session; immutable. A session without an entry is in the map frame throughout.
@@ -49,6 +51,18 @@ class PoseFrames:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PoseFrames:
-        """Inverse of `to_bytes`."""
-        stored: dict[str, list[tuple[int, str]]] = json.loads(data)
-        return cls({session: [(first_id, frame) for first_id, frame in starts] for session, starts in stored.items()})
+        """Inverse of `to_bytes`.
+
+        Raises:
+            MapFormatError: of another form, as earlier versions wrote; the message goes on after the file's name.
+        """
+        try:
+            stored = json.loads(data).items()
+            return cls(
+                {session: [(int(first_id), str(name)) for first_id, name in starts] for session, starts in stored}
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise MapFormatError(
+                "keeps the frames of its sessions in a form that this version does not read; "
+                "build the map again from its images with `effovpr map build`"
+            ) from error

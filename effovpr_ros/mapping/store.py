@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.errors import MapError, MapFormatError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
@@ -194,9 +194,16 @@ class PlaceStore:
         return values[:, :2], values[:, 2:]
 
     def pose_frames(self) -> PoseFrames:
-        """Frames of the poses that are not in the map frame."""
+        """Frames of the poses that are not in the map frame.
+
+        Raises:
+            MapFormatError: stored in a form that this version does not read.
+        """
         stored = self.get_property(_FRAMES_PROPERTY)
-        return PoseFrames.from_bytes(stored) if stored else PoseFrames()
+        try:
+            return PoseFrames.from_bytes(stored) if stored else PoseFrames()
+        except MapFormatError as error:
+            raise MapFormatError(f"{self._path} {error}") from error
 
     def set_pose_frames(self, frames: PoseFrames) -> None:
         """Store the frames of poses at once, as places are."""

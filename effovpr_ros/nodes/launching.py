@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
@@ -15,17 +15,22 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
+from effovpr_ros.features.engines.catalogue import ENGINE_NAMES
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 Argument = tuple[Any, str]
 """Default and description."""
 
+CAMERA_PARAMETERS = {name: name for name in ("image_transport", "device", "engine", "adapters")}
+"""Arguments of every node with a camera that set a parameter, and the parameter."""
 
-def arguments_of_a_camera_node(config_file: str) -> dict[str, Argument]:
+
+def arguments_of_a_camera_node(config_file: str, adapters: Sequence[str]) -> dict[str, Argument]:
     """Arguments that every node with a camera has.
 
     Args:
         config_file: name of its parameter file.
+        adapters: that it knows.
     """
     return {
         "image_topic": ("/camera/image_raw", "Camera topic; of the raw image, also with transport compressed."),
@@ -35,6 +40,8 @@ def arguments_of_a_camera_node(config_file: str) -> dict[str, Argument]:
             "Parameter file; the other arguments take precedence over it.",
         ),
         "device": ("", "auto, cpu, cuda or cuda:N; empty: as in the config file."),
+        "engine": ("", f"{', '.join(ENGINE_NAMES)}; empty: as in the config file."),
+        "adapters": ("", f"To other stacks, comma-separated, of {', '.join(adapters)}; empty: as in the config file."),
         "namespace": ("", "Namespace of the node."),
         "use_sim_time": ("false", "Take time from /clock, as a played bag gives it."),
         "autostart": ("true", "Configure and activate at once."),
@@ -97,6 +104,8 @@ def bring_up(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
             start_state="configuring",
             goal_state="inactive",
             entities=[change(Transition.TRANSITION_ACTIVATE)],
+            # Who configures the node by hand later on activates it by hand too.
+            handle_once=True,
         )
     )
     return [activate_when_configured, change(Transition.TRANSITION_CONFIGURE)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.devices import PRECISIONS
 from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.extractor import ExtractorConfig
@@ -17,6 +20,13 @@ from effovpr_ros.settings import check_limits, setting
 
 Config = TypeVar("Config")
 _MODEL = ExtractorConfig()
+_HOW_TO_WRITE = {
+    str: 'put it between double quotes: in YAML a bare off, on, yes, no or number is no text, "off" is',
+    float: "write it with a decimal point, as 10.0",
+    int: "write it without a decimal point and without quotes, as 10",
+    bool: "write true or false without quotes",
+    list: 'write a list of texts, as ["/a", "/b"]',
+}
 
 
 @dataclass(frozen=True)
@@ -72,15 +82,27 @@ class LoopNodeConfig:
 
 
 def declare(node: Node, *defaults: Any) -> None:
-    """Declare every field of configuration dataclasses with its range and description.
+    """Declare every field of configuration dataclasses with its range and description, and warn of unknown ones given.
 
     Args:
         node: that gets the parameters.
         defaults: instances, whose values are the defaults.
+
+    Raises:
+        ConfigError: a given value is of another type than the default.
     """
     for config in defaults:
         for entry in fields(config):
-            node.declare_parameter(entry.name, getattr(config, entry.name), _descriptor(entry))
+            default = getattr(config, entry.name)
+            try:
+                node.declare_parameter(entry.name, default, _descriptor(entry))
+            except InvalidParameterTypeException as error:
+                given, wanted = node._parameter_overrides[entry.name].value, type(default)
+                raise ConfigError(
+                    f"parameter {entry.name} {given!r} is of type {type(given).__name__} and must be of type "
+                    f"{wanted.__name__}; {_HOW_TO_WRITE[wanted]}"
+                ) from error
+    _warn_of_unknown(node, [entry.name for config in defaults for entry in fields(config)])
 
 
 def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) -> Config:
@@ -100,6 +122,15 @@ def touches(changed: Iterable[Parameter], *configs: type) -> bool:
     """Whether any parameter belongs to one of the configuration dataclasses."""
     names = {entry.name for config in configs for entry in fields(config)}
     return any(parameter.name in names for parameter in changed)
+
+
+def _warn_of_unknown(node: Node, known: Sequence[str]) -> None:
+    """Name the given parameters that the node does not have: ROS passes over a misspelt one in silence."""
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name):
+            nearest = get_close_matches(name, known, n=1)
+            hint = f"; the nearest that it has is {nearest[0]}" if nearest else ""
+            node.get_logger().warning(f"parameter {name} is ignored: this node has none of that name{hint}")
 
 
 def _descriptor(entry: Any) -> ParameterDescriptor:

@@ -1,0 +1,41 @@
+"""Programs of nodes from their first moment on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULE = """
+import os, signal, sys, time
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60.0)
+
+{at_import}
+
+def main():
+    try:
+        interrupt()
+    except KeyboardInterrupt:
+        sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(("at_import", "code"), [("interrupt()", 0), ("", 7)])
+def test_an_interrupt_while_a_program_loads_ends_it_in_silence(tmp_path: Path, at_import: str, code: int):
+    (tmp_path / "loaded.py").write_text(MODULE.format(at_import=at_import))
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    program += "from effovpr_ros.nodes.starting import import_main; import_main('loaded')()"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+@pytest.mark.parametrize("name", ["place_recognizer", "loop_closure_detector", "bag_player"])
+def test_the_programs_of_nodes_start_so(name: str):
+    assert f'import_main("effovpr_ros.nodes.{name}")()' in (ROOT / "scripts" / name).read_text(encoding="utf-8")
+    assert (ROOT / "effovpr_ros" / "nodes" / f"{name}.py").is_file()
