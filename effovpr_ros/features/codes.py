@@ -10,7 +10,9 @@ machine. A code takes a quarter of the bytes of fp16.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from effovpr_ros.errors import DescriptorShapeError
 
@@ -30,9 +32,15 @@ def encode(facets: NDArray[np.float32]) -> NDArray[np.int8]:
     Returns:
         (N, C) int8 in [-7, 7]; a row of zeros stays zero.
     """
-    rms = np.sqrt(np.mean(np.square(facets), axis=-1, keepdims=True))
-    scaled = facets * (MAX_CODE / _OUTERMOST_LEVEL_RMS / np.maximum(rms, 1e-12))
-    return np.asarray(np.clip(np.rint(scaled), -MAX_CODE, MAX_CODE), dtype=np.int8)
+    codes: NDArray[np.int8] = encode_tensor(torch.from_numpy(np.ascontiguousarray(facets, np.float32))).numpy()
+    return codes
+
+
+def encode_tensor(facets: Tensor) -> Tensor:
+    """`encode` on the device of the facets: (..., C) float32 to (..., C) int8."""
+    rms = facets.square().mean(dim=-1, keepdim=True).sqrt()
+    scaled = facets * (MAX_CODE / _OUTERMOST_LEVEL_RMS / rms.clamp(min=1e-12))
+    return scaled.round().clamp(-MAX_CODE, MAX_CODE).to(torch.int8)
 
 
 def decode(codes: NDArray[np.int8]) -> NDArray[np.float32]:

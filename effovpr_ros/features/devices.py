@@ -30,7 +30,7 @@ def resolve_device(device: str, engine: str = "torch") -> torch.device:
     """`auto` to CUDA or CPU, whichever is there and the engine runs on; anything else is taken as named.
 
     Raises:
-        ConfigError: unknown device, CUDA asked for where there is none, or one that the engine does not run on.
+        ConfigError: unknown device, a GPU asked for that is not there, or one that the engine does not run on.
     """
     runs_on = ENGINES[engine].device if engine in ENGINES else "any"
     if device == "auto":
@@ -46,6 +46,10 @@ def resolve_device(device: str, engine: str = "torch") -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"device {device!r} was asked for, but torch {torch.__version__} sees no GPU; use auto or cpu"
+        )
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r} was asked for; there are {torch.cuda.device_count()} GPUs, the first is cuda:0"
         )
     return resolved
 

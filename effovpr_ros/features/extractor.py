@@ -15,7 +15,7 @@ from torch import Tensor
 
 from effovpr_ros.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
-from effovpr_ros.features.codes import decode, encode, inverse_norms
+from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision
 from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE
@@ -228,15 +228,16 @@ class FeatureExtractor:
         read |= {"local_block": self.block, "global_kind": self._descriptor.kind}
         network = self._tail.sha256 if self._tail and self._tail.weights else self._weights_sha256
         self.facet_source = FacetSource(network, self.block, config.facet, config.centered)
-        self._projection = choose_projection(config.local_codes, self.facet_source)
+        projection = choose_projection(config.local_codes, self.facet_source)
+        self._components = torch.from_numpy(projection.components).to(self.device) if projection else None
         self.fingerprint = ModelFingerprint(
             architecture=self._architecture,
             weights_sha256=self._weights_sha256,
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
             global_dim=self._descriptor.dimension,
-            local_dim=self._projection.dimension if self._projection else self.backbone.width,
-            local_codes=codes_name(self._projection),
+            local_dim=projection.dimension if projection else self.backbone.width,
+            local_codes=codes_name(projection),
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
@@ -318,26 +319,28 @@ class FeatureExtractor:
         # A softmax is never 0, so nothing needs to be computed where all patches are kept.
         if self.config.min_attention > 0.0 or self.config.max_keypoints:
             attention = self.backbone.attention_to_cls(output.blocks[self.block]).cpu().numpy()
+        # On the device, since codes are a small part of the facets' bytes; on a CPU too by torch, since NumPy's own
+        # threads keep spinning and slow the network's next pass down by half.
+        facets = described.facets if self._components is None else described.facets @ self._components.T
+        codes = encode_tensor(facets).cpu().numpy()
         rows, columns = self.backbone.grid_hw
-        facets_array = described.facets.cpu().numpy()
         global_array = described.global_descriptors.cpu().numpy()
         return [
             Features(
                 global_array[number],
-                self._select(facets_array[number], None if attention is None else attention[number]),
+                self._select(codes[number], None if attention is None else attention[number]),
                 (columns, rows),
             )
             for number in range(len(global_array))
         ]
 
-    def _select(self, facet: NDArray[np.float32], attention: NDArray[np.float32] | None) -> LocalFeatures:
+    def _select(self, codes: NDArray[np.int8], attention: NDArray[np.float32] | None) -> LocalFeatures:
         columns = self.backbone.grid_hw[1]
-        kept = np.arange(len(facet))
+        kept = np.arange(len(codes))
         if attention is not None:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
-        facet = facet[kept]
-        return LocalFeatures(encode(self._projection.project(facet) if self._projection else facet), cells_xy)
+        return LocalFeatures(codes[kept], cells_xy)
 
 
 def config_for_fingerprint(

@@ -193,7 +193,7 @@ class _DotProducts:
         rows = torch.from_numpy(codes).to(self._device)
         scale = torch.from_numpy(inverse_norms).to(self._device)
         if not self._integer:
-            return (rows.float() @ self._columns).mul_(scale[:, None]).mul_(self._inverse_norms)
+            return (rows.float() @ self._columns).mul_(self._inverse_norms).mul_(scale[:, None])
         # Fresh memory for each product would cost as much as the product.
         if len(rows) > len(self._dots):
             self._dots = torch.empty((len(rows), self._columns.shape[1]), dtype=torch.int32)

@@ -90,7 +90,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
             )
         resolved = torch.device("cuda", local)
         torch.cuda.set_device(resolved)
-    distributed.init_process_group("nccl" if resolved.type == "cuda" else "gloo")
+    on_gpu = resolved.type == "cuda"
+    distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=resolved if on_gpu else None)
     try:
         yield Processes(rank, count, resolved)
     finally:

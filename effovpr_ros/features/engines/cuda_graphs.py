@@ -32,17 +32,24 @@ Capture = Callable[[Callable[[], Sequence[Tensor]]], Recording]
 """Records what a function of no arguments does on the device."""
 
 
-def capture_cuda_graph(function: Callable[[], Sequence[Tensor]]) -> Recording:
-    """Record with CUDA graphs, after a warm-up on a stream of its own."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = function()
+def capture_cuda_graph(device: torch.device, function: Callable[[], Sequence[Tensor]]) -> Recording:
+    """Record with CUDA graphs, after a warm-up on a stream of its own.
+
+    Args:
+        device: that the function computes on.
+        function: to record; it may neither wait for the device nor copy from or to the CPU.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may copy from and to the device meanwhile, which by default would end the recording.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = function()
     return Recording(graph.replay, outputs)
 
 

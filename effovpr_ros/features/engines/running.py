@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -200,7 +201,7 @@ class Engines:
         backbone = self._model.backbone
         if name == catalogue.TORCH:
             if self._device.type == "cuda":
-                return CapturedNetwork(FlatNetwork(backbone, wanted), wanted, capture_cuda_graph)
+                return CapturedNetwork(FlatNetwork(backbone, wanted), wanted, partial(capture_cuda_graph, self._device))
             return lambda pixels: backbone(pixels, wanted.blocks, to_the_end=wanted.to_the_end)
         if name == catalogue.TORCH_COMPILE:
             compiled = torch.compile(FlatNetwork(backbone, wanted))
