@@ -130,6 +130,32 @@ def test_short_local_descriptors_are_compared_faster(offline_extractor: FeatureE
     assert short_ms < full_ms
 
 
+def test_reading_reranking_and_deciding(offline_extractor: FeatureExtractor, tmp_path: Path, real_images: Path):
+    from effovpr_ros.sources.images import open_image_folder
+
+    walk, folder = real_images / "corridor_walk", tmp_path / "map"
+    with PlaceMap.create(folder, fingerprint=offline_extractor.fingerprint) as place_map:
+        build_map(place_map, offline_extractor, open_image_folder(walk / "database").frames[:100], BuildConfig())
+        place_map.flush()
+    images = [frame.load() for frame in open_image_folder(walk / "queries").frames[::10]]
+    queries = [offline_extractor.extract([image])[0] for image in images]
+    taken: dict[str, list[float]] = {"cold": [], "cached": []}
+    for query in queries:
+        with PlaceMap.open(folder) as place_map:
+            recognizer = PlaceRecognizer(offline_extractor, place_map, RecognizerConfig())
+            for times in taken.values():
+                recognition = recognizer.recognize_features(query)
+                assert len(recognition.candidates) == 100
+                times.append(recognition.latency_ms.rerank + recognition.latency_ms.decide)
+    cold_ms, cached_ms = (statistics.median(times) for times in taken.values())
+    report(
+        "reading, re-ranking, deciding, K = 100: cold / in memory", "< bare / 3", f"{cold_ms:.1f} / {cached_ms:.1f} ms"
+    )
+    bare_ms = median_ms(bare_backbone(offline_extractor, 1))
+    print(f"  {torch.get_num_threads()} threads; bare forward pass {bare_ms:.0f} ms")
+    assert cached_ms < cold_ms < bare_ms / 3.0
+
+
 def test_a_thousand_queries_against_a_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):
     rng, images = np.random.default_rng(1), [picture(0)]
     with PlaceMap.open(synthetic_map(tmp_path / "map", offline_extractor, 1000, PLACE_KEYPOINTS)) as place_map:

@@ -108,6 +108,9 @@ def test_packing_is_reversible():
     data = pack(codes)
     assert len(data) == 15
     np.testing.assert_array_equal(unpack(data, 6), codes)
+    # -7 is 1 and 7 is 15; the even column is in the low half.
+    assert pack(np.array([[-7, 7]], np.int8)) == b"\xf1"
+    assert unpack(b"\xf1\x8e", 2).tolist() == [[-7, 7], [6, 0]]
     assert unpack(b"", 6).shape == (0, 6)
     with pytest.raises(DescriptorShapeError, match="15 bytes"):
         unpack(data, 8)

@@ -135,6 +135,27 @@ def test_batched_equals_pairwise_on_general_descriptors():
         np.testing.assert_array_equal(matches.candidate_index[row], expected)
 
 
+@pytest.mark.parametrize("rows", [1, 22, 23, 24, 46, 60])
+def test_of_equal_keypoints_the_first_is_chosen_wherever_the_second_is(rows: int):
+    # The query's two axes; in the candidate each stands twice, the second time last, and all else is their mean.
+    query = local_features(np.array([[5, 0], [0, 5]]))
+    for first in {0, rows // 2, rows - 1}:
+        codes = np.full((rows + 1, 2), 3)
+        codes[[first, rows]] = (7, 0)
+        assert match_candidates(query, [local_features(codes)], 0.8).candidate_index.tolist() == [[first, -1]]
+
+
+def test_a_keypoint_whose_equal_prefers_another_is_no_match():
+    # Keypoint 0 is as similar to the query's second keypoint as keypoint 40 is, but more so to the first: the second
+    # chooses 0, in vain.
+    query = local_features(np.array([[1, 1, 1, 1], [1, 1, 1, -1]]))
+    codes = np.zeros((50, 4))
+    codes[0], codes[40] = (1, 1, 1, 1), (-1, 1, 1, -1)
+    matches = match_candidates(query, [local_features(codes)], 0.4)
+    assert matches.candidate_index.tolist() == [[0, -1]]
+    assert matches.similarity[0, 0] == 1.0
+
+
 def test_no_candidates_and_no_keypoints_give_empty_matches():
     query = local_features(np.ones((3, 4)))
     assert match_candidates(query, [], 0.5).candidate_index.shape == (0, 3)

@@ -92,7 +92,10 @@ def unpack(data: bytes, width: int) -> NDArray[np.int8]:
     packed = np.frombuffer(data, np.uint8)
     if width <= 0 or width % 2 or packed.size % (width // 2):
         raise DescriptorShapeError(f"{packed.size} bytes are no whole number of packed codes of length {width}")
-    codes = np.empty((packed.size // (width // 2), width // 2, 2), np.int8)
-    np.subtract((packed & 15).view(np.int8).reshape(codes.shape[:2]), 8, out=codes[:, :, 0])
-    np.subtract((packed >> 4).view(np.int8).reshape(codes.shape[:2]), 8, out=codes[:, :, 1])
+    # Two codes at once, each in a byte of its own: low byte and even column first. Whole arrays without gaps are fast.
+    pairs = packed.astype("<u2")
+    pairs |= pairs << 4
+    pairs &= 0x0F0F
+    codes = pairs.view(np.int8)
+    codes -= 8
     return codes.reshape(-1, width)

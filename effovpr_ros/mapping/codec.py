@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +48,20 @@ def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) ->
     Raises:
         MapError: the two parts do not fit each other.
     """
-    columns, rows = grid_wh
-    index = np.arange(columns * rows)
+    cells = _grid_cells(*grid_wh)
     if encoded.cells:
-        index = np.flatnonzero(np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=columns * rows))
+        cells = cells[np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=len(cells)).view(bool)]
     codes = unpack(encoded.codes, width)
-    if len(codes) != len(index):
-        raise MapError(f"{len(codes)} local descriptors but {len(index)} keypoints are stored; the map is damaged")
-    return LocalFeatures(codes, np.stack([index % columns, index // columns], axis=1).astype(np.uint8))
+    if len(codes) != len(cells):
+        raise MapError(f"{len(codes)} local descriptors but {len(cells)} keypoints are stored; the map is damaged")
+    return LocalFeatures(codes, cells.copy())
+
+
+@functools.lru_cache(maxsize=16)
+def _grid_cells(columns: int, rows: int) -> NDArray[np.uint8]:
+    """(columns * rows, 2) patch column and row in raster order."""
+    row, column = np.divmod(np.arange(columns * rows), columns)
+    return np.stack([column, row], axis=1).astype(np.uint8)
 
 
 def encode_global(descriptor: NDArray[np.float32]) -> bytes:

@@ -19,7 +19,7 @@ _RADIUS = 2
 # One of each pair of opposite offsets within the 5x5 neighbourhood, as (rows, columns).
 _OFFSETS = [(0, 1), (0, 2)] + [(row, column) for row in (1, 2) for column in range(-_RADIUS, _RADIUS + 1)]
 _MAX_DIFFERENCE = 1
-# Beside it no displacement of patches passes the comparison: cells are below 256.
+# Nothing beside it passes the comparison with a displacement of patches: cells are below 256.
 _NO_MATCH = 10_000
 
 
@@ -45,16 +45,22 @@ def neighbour_support(
         return support
     rows, columns = (int(query.cells_xy[:, axis].max()) + 1 for axis in (1, 0))
     column, row = query.cells_xy[keypoint].astype(np.int64).T
-    displacement = np.full((2, len(candidates), rows, columns), _NO_MATCH, np.int16)
-    displacement[:, number, row, column] = _displacements(query, candidates, matches, number, keypoint).T
-    votes = np.zeros((len(candidates), rows, columns), np.int64)
+    # Candidates come last, so that each operation runs over long stretches of memory.
+    displacement = np.full((2, rows, columns, len(candidates)), _NO_MATCH, np.int16)
+    displacement[:, row, column, number] = _displacements(query, candidates, matches, number, keypoint)
+    # Raised by what is allowed, a difference is from 0 to twice that, and without its sign a negative one is large.
+    raised = displacement + np.int16(_MAX_DIFFERENCE)
+    votes = np.zeros((rows, columns, len(candidates)), np.int8)
     for down, right in _OFFSETS:
         here, there = _overlap(rows, columns, down, right)
-        difference = np.abs(displacement[(..., *here)] - displacement[(..., *there)]).max(axis=0)
-        alike = (difference <= _MAX_DIFFERENCE) & (displacement[(0, ..., *here)] != _NO_MATCH)
-        votes[(..., *here)] += alike
-        votes[(..., *there)] += alike
-    support[number, keypoint] = votes[number, row, column]
+        near = (raised[(slice(None), *here)] - displacement[(slice(None), *there)]).view(
+            np.uint16
+        ) <= 2 * _MAX_DIFFERENCE
+        alike = (near[0] & near[1]).view(np.int8)
+        votes[here] += alike
+        votes[there] += alike
+    # Patches without a match agree with each other, which nobody reads.
+    support[number, keypoint] = votes[row, column, number]
     return support
 
 
@@ -84,14 +90,14 @@ def spatial_consensus(
     displacement = _displacements(query, candidates, matches, number, query_index)
 
     # One empty bin on each side spares the 3x3 sum its borders.
-    lowest = displacement.min(axis=0) - 1
-    width, height = displacement.max(axis=0) - lowest + 2
-    column, row = (displacement - lowest).T
+    lowest = displacement.min(axis=1) - 1
+    width, height = displacement.max(axis=1) - lowest + 2
+    column, row = displacement - lowest[:, None]
     bins = np.bincount((number * height + row) * width + column, minlength=num_candidates * height * width)
-    histogram = bins.reshape(num_candidates, height, width)
+    histogram = bins.astype(np.int32).reshape(num_candidates, height, width)
     of_columns = histogram[:, :, :-2] + histogram[:, :, 1:-1] + histogram[:, :, 2:]
     sums = of_columns[:, :-2] + of_columns[:, 1:-1] + of_columns[:, 2:]
-    centre_breaks_ties = sums * (len(query) + 1) + histogram[:, 1:-1, 1:-1]
+    centre_breaks_ties = sums * np.int64(len(query) + 1) + histogram[:, 1:-1, 1:-1]
     winner = centre_breaks_ties.reshape(num_candidates, -1).argmax(axis=1)
     votes = sums.reshape(num_candidates, -1)[np.arange(num_candidates), winner]
 
@@ -99,7 +105,7 @@ def spatial_consensus(
     row_apart, column_apart = row - 1 - winning_row[number], column - 1 - winning_column[number]
     in_window = (np.abs(row_apart) <= 1) & (np.abs(column_apart) <= 1)
     for axis in (0, 1):
-        total = np.bincount(number[in_window], displacement[in_window, axis], minlength=num_candidates)
+        total = np.bincount(number[in_window], displacement[axis, in_window], minlength=num_candidates)
         displacements[:, axis] = total / np.maximum(votes, 1)
     return votes, displacements
 
@@ -111,11 +117,11 @@ def _displacements(
     number: NDArray[np.int64],
     keypoint: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """(M, 2) query cell - candidate cell as (x, y) of the matches of candidates `number` and query `keypoint`."""
+    """(2, M) query cell - candidate cell as (x, y) of the matches of candidates `number` and query `keypoint`."""
     first_cell = np.concatenate([[0], np.cumsum([len(candidate) for candidate in candidates])])
-    all_cells = np.concatenate([candidate.cells_xy for candidate in candidates]).astype(np.int64)
+    all_cells = np.concatenate([candidate.cells_xy for candidate in candidates])
     matched = all_cells[first_cell[number] + matches.candidate_index[number, keypoint]]
-    return np.asarray(query.cells_xy[keypoint].astype(np.int64) - matched)
+    return np.asarray(np.subtract(query.cells_xy[keypoint].T, matched.T, dtype=np.int64, order="C"))
 
 
 def _overlap(rows: int, columns: int, down: int, right: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from effovpr_ros.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.matching.cpu import CpuMatcher
 
 _logger = logging.getLogger(__name__)
 
-# Similarities of about two candidates of 500 keypoints stay in the cache of a CPU core; a GPU wants few large
-# launches instead.
-_CPU_ROWS = 1100
+# A GPU wants few large launches.
 _GPU_ROWS = 65536
 
 
@@ -87,7 +86,8 @@ def match_candidates(
     Raises:
         DescriptorShapeError: a candidate's descriptors have another C than the query's; names the candidate.
     """
-    num_query, width = query.codes.shape
+    require_same_width(query, candidates)
+    num_query = len(query)
     matches = BatchMatches(
         np.full((len(candidates), num_query), -1, dtype=np.int64),
         np.zeros((len(candidates), num_query), dtype=np.float32),
@@ -95,16 +95,24 @@ def match_candidates(
     occupied = [number for number, candidate in enumerate(candidates) if len(candidate)]
     if num_query == 0 or not occupied:
         return matches
-    for number in occupied:
-        if candidates[number].codes.shape[-1] != width:
-            raise DescriptorShapeError(
-                f"candidate {number} has local descriptors {candidates[number].codes.shape}, the query "
-                f"{query.codes.shape}: C must agree; were both made by the same model?"
-            )
     device = torch.device(device)
     match = _match_on_cpu if device.type == "cpu" else _match_padded
     match(query, candidates, occupied, min_similarity, device, matches)
     return matches
+
+
+def require_same_width(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> None:
+    """Refuse candidates of another model.
+
+    Raises:
+        DescriptorShapeError: a candidate's descriptors have another C than the query's; names the candidate.
+    """
+    for number, candidate in enumerate(candidates):
+        if len(query) and len(candidate) and candidate.codes.shape[-1] != query.codes.shape[1]:
+            raise DescriptorShapeError(
+                f"candidate {number} has local descriptors {candidate.codes.shape}, the query "
+                f"{query.codes.shape}: C must agree; were both made by the same model?"
+            )
 
 
 def _match_on_cpu(
@@ -115,28 +123,13 @@ def _match_on_cpu(
     device: torch.device,
     matches: BatchMatches,
 ) -> None:
-    """Fill in `matches`: one matrix product for a few candidates, then each while it is in the cache.
-
-    NumPy finds the largest of a row several times faster than torch does on a CPU; the largest of a column is
-    located only where its row agrees.
-    """
-    dot_products = _DotProducts(query, device)
-    for chunk in _chunks(occupied, [len(candidate) for candidate in candidates], _CPU_ROWS):
-        chosen = [candidates[number] for number in chunk]
-        codes = np.concatenate([candidate.codes for candidate in chosen])
-        scale = np.concatenate([candidate.inverse_norms for candidate in chosen])
-        stacked = dot_products.cosines(codes, scale).numpy()
-        start = 0
-        for number, candidate in zip(chunk, chosen, strict=True):
-            similarity = stacked[start : start + len(candidate)]
-            start += len(candidate)
-            nearest_query = similarity.argmax(axis=1)
-            best = similarity[np.arange(len(candidate)), nearest_query]
-            agreed = np.flatnonzero((best == similarity.max(axis=0)[nearest_query]) & (best > min_similarity))
-            # Of equally similar keypoints of the candidate, the query's keypoint chooses the first.
-            agreed = agreed[similarity[:, nearest_query[agreed]].argmax(axis=0) == agreed]
-            matches.candidate_index[number, nearest_query[agreed]] = agreed
-            matches.similarity[number, nearest_query[agreed]] = best[agreed]
+    """Fill in `matches` candidate by candidate."""
+    most_keypoints = max(len(candidates[number]) for number in occupied)
+    matcher = CpuMatcher(query, most_keypoints, min_similarity, integer=_has_integer_kernel())
+    for number in occupied:
+        rows, columns, cosines = matcher.match(candidates[number])
+        matches.candidate_index[number, columns] = rows
+        matches.similarity[number, columns] = cosines
 
 
 def _match_padded(
@@ -148,8 +141,10 @@ def _match_padded(
     matches: BatchMatches,
 ) -> None:
     """Fill in `matches` by few large launches over padded blocks, as a GPU wants them."""
-    dot_products = _DotProducts(query, device)
     width = query.codes.shape[1]
+    # Small integers: products are exact in float32, see `matching.cpu`.
+    columns = torch.from_numpy(np.ascontiguousarray(query.codes.T)).to(device).float()
+    inverse_norms = torch.from_numpy(query.inverse_norms).to(device)
     # Neighbours in size share a block, so that little is spent on padding.
     by_size = sorted(occupied, key=lambda number: len(candidates[number]))
     for chunk in _chunks(by_size, [len(candidate) for candidate in candidates], _GPU_ROWS):
@@ -159,48 +154,15 @@ def _match_padded(
         for row, number in enumerate(chunk):
             codes[row, : sizes[row]] = candidates[number].codes
             scale[row, : sizes[row]] = candidates[number].inverse_norms
-        similarity = dot_products.cosines(codes.reshape(-1, width), scale.reshape(-1))
-        similarity = similarity.view(len(chunk), max(sizes), -1)
+        rows = torch.from_numpy(codes.reshape(-1, width)).to(device)
+        row_scale = torch.from_numpy(scale.reshape(-1, 1)).to(device)
+        similarity = (rows.float() @ columns).mul_(inverse_norms).mul_(row_scale).view(len(chunk), max(sizes), -1)
         if min(sizes) < max(sizes):
             padding = torch.arange(max(sizes), device=device) >= torch.tensor(sizes, device=device)[:, None]
             similarity.masked_fill_(padding[:, :, None], -torch.inf)
         nearest_candidate, best, mutual = _mutual(similarity, min_similarity)
         matches.candidate_index[chunk] = nearest_candidate.where(mutual, -1).cpu().numpy()
         matches.similarity[chunk] = best.where(mutual, 0.0).cpu().numpy()
-
-
-class _DotProducts:
-    """Cosines of one query's codes with those of many candidates, from exact integer dot products.
-
-    Codes are at most 7, so products of width up to 340,000 fit into float32's 24 bits: the fast integer kernel
-    of a CPU with 8-bit dot product instructions and the float32 fallback give the same numbers.
-    """
-
-    def __init__(self, query: LocalFeatures, device: torch.device) -> None:
-        columns = torch.from_numpy(np.ascontiguousarray(query.codes.T)).to(device)
-        self._device = device
-        self._integer = device.type == "cpu" and _has_integer_kernel()
-        self._columns = columns if self._integer else columns.float()
-        self._inverse_norms = torch.from_numpy(query.inverse_norms).to(device)
-        self._dots = torch.empty((0, len(query)), dtype=torch.int32)
-        self._cosines = torch.empty((0, len(query)))
-
-    def cosines(self, codes: NDArray[np.int8], inverse_norms: NDArray[np.float32]) -> Tensor:
-        """(R, C) codes of candidates and the inverses of their norms to (R, N) float32 cosines.
-
-        The result is overwritten by the next call.
-        """
-        rows = torch.from_numpy(codes).to(self._device)
-        scale = torch.from_numpy(inverse_norms).to(self._device)
-        if not self._integer:
-            return (rows.float() @ self._columns).mul_(self._inverse_norms).mul_(scale[:, None])
-        # Fresh memory for each product would cost as much as the product.
-        if len(rows) > len(self._dots):
-            self._dots = torch.empty((len(rows), self._columns.shape[1]), dtype=torch.int32)
-            self._cosines = torch.empty(self._dots.shape)
-        dots, cosines = self._dots[: len(rows)], self._cosines[: len(rows)]
-        torch._int_mm(rows, self._columns, out=dots)
-        return torch.mul(dots, self._inverse_norms, out=cosines).mul_(scale[:, None])
 
 
 @functools.cache

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from effovpr_ros.errors import ConfigError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
-from effovpr_ros.matching.mutual_nn import match_candidates
+from effovpr_ros.matching.mutual_nn import match_candidates, require_same_width
+from effovpr_ros.matching.shares import in_shares
 
 SCORES = ("coherent", "count", "weighted", "spatial")
+# ln(2 + s) for each number s of neighbours within the 5x5.
+_WORTH = np.log(2.0 + np.arange(25))
 
 
 @dataclass(frozen=True)
@@ -83,24 +88,11 @@ class Reranker:
         Raises:
             DescriptorShapeError: descriptors of different models.
         """
-        matches = match_candidates(query, candidates, self.config.min_similarity, self.device)
-        matched = matches.candidate_index >= 0
-        num_matches = matched.sum(axis=1)
-        votes, displacements = spatial_consensus(query, candidates, matches)
-        if self.config.score == "count":
-            scores = num_matches.astype(np.float64)
-        elif self.config.score == "weighted":
-            excess = (matches.similarity - self.config.min_similarity) / (1.0 - self.config.min_similarity)
-            scores = np.where(matched, excess, 0.0).sum(axis=1, dtype=np.float64)
-        elif self.config.score == "coherent":
-            support = neighbour_support(query, candidates, matches)
-            scores = np.where(matched, np.log(2.0 + support), 0.0).sum(axis=1) + votes
-        else:
-            scores = votes.astype(np.float64)
-        return [
-            CandidateScore(float(score), int(count), int(agree), (float(x), float(y)))
-            for score, count, agree, (x, y) in zip(scores, num_matches, votes, displacements, strict=True)
-        ]
+        # Here, since the error counts the candidates.
+        require_same_width(query, candidates)
+        if torch.device(self.device).type == "cpu":
+            return in_shares(partial(self._score, query), candidates)
+        return self._score(query, candidates)
 
     def matched_cells(
         self, query: LocalFeatures, candidate: LocalFeatures
@@ -114,3 +106,23 @@ class Reranker:
         best_first = np.argsort(-matches.similarity[0], kind="stable")
         query_index = best_first[matches.candidate_index[0, best_first] >= 0]
         return query.cells_xy[query_index], candidate.cells_xy[matches.candidate_index[0, query_index]]
+
+    def _score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> list[CandidateScore]:
+        matches = match_candidates(query, candidates, self.config.min_similarity, self.device)
+        matched = matches.candidate_index >= 0
+        num_matches = matched.sum(axis=1)
+        votes, displacements = spatial_consensus(query, candidates, matches)
+        if self.config.score == "count":
+            scores = num_matches.astype(np.float64)
+        elif self.config.score == "weighted":
+            excess = (matches.similarity - self.config.min_similarity) / (1.0 - self.config.min_similarity)
+            scores = np.where(matched, excess, 0.0).sum(axis=1, dtype=np.float64)
+        elif self.config.score == "coherent":
+            support = neighbour_support(query, candidates, matches)
+            scores = np.where(matched, _WORTH[support], 0.0).sum(axis=1) + votes
+        else:
+            scores = votes.astype(np.float64)
+        return [
+            CandidateScore(float(score), int(count), int(agree), (float(x), float(y)))
+            for score, count, agree, (x, y) in zip(scores, num_matches, votes, displacements, strict=True)
+        ]

@@ -41,7 +41,7 @@ class CameraNodeConfig:
         "What runs the network; auto: the fastest on this machine that gives PyTorch's descriptors.",
         choices=ENGINE_NAMES,
     )
-    num_threads: int = setting(0, "CPU threads of the network; 0: as torch decides.", min=0, max=1024)
+    num_threads: int = setting(0, "CPU threads of the network and of re-ranking; 0: as torch decides.", min=0, max=1024)
     image_transport: str = setting("raw", "raw or compressed.", choices=("raw", "compressed"))
     image_reliability: str = setting(
         "best_effort",

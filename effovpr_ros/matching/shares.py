@@ -1,0 +1,58 @@
+"""Work on many candidates, a share of them in each of several threads."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def in_shares(function: Callable[[Sequence[_Item]], list[_Result]], items: Sequence[_Item]) -> list[_Result]:
+    """What a function gives of items, each by itself, computed in as many threads as torch has here.
+
+    Torch's own threads would have to meet after each of many short operations, and NumPy's would stay single.
+
+    Args:
+        function: one result an item; releases the interpreter's lock most of the time.
+        items: in any order.
+
+    Returns:
+        Results in the order of the items.
+    """
+    threads = min(torch.get_num_threads(), len(items))
+    if threads <= 1:
+        return function(items)
+    # Neighbours in rank cost about the same, so the threads take turns.
+    shares = _workers(threads).map(function, [items[first::threads] for first in range(threads)])
+    results: list[_Result] = [None] * len(items)  # type: ignore[list-item]
+    for first, share in enumerate(shares):
+        results[first::threads] = share
+    return results
+
+
+@functools.cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes alone."""
+    before = torch.get_num_threads()
+    ready = threading.Barrier(count + 1)
+
+    def start() -> None:
+        # A thread takes torch's default when it first asks, and would do so after the setting if it had not asked yet.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "share", start)
+    for _ in range(count):
+        pool.submit(lambda: None)
+    ready.wait()
+    # What one thread sets is what threads started later begin with.
+    torch.set_num_threads(before)
+    return pool
