@@ -147,7 +147,7 @@ def test_a_running_node_is_evaluated(running_recognizer: str, tmp_path: Path, ca
 def test_a_node_that_does_not_run_is_said(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(replay, "START_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(replay, "_ACTIVE_TIMEOUT_S", 1.0)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 50) % 100))
     arguments = ["--running", "/nobody", "--bag", str(drive), "--image-topic", TOPIC, "--out", str(tmp_path / "m")]
     assert replay.main(arguments) == 1

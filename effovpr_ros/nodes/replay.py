@@ -22,7 +22,6 @@ from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import match_record
 from effovpr_ros.nodes.replaying import (
-    START_TIMEOUT_S,
     AnswerRecorder,
     Answers,
     isolated_environment,
@@ -31,6 +30,8 @@ from effovpr_ros.nodes.replaying import (
     require_running,
     run_replay,
 )
+
+_ACTIVE_TIMEOUT_S = 30.0
 
 
 class MatchRecorder(AnswerRecorder):
@@ -54,13 +55,13 @@ class MatchRecorder(AnswerRecorder):
             NodeError: nobody publishes its answers, or nobody listens to the images.
         """
         topic = self.resolve_topic_name(f"{self._target}/match")
-        deadline_s = time.monotonic() + START_TIMEOUT_S
+        deadline_s = time.monotonic() + _ACTIVE_TIMEOUT_S
         while not (self.count_publishers(topic) and self.count_subscribers(image_topic)):
             rclpy.spin_once(self, timeout_sec=0.2)
             if time.monotonic() > deadline_s:
                 if not self.count_publishers(topic):
                     raise NodeError(
-                        f"no active node publishes {topic} after {START_TIMEOUT_S:.0f} s; start and activate it, in "
+                        f"no active node publishes {topic} after {_ACTIVE_TIMEOUT_S:.0f} s; start and activate it, in "
                         "this ROS domain, or name it with --running (effovpr evaluate live: --match-topic)"
                     )
                 raise NodeError(

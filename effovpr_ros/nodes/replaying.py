@@ -25,7 +25,8 @@ from tqdm import tqdm
 from effovpr_ros.errors import NodeError
 
 _RECORD_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
-START_TIMEOUT_S = 30.0
+# A slow machine takes most of a minute to load torch.
+_START_TIMEOUT_S = 120.0
 _TRANSITION_TIMEOUT_S = 120.0
 _QUIET_S = 3.0
 # Discovery on a busy machine takes a second or two; an image published before it is lost.
@@ -78,11 +79,11 @@ class AnswerRecorder(Node):
         Raises:
             NodeError: it did not appear, or refused.
         """
-        deadline_s = time.monotonic() + START_TIMEOUT_S
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
         while not self._change_state.wait_for_service(timeout_sec=0.5):
             still_runs()
             if time.monotonic() > deadline_s:
-                raise NodeError(f"no service {self._change_state.srv_name} after {START_TIMEOUT_S:.0f} s")
+                raise NodeError(f"no service {self._change_state.srv_name} after {_START_TIMEOUT_S:.0f} s")
         for transition, name in (
             (Transition.TRANSITION_CONFIGURE, "configure"),
             (Transition.TRANSITION_ACTIVATE, "activate"),
