@@ -107,6 +107,6 @@ def test_recall_with_an_engine(engine: str, real_images: Path, tmp_path: Path, c
         lost |= {(name, method): right - recalls[engine][method] for method, right in recalls["torch"].items()}
         with capsys.disabled():
             print(f"\n{name}: R@1 {recalls}")
-    # Whether both stages name a positive or the frame beside it, noise of bf16's size decides: docs/engines.md.
+    # Here noise of bf16's size decides whether a positive or the frame beside it comes first: docs/engines.md.
     del lost["corridor_walk", "effovpr"]
     assert max(lost.values()) <= MAX_LOST, lost
