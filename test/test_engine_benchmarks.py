@@ -107,6 +107,5 @@ def test_recall_with_an_engine(engine: str, real_images: Path, tmp_path: Path, c
         lost |= {(name, method): right - recalls[engine][method] for method, right in recalls["torch"].items()}
         with capsys.disabled():
             print(f"\n{name}: R@1 {recalls}")
-    # Here noise of bf16's size decides whether a positive or the frame beside it comes first: docs/engines.md.
-    del lost["corridor_walk", "effovpr"]
+    # openvino-int8 does not reach this on corridor_walk: docs/engines.md has the figures.
     assert max(lost.values()) <= MAX_LOST, lost
