@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -21,6 +22,23 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 WANTED = {"openvino-bf16": 2.2, "openvino-int8": 2.8}
 """Times as fast as PyTorch."""
 ROUNDS = 21
+MAX_LOST = 0.5
+"""Points of R@1."""
+
+
+def one_frame_wider(positives: Path, target: Path) -> Path:
+    """The same queries with the frames before and after their positives."""
+    with positives.open(encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    names = sorted({path.name for path in (positives.parent / "database").iterdir()})
+    wide = {
+        (query, names[place])
+        for query, database in rows
+        for place in range(max(0, names.index(database) - 1), min(len(names), names.index(database) + 2))
+    }
+    with target.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *sorted(wide)])
+    return target
 
 
 def photographs(folder: Path) -> list[RgbImage]:
@@ -34,7 +52,7 @@ def test_engines_side_by_side(preset: str, real_images: Path):
     kinds = [kind for kind in ENGINES.values() if kind.device != "cuda" and kind.name != "torch-compile"]
     names = [kind.name for kind in kinds if not what_is_missing(kind.name)]
     seen = photographs(real_images / "rtabmap_loop" / "images")
-    calibration = Calibration("benchmark rtabmap_loop", lambda: seen[::2])
+    calibration = Calibration("benchmark rtabmap_loop", lambda: seen)
     extractors = {
         name: FeatureExtractor(ExtractorConfig(device="cpu", engine=name, **reading), calibration) for name in names
     }
@@ -58,18 +76,27 @@ def test_engines_side_by_side(preset: str, real_images: Path):
 
 
 @pytest.mark.parametrize("engine", ["openvino-bf16", "openvino-int8"])
-def test_recall_with_an_engine(engine: str, real_images: Path, capsys: pytest.CaptureFixture[str]):
+def test_recall_with_an_engine(engine: str, real_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     if what_is_missing(engine):
         pytest.skip(what_is_missing(engine))
     loops, walk = real_images / "rtabmap_loop", real_images / "corridor_walk"
+    for number, path in enumerate(sorted((real_images / "lund_walk" / "images").iterdir())):
+        part = tmp_path / ("queries" if number % 2 else "database")
+        part.mkdir(exist_ok=True)
+        (part / path.name).symlink_to(path)
+    positives = {
+        "corridor_walk": walk / "positives.csv",
+        "corridor_walk, a frame wider": one_frame_wider(walk / "positives.csv", tmp_path / "positives.csv"),
+    }
     forms = {
         "rtabmap_loop": ["loops", str(loops / "images"), "--loops", str(loops / "loops.csv"), "--min-gap", "10"],
-        "corridor_walk": [
-            *("folders", str(walk / "database"), str(walk / "queries")),
-            *("--positives", str(walk / "positives.csv")),
-        ],
+        **{
+            name: ["folders", str(walk / "database"), str(walk / "queries"), "--positives", str(path)]
+            for name, path in positives.items()
+        },
+        "lund_walk": ["folders", str(tmp_path / "database"), str(tmp_path / "queries"), "--radius", "12"],
     }
-    lost = []
+    lost = {}
     for name, form in forms.items():
         recalls = {}
         for chosen in ("torch", engine):
@@ -77,7 +104,8 @@ def test_recall_with_an_engine(engine: str, real_images: Path, capsys: pytest.Ca
             assert main(["evaluate", *form, "--methods", "effovpr", "global", "--json", "--engine", chosen]) == 0
             methods = json.loads(capsys.readouterr().out)["methods"]
             recalls[chosen] = {method: 100 * methods[method]["recall"]["1"] for method in ("effovpr", "global")}
-        lost += [recalls["torch"][method] - recalls[engine][method] for method in ("effovpr", "global")]
+        lost |= {(name, method): right - recalls[engine][method] for method, right in recalls["torch"].items()}
         with capsys.disabled():
             print(f"\n{name}: R@1 {recalls}")
-    assert max(lost) <= 0.5
+    # openvino-int8 does not reach this on corridor_walk: docs/engines.md has the figures.
+    assert max(lost.values()) <= MAX_LOST, lost

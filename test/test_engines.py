@@ -20,6 +20,7 @@ from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.features.engines.choice import Trial, fastest, times_side_by_side
 from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, Recording
 from effovpr_ros.features.engines.graph import Wanted
+from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession
 from effovpr_ros.features.engines.verification import Agreement, Described, compare, scenes
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
@@ -67,6 +68,24 @@ def test_an_engine_gives_what_pytorch_gives(name: str, options: dict[str, object
             # bf16 may move a patch across T1.
             np.testing.assert_array_equal(found.local.cells_xy, wanted.local.cells_xy)
             assert np.mean(np.sum(found.local.descriptors * wanted.local.descriptors, axis=1)) > 0.999
+
+
+def test_bf16_for_the_products_alone_is_nearer_to_f32(tmp_path: Path):
+    with_engine(tmp_path, needs("openvino-bf16"))
+    [path] = (tmp_path / "cache").rglob("network.onnx")
+    sessions = [
+        OpenVinoSession(path, "f32"),
+        OpenVinoSession(path, "bf16"),
+        OpenVinoSession(path, "bf16", products_alone=True),
+    ]
+    errors = np.zeros(2)
+    for seed in range(8):
+        exact, *others = (session(preprocess([picture(seed)], 56)) for session in sessions)
+        errors += [
+            sum(float((found - wanted).square().sum()) for found, wanted in zip(other, exact, strict=True))
+            for other in others
+        ]
+    assert 0.0 < errors[1] < 0.95 * errors[0]
 
 
 def test_the_graph_ends_where_the_features_are_read(tmp_path: Path):
@@ -194,11 +213,15 @@ def test_int8_is_calibrated_with_the_given_images_once(
         for operation in model.get_ordered_ops()
         if operation.get_type_name() == "MatMul" and _constant(operation) is not None
     }
-    # Of 9 products with weights (two blocks of 4, and q, k and v of the third) all but the end of the second MLP.
-    assert (sum(weights.values()), len(weights)) == (8, 9)
+    # Of 9 products with weights (two blocks of 4, and q, k and v of the third) five widen, of which the first three.
+    assert list(weights.values()) == [True, False, True, False, True, False, False, False, False]
     assert 0.99 < extractor.engine.agreement.mean < 1.0
     unread = Calibration("pictures", lambda: pytest.fail("calibrated before"))
     with_engine(tmp_path, name, unread).extract([picture(0)])
+    # Another way to quantise reuses nothing.
+    monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], revision=ENGINES[name].revision + 1))
+    with pytest.raises(pytest.fail.Exception, match="calibrated before"):
+        with_engine(tmp_path, name, unread)
 
 
 def _constant(operation: object) -> object:

@@ -29,6 +29,7 @@ class EngineKind:
         device: cpu, cuda, or any for both.
         keeps_precision: whether `ExtractorConfig.precision` counts; the others have a precision of their own.
         automatic: whether `auto` may choose it.
+        revision: of what this package makes of the network for it; a change leaves nothing of before in use.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EngineKind:
     device: str
     keeps_precision: bool = False
     automatic: bool = True
+    revision: int = 1
 
 
 ENGINES = {
@@ -47,10 +49,15 @@ ENGINES = {
         EngineKind(TORCH_COMPILE, "PyTorch, compiled at each start", (), "any", keeps_precision=True, automatic=False),
         EngineKind(ONNXRUNTIME, "ONNX Runtime, fp32, any CPU", ("onnxruntime", *_EXPORT), "cpu"),
         EngineKind(OPENVINO_FP32, "OpenVINO, fp32, x86-64 and ARM CPUs", ("openvino", *_EXPORT), "cpu"),
-        EngineKind(OPENVINO_BF16, "OpenVINO, bf16, CPUs that compute in it", ("openvino", *_EXPORT), "cpu"),
+        EngineKind(OPENVINO_BF16, "OpenVINO, bf16, CPUs that compute in it", ("openvino", *_EXPORT), "cpu", revision=2),
         # It costs accuracy, which nobody should lose without having asked for it.
         EngineKind(
-            OPENVINO_INT8, "OpenVINO, 8 bits, calibrated", ("openvino", "nncf", *_EXPORT), "cpu", automatic=False
+            OPENVINO_INT8,
+            "OpenVINO, 8 bits, calibrated",
+            ("openvino", "nncf", *_EXPORT),
+            "cpu",
+            automatic=False,
+            revision=2,
         ),
         EngineKind(TENSORRT, "TensorRT, fp16, NVIDIA GPUs", ("tensorrt", *_EXPORT), "cuda"),
     )
@@ -87,7 +94,8 @@ def require(name: str) -> None:
 def versions(name: str) -> str:
     """Versions of all that an engine's results and speed depend on."""
     packages = ("torch", *ENGINES[name].distributions)
-    return " ".join(f"{package}-{importlib.metadata.version(package)}" for package in packages)
+    installed = [f"{package}-{importlib.metadata.version(package)}" for package in packages]
+    return " ".join([*installed, f"revision-{ENGINES[name].revision}"])
 
 
 def _has_cuda() -> bool:

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -20,16 +23,20 @@ from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
 
+_BETWEEN_PRODUCTS = ("MVN", "Multiply", "Add", "Gelu", "Convolution")
+"""What a bf16 network computes in f32 all the same: norms, residuals, activations, and the patch embedding."""
+
 
 class OpenVinoSession:
     """A compiled network; one call at a time."""
 
-    def __init__(self, graph: Path, precision: str) -> None:
+    def __init__(self, graph: Path, precision: str, *, products_alone: bool = False) -> None:
         """Compile for lowest latency on as many threads as torch may use.
 
         Args:
             graph: ONNX or OpenVINO's own format.
             precision: that OpenVINO computes in where the graph leaves it open: f32 or bf16.
+            products_alone: compute what lies between the products of the blocks in f32.
 
         Raises:
             EngineError: OpenVINO refuses the graph.
@@ -42,7 +49,10 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:
-            compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
+            model = openvino.Core().read_model(str(graph))
+            if products_alone:
+                model = _with_f32(model, _BETWEEN_PRODUCTS)
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO {openvino.__version__} refuses {graph}: {str(error)[:300]}") from error
         self._request = compiled.create_infer_request()
@@ -57,8 +67,28 @@ class OpenVinoSession:
             return [torch.from_numpy(np.array(results[number])) for number in range(self._num_outputs)]
 
 
+def _with_f32(model: Any, types: Collection[str]) -> Any:
+    """The model with all operations of some types bound to f32.
+
+    OpenVINO's own format can say so, its Python interface cannot.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="effovpr-") as folder:
+        path = Path(folder) / "model.xml"
+        openvino.serialize(model, str(path))
+        written = ElementTree.parse(path)
+        for layer in written.iterfind("layers/layer"):
+            if layer.get("type") in types:
+                marks = layer.find("rt_info")
+                marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
+                ElementTree.SubElement(marks, "attribute", name="precise", version="0")
+        written.write(path)
+        return openvino.Core().read_model(str(path))
+
+
 def quantise(graph: Path, target: Path, calibration: Calibration, image_size: int) -> None:
-    """Write an 8-bit version of a graph.
+    """Write a version of a graph with 8 bits where they are faster than bf16 and accurate; see docs/engines.md.
 
     Args:
         graph: ONNX.
@@ -71,6 +101,7 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
     """
     import nncf
     import openvino
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     images = calibration.calibrating()
     if not images:
@@ -88,6 +119,10 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(images),
                 ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model)),
+                # By default what exceeds the images' mean extremes is clipped, and few large activations carry much.
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+                ),
             )
         partial = target.with_name(f"partial-{os.getpid()}-{target.name}")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,17 +135,18 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Products that end the MLPs of the later half of the blocks, known as they alone make tokens shorter.
+    """All products but those with weights that make tokens longer (qkv, the first of the MLP) in the first blocks.
 
-    Their rounding goes straight into the tokens that are read, and little follows that could even it out:
-    docs/engines.md has the figures.
+    Of those, the first three quarters have 8 bits: what follows the others is too short to even out their rounding.
     """
-    ending = [
-        operation.get_friendly_name()
-        for operation in model.get_ordered_ops()
+    products = [o for o in model.get_ordered_ops() if o.get_type_name() in ("MatMul", "Convolution")]
+    widening = [
+        operation
+        for operation in products
         if operation.get_type_name() == "MatMul"
         and operation.input_value(1).get_node().get_type_name() == "Constant"
         and operation.get_output_partial_shape(0)[-1].get_length()
-        < operation.input_value(0).get_partial_shape()[-1].get_length()
+        > operation.input_value(0).get_partial_shape()[-1].get_length()
     ]
-    return ending[len(ending) // 2 :]
+    quantised = {operation.get_friendly_name() for operation in widening[: len(widening) * 3 // 4]}
+    return [operation.get_friendly_name() for operation in products if operation.get_friendly_name() not in quantised]

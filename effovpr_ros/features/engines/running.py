@@ -227,7 +227,9 @@ class Engines:
                 quantise(graph, quantised, self._required_calibration(), self._model.image_size)
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
             return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
-        return OpenVinoSession(graph, "bf16" if name == catalogue.OPENVINO_BF16 else "f32")
+        if name == catalogue.OPENVINO_BF16:
+            return OpenVinoSession(graph, "bf16", products_alone=True)
+        return OpenVinoSession(graph, "f32")
 
     def _required_calibration(self) -> Calibration:
         if self._calibration is None:
