@@ -29,19 +29,14 @@ def random_features(rng: np.random.Generator, count: int, width: int = 8) -> Loc
 
 
 def quadratic_reference(query: LocalFeatures, candidate: LocalFeatures, threshold: float) -> list[tuple[int, int]]:
-    """The definition, written as loops: each chooses its most similar, the first of equals."""
-
-    def cosine(n: int, m: int) -> float:
-        return float(query.descriptors[n].astype(np.float64) @ candidate.descriptors[m].astype(np.float64))
-
-    pairs = []
-    for n in range(len(query)):
-        if not len(candidate):
-            continue
-        m = max(range(len(candidate)), key=lambda m: cosine(n, m))
-        if max(range(len(query)), key=lambda other: cosine(other, m)) == n and cosine(n, m) > threshold:
-            pairs.append((n, m))
-    return pairs
+    """The definition, written as loops: each of the candidate's chooses, the first of equals; so does whom it chose."""
+    cosine = (query.descriptors.astype(np.float64) @ candidate.descriptors.astype(np.float64).T).tolist()
+    chosen: dict[int, int] = {}
+    for m in range(len(candidate)):
+        n = max(range(len(query)), key=lambda n: cosine[n][m])
+        if cosine[n][m] > threshold and all(cosine[n][m] >= other for other in cosine[n]):
+            chosen.setdefault(n, m)
+    return sorted(chosen.items())
 
 
 def test_pairs_worked_by_hand():
@@ -145,15 +140,15 @@ def test_of_equal_keypoints_the_first_is_chosen_wherever_the_second_is(rows: int
         assert match_candidates(query, [local_features(codes)], 0.8).candidate_index.tolist() == [[first, -1]]
 
 
-def test_a_keypoint_whose_equal_prefers_another_is_no_match():
-    # Keypoint 0 is as similar to the query's second keypoint as keypoint 40 is, but more so to the first: the second
-    # chooses 0, in vain.
+def test_an_equal_that_prefers_another_is_in_nobodys_way():
+    # Keypoint 0 is as similar to the query's second keypoint as keypoint 40 is, but more so to the first. Nothing is
+    # nearer to the second than 40, and nothing nearer to 40 than the second.
     query = local_features(np.array([[1, 1, 1, 1], [1, 1, 1, -1]]))
     codes = np.zeros((50, 4))
     codes[0], codes[40] = (1, 1, 1, 1), (-1, 1, 1, -1)
     matches = match_candidates(query, [local_features(codes)], 0.4)
-    assert matches.candidate_index.tolist() == [[0, -1]]
-    assert matches.similarity[0, 0] == 1.0
+    assert matches.candidate_index.tolist() == [[0, 40]]
+    assert matches.similarity.tolist() == [[1.0, 0.5]]
 
 
 def test_no_candidates_and_no_keypoints_give_empty_matches():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effovpr_ros.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
-from effovpr_ros.matching.cpu import CpuMatcher
+from effovpr_ros.matching.cpu import nearest_on_cpu
 
 _logger = logging.getLogger(__name__)
 
@@ -36,9 +36,10 @@ class BatchMatches:
 
 
 def mutual_nearest_neighbours(query: Tensor, candidate: Tensor, min_similarity: float) -> Tensor:
-    """Pair descriptors that choose each other by cosine similarity (EffoVPR, section 3.2).
+    """Pair descriptors that are each other's nearest by cosine similarity (EffoVPR, section 3.2).
 
-    Equally similar neighbours: the lowest index is chosen.
+    Equally similar ones: a descriptor of the candidate chooses the first of the query's, and of those that choose one
+    of the query's, the first is its pair.
 
     Args:
         query: (N, C) L2-normalised local descriptors.
@@ -60,9 +61,9 @@ def mutual_nearest_neighbours(query: Tensor, candidate: Tensor, min_similarity: 
             "be (N, C) and (M, C) with one C; were both made by the same model?"
         )
     similarity = candidate.float() @ query.float().T
-    nearest_candidate, _, mutual = _mutual(similarity[None], min_similarity)
-    query_index = mutual[0].nonzero()[:, 0]
-    return torch.stack([query_index, nearest_candidate[0, query_index]], dim=1)
+    pair, _ = _mutual(similarity[None], min_similarity)
+    query_index = (pair[0] >= 0).nonzero()[:, 0]
+    return torch.stack([query_index, pair[0, query_index]], dim=1)
 
 
 @torch.inference_mode()
@@ -124,12 +125,16 @@ def _match_on_cpu(
     matches: BatchMatches,
 ) -> None:
     """Fill in `matches` candidate by candidate."""
-    most_keypoints = max(len(candidates[number]) for number in occupied)
-    matcher = CpuMatcher(query, most_keypoints, min_similarity, integer=_has_integer_kernel())
-    for number in occupied:
-        rows, columns, cosines = matcher.match(candidates[number])
-        matches.candidate_index[number, columns] = rows
-        matches.similarity[number, columns] = cosines
+    chosen = [candidates[number] for number in occupied]
+    nearest, cosine, highest = nearest_on_cpu(
+        query, chosen, integer=_has_integer_kernel(), only_positive=min_similarity >= 0.0
+    )
+    agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
+    # Of equals the first is to stay, so it is written last.
+    place, keypoint = (index[::-1] for index in np.nonzero(agreed))
+    number = np.asarray(occupied)[place]
+    matches.candidate_index[number, nearest[place, keypoint]] = keypoint
+    matches.similarity[number, nearest[place, keypoint]] = cosine[place, keypoint]
 
 
 def _match_padded(
@@ -160,9 +165,9 @@ def _match_padded(
         if min(sizes) < max(sizes):
             padding = torch.arange(max(sizes), device=device) >= torch.tensor(sizes, device=device)[:, None]
             similarity.masked_fill_(padding[:, :, None], -torch.inf)
-        nearest_candidate, best, mutual = _mutual(similarity, min_similarity)
-        matches.candidate_index[chunk] = nearest_candidate.where(mutual, -1).cpu().numpy()
-        matches.similarity[chunk] = best.where(mutual, 0.0).cpu().numpy()
+        pair, cosine = _mutual(similarity, min_similarity)
+        matches.candidate_index[chunk] = pair.cpu().numpy()
+        matches.similarity[chunk] = cosine.cpu().numpy()
 
 
 @functools.cache
@@ -174,21 +179,25 @@ def _has_integer_kernel() -> bool:
     return True
 
 
-def _mutual(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Find each query keypoint's nearest candidate keypoint, its cosine, and whether it is a match.
+def _mutual(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
+    """Find the candidate's keypoint that is matched to each of the query's.
 
     Args:
         similarity: (B, M, N) cosine of candidate keypoint and query keypoint, M > 0 and N > 0.
         min_similarity: T2.
 
     Returns:
-        (B, N) int64, (B, N) float32, (B, N) bool.
+        (B, N) int64, -1 for none, and (B, N) float32 cosines, 0 for none.
     """
-    best, nearest_candidate = similarity.max(dim=1)
-    nearest_query = similarity.argmax(dim=2)
-    own_index = torch.arange(similarity.shape[2], device=similarity.device)
-    mutual = nearest_query.gather(1, nearest_candidate) == own_index
-    return nearest_candidate, best, mutual & (best > min_similarity)
+    highest = similarity.amax(dim=1)
+    nearest = similarity.argmax(dim=2)
+    cosine = similarity.gather(2, nearest[:, :, None])[:, :, 0]
+    agreed = (cosine == highest.gather(1, nearest)) & (cosine > min_similarity)
+    beyond = similarity.shape[1]
+    keypoint = torch.arange(beyond, device=similarity.device).where(agreed, beyond)
+    first = torch.full_like(highest, beyond, dtype=torch.int64).scatter_reduce_(1, nearest, keypoint, "amin")
+    matched = first < beyond
+    return first.where(matched, -1), highest.where(matched, 0.0)
 
 
 def _chunks(numbers: Sequence[int], sizes: Sequence[int], max_rows: int) -> Iterator[list[int]]:
