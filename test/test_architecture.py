@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "effovpr_ros"
 ALLOWED = {
     "errors": set(),
+    "openmp": set(),
     "settings": {"errors"},
     "features": {"errors"},
     "matching": {"errors", "features"},
@@ -36,6 +37,7 @@ ALLOWED = {
     },
     "cli": {
         "errors",
+        "openmp",
         "benchmarks",
         "features",
         "matching",
@@ -48,6 +50,7 @@ ALLOWED = {
     },
     "nodes": {
         "errors",
+        "openmp",
         "settings",
         "features",
         "matching",
