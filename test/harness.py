@@ -12,12 +12,13 @@ import numpy as np
 import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
+from effovpr_ros.nodes.executor import NodeExecutor
 from effovpr_ros.nodes.outputs import RESULT_QOS
 
 TIMEOUT_S = 60.0
@@ -37,7 +38,7 @@ class Harness:
         self.received: dict[str, list[Any]] = {}
         self._threads = []
         self._executors = [
-            MultiThreadedExecutor(3, context=self.context),
+            NodeExecutor(3, context=self.context),
             SingleThreadedExecutor(context=self.context),
         ]
         for node, executor in zip((self.node, self.client), self._executors, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from synthetic import picture
 from effovpr_ros.cli.main import main
 from effovpr_ros.features.engines.calibration import Calibration, readable
 from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.features.engines.choice import time_side_by_side
+from effovpr_ros.features.engines.choice import times_side_by_side
 from effovpr_ros.features.engines.verification import scenes, verify
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage, preprocess, read_image
@@ -59,7 +60,8 @@ def test_engines_side_by_side(preset: str, real_images: Path):
     pixels = preprocess([picture(0, 640, 480)], 322)
     runs = {name: (lambda run=extractor.engine.run: run(pixels)) for name, extractor in extractors.items()}
     with torch.inference_mode():
-        times_ms = dict(zip(names, time_side_by_side(list(runs.values()), ROUNDS), strict=True))
+        every_ms = times_side_by_side(list(runs.values()), ROUNDS)
+        times_ms = dict(zip(names, map(statistics.median, every_ms), strict=True))
     torch_run = extractors["torch"].engine.run
     print(f"\n{preset}: {torch.get_num_threads()} threads\n{'engine':16} {'ms':>7} {'times':>6}  agreement")
     for name, extractor in extractors.items():

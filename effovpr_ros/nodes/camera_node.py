@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -19,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from effovpr_ros.errors import EffoVPRError
 from effovpr_ros.nodes import parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
+from effovpr_ros.nodes.executor import NodeExecutor
 from effovpr_ros.nodes.image_decoding import make_decoder
 from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS
 from effovpr_ros.nodes.parameters import CameraNodeConfig
@@ -244,7 +244,7 @@ def run_camera_node(kind: type[CameraNode[Any]], name: str) -> None:
     """Run a node until it is interrupted."""
 
     def spin(node: CameraNode[Any]) -> None:
-        executor = MultiThreadedExecutor(num_threads=4)
+        executor = NodeExecutor(num_threads=3)
         executor.add_node(node)
         executor.spin()
 
