@@ -18,13 +18,13 @@ import pytest
 import torch
 from synthetic import picture
 
+from effovpr_ros.benchmarks.synthetic import fill_map, pictures
 from effovpr_ros.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.evaluation.runner import run_methods
 from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.features.preprocessing import RgbImage, preprocess
 from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.config import RecognizerConfig
@@ -63,23 +63,9 @@ def bare_backbone(extractor: FeatureExtractor, batch: int) -> Callable[[], None]
     return forward
 
 
-def synthetic_map(folder: Path, extractor: FeatureExtractor, places: int, keypoints: int) -> Path:
-    """A map of random features, `keypoints` patches a place."""
-    rng = np.random.default_rng(0)
-    cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2)[:keypoints].astype(np.uint8)
-    width = extractor.fingerprint.local_dim
-    codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (keypoints, width)).astype(np.int8)
-    with PlaceMap.create(folder, fingerprint=extractor.fingerprint) as place_map:
-        for start in range(0, places, 500):
-            batch = []
-            for number in range(start, min(start + 500, places)):
-                descriptor = rng.normal(size=extractor.fingerprint.global_dim).astype(np.float32)
-                local = LocalFeatures(np.roll(codes, number, axis=1), cells)
-                features = Features(descriptor / np.linalg.norm(descriptor), local, (GRID, GRID))
-                pose = Pose.from_yaw(float(number), 0.0, 0.0)
-                batch.append(NewPlace("a", number, f"{number}", pose, None, (640, 480), b"", features))
-            place_map.add(batch)
-        place_map.flush()
+def synthetic_map(folder: Path, extractor: FeatureExtractor, places: int) -> Path:
+    """A map of made-up places."""
+    fill_map(folder, extractor, places, pictures(8))
     return folder
 
 
@@ -96,7 +82,7 @@ def test_map_building_keeps_up_with_the_backbone(offline_extractor: FeatureExtra
 
 
 def test_opening_ten_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):
-    folder = synthetic_map(tmp_path / "map", offline_extractor, 10_000, 64)
+    folder = synthetic_map(tmp_path / "map", offline_extractor, 10_000)
 
     def open_map() -> None:
         PlaceMap.open(folder).close()
@@ -158,7 +144,7 @@ def test_reading_reranking_and_deciding(offline_extractor: FeatureExtractor, tmp
 
 def test_a_thousand_queries_against_a_thousand_places(offline_extractor: FeatureExtractor, tmp_path: Path):
     rng, images = np.random.default_rng(1), [picture(0)]
-    with PlaceMap.open(synthetic_map(tmp_path / "map", offline_extractor, 1000, PLACE_KEYPOINTS)) as place_map:
+    with PlaceMap.open(synthetic_map(tmp_path / "map", offline_extractor, 1000)) as place_map:
         local = place_map.local_features([0])[0]
         method = EffoVPRMethod(place_map, PlaceRecognizer(offline_extractor, place_map, RecognizerConfig()))
         queries = []
@@ -242,7 +228,7 @@ class NodeClient:
 def test_node_latency_and_backlog(offline_extractor: FeatureExtractor, tmp_path: Path):
     images = building_views(40)
     keypoints = [len(features.local) for features in offline_extractor.extract(images[::10])]
-    client = NodeClient(synthetic_map(tmp_path / "map", offline_extractor, 1000, PLACE_KEYPOINTS), images)
+    client = NodeClient(synthetic_map(tmp_path / "map", offline_extractor, 1000), images)
     print(f"\nkeypoints: {PLACE_KEYPOINTS} a place, {statistics.mean(keypoints):.0f} a query")
     try:
         latencies, floors = [], []
