@@ -1,6 +1,6 @@
 """Program `node_benchmark`: the real `place_recognizer` over DDS: start, latency and memory; for `effovpr bench`.
 
-ros2 run effovpr_ros node_benchmark --map MAP --images FOLDER --out figures.json
+python -m effovpr_ros.nodes.node_benchmark --map MAP --images FOLDER --out figures.json
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
@@ -25,7 +24,13 @@ from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import ns_from_time, time_from_ns
 from effovpr_ros.nodes.outputs import RESULT_QOS
-from effovpr_ros.nodes.replaying import AnswerRecorder, isolated_environment, node_process, require_running
+from effovpr_ros.nodes.replaying import (
+    AnswerRecorder,
+    isolated_environment,
+    node_process,
+    require_running,
+    run_replay,
+)
 
 _ANSWER_TIMEOUT_S = 60.0
 _WARM_UP = 3
@@ -75,12 +80,11 @@ class Probe(AnswerRecorder):
         self._answers[ns_from_time(message.header.stamp)] = message
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Start the node several times, ask it at the last.
+def measure(options: argparse.Namespace) -> int:
+    """Start the node several times, ask it at the last; returns the number of answers.
 
-    Returns:
-        `start_s` of each start, `latency_ms` of each image, `stages_ms` as the node gives them, `resident_mib` and
-        `anonymous_mib` of the node after the last image.
+    Written are `start_s` of each start, `latency_ms` of each image, `stages_ms` as the node gives them, `resident_mib`
+    and `anonymous_mib` of the node after the last image.
 
     Raises:
         NodeError: the node did not start or did not answer.
@@ -114,13 +118,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 probe.destroy_node()
                 rclpy.try_shutdown()
     answers = answers[_WARM_UP:]
-    return {
+    figures = {
         "start_s": starts_s,
         "latency_ms": [latency_ms for latency_ms, _ in answers],
         "stages_ms": {stage: [getattr(match, stage) for _, match in answers] for stage in _STAGES},
         "resident_mib": resident_mib,
         "anonymous_mib": anonymous_mib,
     }
+    Path(options.out).write_text(json.dumps(figures), encoding="utf-8")
+    return len(answers)
 
 
 def _memory_mib(pid: int) -> tuple[float, float]:
@@ -143,16 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="as the node's parameter")
     parser.add_argument("--engine", choices=ENGINE_NAMES, default=DEFAULT_ENGINE, help="as the node's parameter")
     options = parser.parse_args(arguments)
+    if options.starts < 1 or options.rounds < 1:
+        parser.error("--starts and --rounds must be at least 1")
     os.environ.update(isolated_environment())
-    try:
-        figures = measure(options)
-    except (NodeError, OSError) as error:
-        print(f"node_benchmark: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 1
-    Path(options.out).write_text(json.dumps(figures), encoding="utf-8")
-    return 0
+    return run_replay("node_benchmark", measure, options)
 
 
 if __name__ == "__main__":
