@@ -29,7 +29,9 @@ def main():
 @pytest.mark.parametrize(("at_import", "code"), [("interrupt()", 0), ("", 7)])
 def test_an_interrupt_while_a_program_loads_ends_it_in_silence(tmp_path: Path, at_import: str, code: int):
     (tmp_path / "loaded.py").write_text(MODULE.format(at_import=at_import))
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    # Who runs the tests in the background of a shell may have SIGINT ignored, and children inherit that.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += f"sys.path.insert(0, {str(tmp_path)!r})\n"
     program += "from effovpr_ros.nodes.starting import import_main; import_main('loaded')()"
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, timeout=50, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
