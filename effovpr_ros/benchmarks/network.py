@@ -11,9 +11,9 @@ import torch
 
 from effovpr_ros.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.errors import EngineError
+from effovpr_ros.features.devices import resolve_device, wait_for
 from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
-from effovpr_ros.features.engines.running import MIN_MEAN_OF_AUTO
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
 
@@ -67,14 +67,14 @@ def measure_network(
         calibration: images for an 8-bit engine.
         quick: fewer rounds, and no engine that compiles at each start.
     """
-    reference = FeatureExtractor(replace(config, engine=TORCH))
+    device = resolve_device(config.device).type
     opened: dict[str, tuple[FeatureExtractor, float]] = {}
     skipped: dict[str, str] = {}
     for name in ENGINES:
         if quick and name == TORCH_COMPILE:
             skipped[name] = "compiles for a minute and more; left out by --quick"
             continue
-        skipped[name] = what_is_missing(name) or _of_another_device(name, reference)
+        skipped[name] = what_is_missing(name) or _of_another_device(name, device)
         if not skipped[name]:
             started = time.perf_counter()
             try:
@@ -82,6 +82,7 @@ def measure_network(
                 opened[name] = extractor, time.perf_counter() - started
             except EngineError as error:
                 skipped[name] = str(error)
+    reference = opened[TORCH][0]
     pixels = reference.pixels([image])
     whole = _finished(reference, lambda: reference.backbone.vit.forward_features(pixels))
     runs = [_finished(extractor, _run(extractor, image)) for extractor, _ in opened.values()]
@@ -106,12 +107,6 @@ def measure_network(
     return NetworkFigures(config.image_size, bare, rows, best)
 
 
-def synchronise(extractor: FeatureExtractor) -> None:
-    """Wait until a GPU has done what it was given."""
-    if extractor.device.type == "cuda":
-        torch.cuda.synchronize(extractor.device)
-
-
 def _run(extractor: FeatureExtractor, image: RgbImage) -> Callable[[], object]:
     pixels = extractor.pixels([image])
     return lambda: extractor.engine.run(pixels)
@@ -120,14 +115,14 @@ def _run(extractor: FeatureExtractor, image: RgbImage) -> Callable[[], object]:
 def _finished(extractor: FeatureExtractor, run: Callable[[], object]) -> Callable[[], None]:
     def finish() -> None:
         run()
-        synchronise(extractor)
+        wait_for(extractor.device)
 
     return finish
 
 
-def _of_another_device(name: str, reference: FeatureExtractor) -> str:
-    device = ENGINES[name].device
-    return "" if device in ("any", reference.device.type) else f"for {device} only"
+def _of_another_device(name: str, device: str) -> str:
+    runs_on = ENGINES[name].device
+    return "" if runs_on in ("any", device) else f"for {runs_on} only"
 
 
 def _agreement(extractor: FeatureExtractor) -> dict[str, Any] | None:
@@ -135,5 +130,4 @@ def _agreement(extractor: FeatureExtractor) -> dict[str, Any] | None:
 
 
 def _accepted(name: str, extractor: FeatureExtractor) -> bool:
-    agreement = extractor.engine.agreement
-    return ENGINES[name].automatic and (agreement is None or agreement.mean >= MIN_MEAN_OF_AUTO)
+    return ENGINES[name].automatic and extractor.engine.keeps_accuracy

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from effovpr_ros.benchmarks.network import synchronise
 from effovpr_ros.benchmarks.synthetic import second_visits
 from effovpr_ros.benchmarks.timing import Timing
+from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.features.preprocessing import decode_image
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -126,7 +126,13 @@ def measure_query(
 
 
 def measure_reranking(
-    extractor: FeatureExtractor, path: Path, query: Features, counts: Sequence[int], rounds: int, on_demand_rounds: int
+    extractor: FeatureExtractor,
+    path: Path,
+    query: Features,
+    base: RecognizerConfig,
+    counts: Sequence[int],
+    rounds: int,
+    on_demand_rounds: int,
 ) -> list[RerankFigures]:
     """Re-rank by K, from descriptors and on demand.
 
@@ -134,13 +140,14 @@ def measure_reranking(
         extractor: of the map's model.
         path: of the map.
         query: whose local features are matched.
+        base: of recognition, but for K.
         counts: values of K.
         rounds: queries of each K, each for other places.
         on_demand_rounds: likewise of the slow way.
     """
     rows = []
     for count in counts:
-        config = RecognizerConfig(top_k=count)
+        config = replace(base, top_k=count)
         # Opened anew, nothing is in its memory.
         with PlaceMap.open(path) as place_map, ImagesOnlyMap.open(path) as images_only:
             images_only.extractor = extractor
@@ -166,7 +173,7 @@ def _one_query(
     moments = [time.perf_counter()]
 
     def lap() -> None:
-        synchronise(extractor)
+        wait_for(extractor.device)
         moments.append(time.perf_counter())
 
     image = decode_image(jpeg, "the query")

@@ -24,6 +24,7 @@ from effovpr_ros.benchmarks.report import Report
 from effovpr_ros.benchmarks.search import SHORT_DIM, SearchFigures, measure_search
 from effovpr_ros.benchmarks.synthetic import jpeg_of, pictures
 from effovpr_ros.cli.options import (
+    PRESETS,
     Subparsers,
     add_device_options,
     add_model_options,
@@ -39,7 +40,6 @@ from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.calibration import frames_calibration
-from effovpr_ros.recognition.config import RecognizerConfig
 
 PARTS = ("network", "search", "query", "rerank", "node", "accuracy")
 PLACES = 10_000
@@ -107,6 +107,7 @@ class Bench:
         """
         self._quick: bool = options.quick
         self._config: ExtractorConfig = extractor_config(options)
+        self._recognition = PRESETS[options.preset][1]
         self._command: str = options.command_line
         self._data: Sequence[Path] = options.data
         self._notes: list[str] = []
@@ -153,7 +154,7 @@ class Bench:
         return [measure_search(10**power, dim) for dim, most in largest.items() for power in range(3, most + 1)]
 
     def _on_map(self, extractor: FeatureExtractor, parts: Sequence[str]) -> dict[str, Any]:
-        recognition, measured = RecognizerConfig(), dict[str, Any]()
+        measured: dict[str, Any] = {}
         jpegs = [jpeg_of(image) for image in self._images]
         rounds = 20 if self._quick else 60
         with tempfile.TemporaryDirectory(prefix="effovpr_bench_") as scratch:
@@ -161,14 +162,16 @@ class Bench:
             measured["map"] = self._step("map", lambda: measure_map(path, extractor, PLACES, self._images))
             if "query" in parts:
                 measured["query"] = self._step(
-                    "query", lambda: measure_query(extractor, path, jpegs, recognition, rounds)
+                    "query", lambda: measure_query(extractor, path, jpegs, self._recognition, rounds)
                 )
             if "rerank" in parts:
                 counts = (_COUNTS[0], _COUNTS[-1]) if self._quick else _COUNTS
                 query = extractor.extract([self._images[0]])[0]
                 measured["rerank"] = self._step(
                     "rerank",
-                    lambda: measure_reranking(extractor, path, query, counts, rounds, 1 if self._quick else 3),
+                    lambda: measure_reranking(
+                        extractor, path, query, self._recognition, counts, rounds, 1 if self._quick else 3
+                    ),
                 )
             if "node" in parts:
                 folder = Path(scratch) / "images"
@@ -189,6 +192,7 @@ class Bench:
             "--starts": 2 if self._quick else 5,
             "--weights": self._config.weights,
             "--device": self._config.device,
+            "--precision": self._config.precision,
             "--engine": extractor.engine.name,
         }
         code = run_replay("node_benchmark", arguments)
@@ -209,11 +213,10 @@ class Bench:
             engines = engines_to_compare(engine, [] if what_is_missing(OPENVINO_INT8) else [OPENVINO_INT8])
         elif len(datasets) > 1:
             self._notes.append(f"accuracy on {datasets[0].name} alone, and of {engine} alone (--quick)")
-        recognition = RecognizerConfig()
         return [
             row
             for dataset in (datasets[:1] if self._quick else datasets)
-            for row in measure_accuracy(dataset, self._config, engines, recognition, self._notes.append)
+            for row in measure_accuracy(dataset, self._config, engines, self._recognition, self._notes.append)
         ]
 
     def _calibration(self) -> Calibration:

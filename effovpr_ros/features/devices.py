@@ -59,3 +59,12 @@ def resolve_precision(precision: str, device: torch.device, engine: str = "torch
     if precision == "auto":
         return torch.float16 if device.type == "cuda" and engine != TENSORRT else torch.float32
     return PRECISIONS[precision]
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what this thread gave it; before that, work is begun and not done.
+
+    Waiting for the whole device would disturb other threads.
+    """
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.engines.catalogue import TORCH
 from effovpr_ros.features.engines.graph import Wanted
 from effovpr_ros.features.extractor import FeatureExtractor, Features
@@ -44,9 +43,7 @@ def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[Rg
     for wanted, numbers in _passes(extractors).items():
         started = time.perf_counter()
         output = extractors[numbers[0]].run(images, wanted)
-        if extractors[numbers[0]].device.type == "cuda":
-            # Until then the pass is begun, not done. Waiting for the whole device would disturb other threads.
-            torch.cuda.current_stream(extractors[numbers[0]].device).synchronize()
+        wait_for(extractors[numbers[0]].device)
         shared_ms = (time.perf_counter() - started) * 1e3
         for number in numbers:
             started = time.perf_counter()

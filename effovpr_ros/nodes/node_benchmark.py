@@ -98,6 +98,7 @@ def measure(options: argparse.Namespace) -> int:
             "map_path": str(Path(options.map).resolve()),
             "image_transport": "compressed",
             "device": options.device,
+            "precision": options.precision,
             "engine": options.engine,
         }
         if options.weights:
@@ -147,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts", type=int, default=3, help="times to start the node")
     parser.add_argument("--weights", default="", help="as the node's parameter")
     parser.add_argument("--device", default="auto", help="as the node's parameter")
+    parser.add_argument("--precision", default="auto", help="as the node's parameter")
     parser.add_argument("--engine", choices=ENGINE_NAMES, default=DEFAULT_ENGINE, help="as the node's parameter")
     options = parser.parse_args(arguments)
     if options.starts < 1 or options.rounds < 1:

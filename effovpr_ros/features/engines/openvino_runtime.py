@@ -6,9 +6,8 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,13 +29,12 @@ _BETWEEN_PRODUCTS = ("MVN", "Multiply", "Add", "Gelu", "Convolution")
 class OpenVinoSession:
     """A compiled network; one call at a time."""
 
-    def __init__(self, graph: Path, precision: str, *, products_alone: bool = False) -> None:
+    def __init__(self, graph: Path, precision: str) -> None:
         """Compile for lowest latency on as many threads as torch may use.
 
         Args:
             graph: ONNX or OpenVINO's own format.
             precision: that OpenVINO computes in where the graph leaves it open: f32 or bf16.
-            products_alone: compute what lies between the products of the blocks in f32.
 
         Raises:
             EngineError: OpenVINO refuses the graph.
@@ -49,10 +47,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:
-            model = openvino.Core().read_model(str(graph))
-            if products_alone:
-                model = _with_f32(model, _BETWEEN_PRODUCTS)
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            compiled = openvino.Core().compile_model(str(graph), "CPU", settings)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO {openvino.__version__} refuses {graph}: {str(error)[:300]}") from error
         self._request = compiled.create_infer_request()
@@ -67,24 +62,43 @@ class OpenVinoSession:
             return [torch.from_numpy(np.array(results[number])) for number in range(self._num_outputs)]
 
 
-def _with_f32(model: Any, types: Collection[str]) -> Any:
-    """The model with all operations of some types bound to f32.
+def bind_to_f32(graph: Path, target: Path) -> None:
+    """Write a version of a graph in which all but the products of the blocks is computed in f32, whatever the hint.
 
     OpenVINO's own format can say so, its Python interface cannot.
+
+    Args:
+        graph: ONNX.
+        target: `.xml` to write; appears whole or not at all.
+
+    Raises:
+        EngineError: OpenVINO cannot read the graph, or the folder is not writable.
     """
     import openvino
 
-    with tempfile.TemporaryDirectory(prefix="effovpr-") as folder:
-        path = Path(folder) / "model.xml"
-        openvino.serialize(model, str(path))
-        written = ElementTree.parse(path)
-        for layer in written.iterfind("layers/layer"):
-            if layer.get("type") in types:
-                marks = layer.find("rt_info")
-                marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
-                ElementTree.SubElement(marks, "attribute", name="precise", version="0")
-        written.write(path)
-        return openvino.Core().read_model(str(path))
+    try:
+        with _appearing_whole(target) as partial:
+            openvino.serialize(openvino.Core().read_model(str(graph)), str(partial))
+            written = ElementTree.parse(partial)
+            for layer in written.iterfind("layers/layer"):
+                if layer.get("type") in _BETWEEN_PRODUCTS:
+                    marks = layer.find("rt_info")
+                    marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
+                    ElementTree.SubElement(marks, "attribute", name="precise", version="0")
+            written.write(partial)
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"OpenVINO {openvino.__version__} cannot rewrite {graph}: {str(error)[:300]}") from error
+
+
+@contextlib.contextmanager
+def _appearing_whole(target: Path) -> Iterator[Path]:
+    """Where to write a graph in OpenVINO's format, which becomes the target at the end."""
+    partial = target.with_name(f"partial-{os.getpid()}-{target.name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    # The graph is found by its .xml, so that comes last.
+    partial.with_suffix(".bin").replace(target.with_suffix(".bin"))
+    partial.replace(target)
 
 
 def quantise(graph: Path, target: Path, calibration: Calibration, image_size: int) -> None:
@@ -124,12 +138,8 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
                 ),
             )
-        partial = target.with_name(f"partial-{os.getpid()}-{target.name}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(model, str(partial), compress_to_fp16=False)
-        # The graph is found by its .xml, so that comes last.
-        partial.with_suffix(".bin").replace(target.with_suffix(".bin"))
-        partial.replace(target)
+        with _appearing_whole(target) as partial:
+            openvino.save_model(model, str(partial), compress_to_fp16=False)
     except (RuntimeError, OSError) as error:
         raise EngineError(f"NNCF {nncf.__version__} cannot quantise {graph}: {str(error)[:300]}") from error
 

@@ -79,6 +79,11 @@ class RunningEngine:
     run: Network
     agreement: Agreement | None
 
+    @property
+    def keeps_accuracy(self) -> bool:
+        """Whether its descriptors are so near to PyTorch's that nobody needs to have asked for it."""
+        return self.agreement is None or self.agreement.mean >= MIN_MEAN_OF_AUTO
+
 
 class Engines:
     """Engines of one network; sessions are opened once for all that read the same."""
@@ -151,7 +156,7 @@ class Engines:
                 refused.append(Trial(name, None, str(error)))
                 _logger.warning("engine auto leaves %s out: %s", name, error)
                 continue
-            if engine.agreement is not None and not engine.agreement.mean >= MIN_MEAN_OF_AUTO:
+            if engine.agreement is not None and not engine.keeps_accuracy:
                 refused.append(Trial(name, None, f"mean cosine {engine.agreement.mean:.6f} < {MIN_MEAN_OF_AUTO}"))
                 continue
             opened.append(engine)
@@ -219,7 +224,7 @@ class Engines:
             from effovpr_ros.features.engines.tensorrt_runtime import TensorRtSession
 
             return TensorRtSession(graph, folder / f"{digest(machine_name(), catalogue.versions(name))}.plan")
-        from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession, quantise
+        from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession, bind_to_f32, quantise
 
         if name == catalogue.OPENVINO_INT8:
             quantised = self._quantised(wanted)
@@ -228,7 +233,10 @@ class Engines:
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
             return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
         if name == catalogue.OPENVINO_BF16:
-            return OpenVinoSession(graph, "bf16", products_alone=True)
+            bound = folder / f"bf16-{digest(catalogue.versions(name))}.xml"
+            if not bound.is_file():
+                bind_to_f32(graph, bound)
+            return OpenVinoSession(bound, "bf16")
         return OpenVinoSession(graph, "f32")
 
     def _required_calibration(self) -> Calibration:
