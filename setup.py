@@ -43,6 +43,9 @@ setup(
         "scipy>=1.9",
         "jinja2>=3.0",
         "matplotlib>=3.6",
+        "platformdirs>=3.0",
+        'kornia>=0.9; python_version >= "3.11"',
+        "poselib>=2.0.5",
     ],
     extras_require={
         "demo": ["vizdoom>=1.2.3", "gtsam>=4.2.2", "evo>=1.28"],
