@@ -12,7 +12,7 @@ from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.evaluation.ablation import FACTORS, Ablation, parse_factors, plan_settings
 from effovpr_ros.evaluation.ground_truth import Dataset, from_folders
 from effovpr_ros.evaluation.method import EffoVPRMethod

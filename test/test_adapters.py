@@ -26,7 +26,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from effovpr_ros.errors import ConfigError  # noqa: E402
+from effovpr_ros.core.errors import ConfigError  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure, PlaceMatch  # noqa: E402
 from effovpr_ros.nodes.adapters.base import Adapter  # noqa: E402
 from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402

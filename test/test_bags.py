@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import picture
 
-from effovpr_ros.errors import ImageError, SourceError
+from effovpr_ros.core.errors import ImageError, SourceError
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.sources.bag_writer import BagWriter

@@ -15,7 +15,7 @@ from synthetic import FINGERPRINT, features, jpeg, new_place
 
 from effovpr_ros.cli.evaluate_methods import BASELINES, parse_methods
 from effovpr_ros.cli.options import PRESETS
-from effovpr_ros.errors import ConfigError, EvaluationError
+from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation import orb_bow, vlad
 from effovpr_ros.evaluation.method import Query
 from effovpr_ros.evaluation.orb_bow import OrbBowMethod

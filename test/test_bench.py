@@ -25,7 +25,7 @@ from effovpr_ros.benchmarks.synthetic import drives, fill_map, jpeg_of, pictures
 from effovpr_ros.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.cli import bench
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.features.preprocessing import decode_image
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import picture, tiny_extractor
 
-from effovpr_ros.errors import ConfigError, ImageError, ModelMismatchError, SourceError
+from effovpr_ros.core.errors import ConfigError, ImageError, ModelMismatchError, SourceError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map, make_thumbnail
 from effovpr_ros.mapping.place import Pose

@@ -16,7 +16,7 @@ from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation import calibration as module
 from effovpr_ros.evaluation.appearance import change_appearance
 from effovpr_ros.evaluation.calibration import (

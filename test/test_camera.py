@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import CameraError
+from effovpr_ros.core.errors import CameraError
 from effovpr_ros.verification.camera import CameraModel, bearing_rad
 
 PINHOLE = CameraModel((640, 480), (320.0, 320.0), (319.5, 239.5))

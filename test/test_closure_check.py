@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loops.closure_check import ClosureCheck, parse_pose
 from effovpr_ros.loops.results import Keyframe, LoopClosure

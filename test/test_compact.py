@@ -11,7 +11,7 @@ import pytest
 from synthetic import new_place, picture, tiny_extractor
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.features import local_projection
 from effovpr_ros.features.codes import decode, encode
 from effovpr_ros.features.extractor import FeatureExtractor, LocalFeatures

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.compare import compare_runs
 from effovpr_ros.evaluation.metrics import bootstrap_interval
 from effovpr_ros.evaluation.saved_run import load_run

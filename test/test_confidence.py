@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from synthetic import FINGERPRINT, new_place
 
-from effovpr_ros.errors import MapError, MapFormatError
+from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.recognition.confidence import Calibration
 from effovpr_ros.recognition.config import RecognizerConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
 

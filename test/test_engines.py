@@ -13,7 +13,7 @@ from PIL import Image
 from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, EngineError, ImageError
+from effovpr_ros.core.errors import ConfigError, EngineError, ImageError
 from effovpr_ros.features.engines import cache, catalogue, graph, running, verification
 from effovpr_ros.features.engines.calibration import MAX_IMAGES, Calibration, readable
 from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing

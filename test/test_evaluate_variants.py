@@ -13,7 +13,7 @@ from test_tails import MODEL, make_tail, write
 
 from effovpr_ros.cli.evaluate_variants import parse_variants, split_variants
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.evaluation import variants
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.recognition.config import RecognizerConfig

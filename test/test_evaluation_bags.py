@@ -15,7 +15,7 @@ from rosbags.typesys import get_types_from_msg
 from synthetic import new_place, picture, tiny_extractor
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import EvaluationError, MapError, SourceError
+from effovpr_ros.core.errors import EvaluationError, MapError, SourceError
 from effovpr_ros.evaluation import match_records
 from effovpr_ros.evaluation.bag_truth import PoseTruth, from_bag, from_bag_loops
 from effovpr_ros.evaluation.match_records import read_match_lines, read_matches

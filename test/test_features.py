@@ -11,7 +11,7 @@ import torch
 from synthetic import picture, tiny_extractor, tiny_vit, tiny_weights
 from torch.nn import functional
 
-from effovpr_ros.errors import ConfigError, ImageError, WeightsError
+from effovpr_ros.core.errors import ConfigError, ImageError, WeightsError
 from effovpr_ros.features import extractor as extractor_module
 from effovpr_ros.features import regional
 from effovpr_ros.features.backbone import FACETS, Backbone, cls_attention, create_backbone

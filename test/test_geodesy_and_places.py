@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from effovpr_ros.errors import GeodesyError, TrajectoryError
+from effovpr_ros.core.errors import GeodesyError, TrajectoryError
 from effovpr_ros.mapping.geodesy import Datum, utm_to_geo
 from effovpr_ros.mapping.place import GeoPoint, Pose
 

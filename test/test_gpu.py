@@ -15,7 +15,7 @@ import torch
 from synthetic import picture, tiny_extractor
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import ConfigError, EngineError
+from effovpr_ros.core.errors import ConfigError, EngineError
 from effovpr_ros.features.backbone import BackboneOutput
 from effovpr_ros.features.engines.catalogue import what_is_missing
 from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import FINGERPRINT, features, new_place
 
-from effovpr_ros.errors import EvaluationError, MapError
+from effovpr_ros.core.errors import EvaluationError, MapError
 from effovpr_ros.evaluation.bag_truth import map_frames
 from effovpr_ros.loops.forgetting import keyframes_to_forget
 from effovpr_ros.mapping import index as index_module

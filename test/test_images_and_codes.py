@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from synthetic import jpeg, picture
 
-from effovpr_ros.errors import ConfigError, DescriptorShapeError, ImageError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, ImageError
 from effovpr_ros.features.codes import decode, encode, inverse_norms, pack, unpack
 from effovpr_ros.features.pca import fit_pca
 from effovpr_ros.features.preprocessing import decode_image, preprocess, read_image, to_rgb_uint8

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapFormatError
+from effovpr_ros.core.errors import DescriptorShapeError, MapFormatError
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping import index_codes, index_file
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import picture, tiny_extractor
 
-from effovpr_ros.errors import ConfigError, DescriptorShapeError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
 from effovpr_ros.features import local_projection
 from effovpr_ros.features.codes import LOCAL_CODES, encode
 from effovpr_ros.features.extractor import config_for_fingerprint

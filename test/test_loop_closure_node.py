@@ -31,7 +31,7 @@ from std_msgs.msg import Float64MultiArray  # noqa: E402
 from synthetic import picture, tiny_extractor  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
-from effovpr_ros.errors import MapError  # noqa: E402
+from effovpr_ros.core.errors import MapError  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Pose  # noqa: E402

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from synthetic import picture, tiny_extractor
 
-from effovpr_ros.errors import MapError, ModelMismatchError
+from effovpr_ros.core.errors import MapError, ModelMismatchError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loops.config import LoopConfig

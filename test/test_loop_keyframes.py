@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.history import RunHistory
 from effovpr_ros.loops.keyframes import (

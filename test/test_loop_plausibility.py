@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.loops.config import LoopConfig
 from effovpr_ros.loops.plausibility import contradiction
 from effovpr_ros.loops.results import Keyframe

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT, new_place
 
-from effovpr_ros.errors import MapError, ModelMismatchError
+from effovpr_ros.core.errors import MapError, ModelMismatchError
 from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.mapping import merge as merge_module
 from effovpr_ros.mapping.geodesy import Datum

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching import mutual_nn
 from effovpr_ros.matching.mutual_nn import match_candidates, mutual_nearest_neighbours

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
-from effovpr_ros.errors import ImageError, TrajectoryError  # noqa: E402
+from effovpr_ros.core.errors import ImageError, TrajectoryError  # noqa: E402
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402

@@ -14,9 +14,9 @@ from rclpy.exceptions import ParameterException  # noqa: E402
 from rclpy.impl.rcutils_logger import RcutilsLogger  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
-from effovpr_ros.errors import ConfigError  # noqa: E402
+from effovpr_ros.core.errors import ConfigError  # noqa: E402
+from effovpr_ros.core.settings import choice, setting  # noqa: E402
 from effovpr_ros.nodes import parameters  # noqa: E402
-from effovpr_ros.settings import choice, setting  # noqa: E402
 
 
 @dataclass(frozen=True)

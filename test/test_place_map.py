@@ -16,7 +16,7 @@ import pytest
 import yaml
 from synthetic import FINGERPRINT, features, new_place
 
-from effovpr_ros.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping import place_map as place_map_module
 from effovpr_ros.mapping.export import export_map

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("gtsam")
 pytest.importorskip("evo")
 
-from effovpr_ros.errors import ConfigError, SimulationError
+from effovpr_ros.core.errors import ConfigError, SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.odometry import DriftingOdometry, OdometryConfig
 from effovpr_ros.simulation.pose_graph import (

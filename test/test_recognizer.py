@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.positions import positions_xy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.metrics import random_recall_at_1, random_recall_at_k, reliability
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.coherence import spatial_consensus
 from effovpr_ros.matching.mutual_nn import BatchMatches

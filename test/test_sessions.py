@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT, new_place
 
-from effovpr_ros.errors import MapError, MapFormatError
+from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames

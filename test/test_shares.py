@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.matching.shares import in_shares

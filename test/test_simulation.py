@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effovpr_ros.errors import ConfigError, SimulationError
+from effovpr_ros.core.errors import ConfigError, SimulationError
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.drive import DriveConfig, plan_drive

@@ -16,7 +16,7 @@ pytest.importorskip("gtsam")
 pytest.importorskip("evo")
 
 from effovpr_ros.cli import demo_slam
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.drive import plan_drive

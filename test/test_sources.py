@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from synthetic import picture
 
-from effovpr_ros.errors import SourceError, TrajectoryError
+from effovpr_ros.core.errors import SourceError, TrajectoryError
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.sources.images import open_image_folder

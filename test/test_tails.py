@@ -10,7 +10,7 @@ import pytest
 import torch
 from synthetic import new_place, picture, tiny_vit, tiny_weights
 
-from effovpr_ros.errors import ConfigError, ModelMismatchError, WeightsError
+from effovpr_ros.core.errors import ConfigError, ModelMismatchError, WeightsError
 from effovpr_ros.features import tails
 from effovpr_ros.features.backbone import create_backbone
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint

@@ -9,7 +9,7 @@ import pytest
 import test_training_run as runs
 import torch
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.tails import read_tail
 from effovpr_ros.training.config import TrainConfig
 from effovpr_ros.training.discriminant import linear_discriminants

@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic import picture
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.training.augmentation import AugmentationConfig, augment, other_view
 from effovpr_ros.training.losses import CosFace
 from effovpr_ros.training.places import Group

@@ -11,7 +11,7 @@ import pytest
 from synthetic import FINGERPRINT, new_place, picture
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.errors import ConfigError, SourceError, TrainingError
+from effovpr_ros.core.errors import ConfigError, SourceError, TrainingError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame

@@ -17,7 +17,7 @@ import pytest
 import torch
 from synthetic import picture, tiny_weights
 
-from effovpr_ros.errors import ConfigError, TrainingError
+from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.features.tails import read_tail
 from effovpr_ros.sources.frame import Frame

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from synthetic import picture
 
-from effovpr_ros.errors import CameraError, ConfigError
+from effovpr_ros.core.errors import CameraError, ConfigError
 from effovpr_ros.features.preprocessing import RgbImage, decode_image, read_image
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import Pose

@@ -11,7 +11,7 @@ import torch
 from synthetic import tiny_vit
 from torch import Tensor
 
-from effovpr_ros.errors import WeightsError
+from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.features.backbone import create_backbone
 from effovpr_ros.features.weights import load_weights
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from effovpr_ros.errors import EngineError, EvaluationError
+from effovpr_ros.core.errors import EngineError, EvaluationError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import EffoVPRMethod, Method, Query
 from effovpr_ros.evaluation.metrics import recall_at_k

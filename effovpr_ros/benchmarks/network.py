@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from effovpr_ros.benchmarks.timing import Timing, side_by_side
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 from effovpr_ros.features.devices import resolve_device, wait_for
 from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing

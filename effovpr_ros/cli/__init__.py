@@ -1,5 +1,5 @@
 """The effovpr command."""
 
-from effovpr_ros.openmp import spin_briefly
+from effovpr_ros.core.openmp import spin_briefly
 
 spin_briefly()

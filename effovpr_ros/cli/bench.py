@@ -34,7 +34,7 @@ from effovpr_ros.cli.options import (
     print_json,
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing

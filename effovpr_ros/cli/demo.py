@@ -16,7 +16,7 @@ from tqdm import tqdm
 from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.calibration import source_calibration

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.options import print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.simulation.drive import plan_drive
 from effovpr_ros.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
 from effovpr_ros.simulation.laps_recording import record_laps

@@ -19,7 +19,7 @@ from effovpr_ros.cli.options import (
     pose_truth,
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
-from effovpr_ros.errors import ConfigError, EvaluationError, ModelMismatchError
+from effovpr_ros.core.errors import ConfigError, EvaluationError, ModelMismatchError
 from effovpr_ros.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches

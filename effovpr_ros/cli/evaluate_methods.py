@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from effovpr_ros.cli.options import PRESETS, add_preset_option
-from effovpr_ros.errors import ConfigError, EvaluationError
+from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.evaluation.ablation import FACTORS
 from effovpr_ros.evaluation.calibration import CalibrationConfig, calibrate, num_queries
 from effovpr_ros.evaluation.method import EffoVPRMethod, Method

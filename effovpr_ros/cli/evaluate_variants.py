@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from effovpr_ros.cli.evaluate_methods import Baseline, calibrate_methods, convert_setting, make_methods, parse_methods
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Method
 from effovpr_ros.evaluation.runner import Run, run_methods

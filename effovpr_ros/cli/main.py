@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from effovpr_ros.cli import bench, calibrate, demo, doctor, evaluate, map_commands, query, render, train
-from effovpr_ros.errors import EffoVPRError
+from effovpr_ros.core.errors import EffoVPRError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 

@@ -22,7 +22,7 @@ from effovpr_ros.cli.options import (
     extractor_config,
     print_json,
 )
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.calibration import source_calibration

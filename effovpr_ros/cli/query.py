@@ -15,7 +15,7 @@ from effovpr_ros.cli.options import (
     print_json,
     recognizer_config,
 )
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.mapping.calibration import map_calibration

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.simulation.places import LEVELS, TABLE_NAME, PlacesConfig, render_places
 
 

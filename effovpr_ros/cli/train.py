@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig
 from effovpr_ros.training.augmentation import AugmentationConfig
 from effovpr_ros.training.config import TrainConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import EffoVPRMethod
 from effovpr_ros.evaluation.runner import database_map, run_methods

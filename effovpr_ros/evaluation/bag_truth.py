@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.ground_truth import Dataset, among, past_frames, require_positives
 from effovpr_ros.evaluation.positions import positives_by_pose
 from effovpr_ros.features.preprocessing import RgbImage, decode_image

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.appearance import change_appearance
 from effovpr_ros.evaluation.metrics import precision_recall, reliability
 from effovpr_ros.features.extractor import FeatureExtractor, Features

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.metrics import bootstrap_interval
 from effovpr_ros.evaluation.saved_run import SavedAnswer, SavedRun
 from effovpr_ros.evaluation.summary import dataset_line

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import Answer, MatchesPatches, Method, Query
 from effovpr_ros.evaluation.outcomes import Outcome, QueryOutcome

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.named_truth import read_named_truth
 from effovpr_ros.evaluation.positions import in_common_frame, positions_xy, within_radius
 from effovpr_ros.mapping.geodesy import Datum

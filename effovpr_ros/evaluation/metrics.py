@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 
 
 @dataclass(frozen=True)

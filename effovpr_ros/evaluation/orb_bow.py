@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.method import Answer, Query
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.builder import shrink

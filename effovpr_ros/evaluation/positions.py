@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from effovpr_ros.errors import EvaluationError, GeodesyError
+from effovpr_ros.core.errors import EvaluationError, GeodesyError
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from effovpr_ros.errors import EvaluationError, ImageError, TrajectoryError
+from effovpr_ros.core.errors import EvaluationError, ImageError, TrajectoryError
 from effovpr_ros.evaluation.bag_truth import PoseTruth, map_frames, open_drive, stamp_name
 from effovpr_ros.evaluation.ground_truth import Dataset, require_positives
 from effovpr_ros.evaluation.match_records import RecordedAnswer

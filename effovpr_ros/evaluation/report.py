@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.gallery import Entry, Shelf, choose, draw_entry
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.metrics import precision_recall, random_recall_at_k, recall_at_k, reliability

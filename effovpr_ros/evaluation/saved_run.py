@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.runner import MethodResult
 from effovpr_ros.evaluation.summary import ANSWER_COLUMNS, SCHEMA_VERSION, answer_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.accuracy import (
     answered_outside,
     error_percentiles,

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import EvaluationError
+from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.evaluation.method import Answer, Query
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effovpr_ros.errors import ConfigError, WeightsError
+from effovpr_ros.core.errors import ConfigError, WeightsError
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 from effovpr_ros.features.weights import LoadedWeights
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 
 LOCAL_CODES = "int4-rms2.5-v1"
 """Name of this quantisation in a map's fingerprint; it changes whenever the codes do."""

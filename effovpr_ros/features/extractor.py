@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, MapFormatError
+from effovpr_ros.core.errors import ConfigError, MapFormatError
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 from torch.nn import functional
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.regional import REGIONAL_DIM, RegionalPooling, regional_descriptor
 from effovpr_ros.features.tails import Tail

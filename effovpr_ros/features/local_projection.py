@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError, DescriptorShapeError, WeightsError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, WeightsError
 from effovpr_ros.features.codes import LOCAL_CODES
 
 AUTO, FULL = "auto", "full"

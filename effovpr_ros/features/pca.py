@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError, DescriptorShapeError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 
 RgbImage = NDArray[np.uint8]
 """(H, W, 3) uint8, red first."""

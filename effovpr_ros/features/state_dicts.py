@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import WeightsError
+from effovpr_ros.core.errors import WeightsError
 
 StateDict = dict[str, Tensor]
 

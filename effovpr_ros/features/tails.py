@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, WeightsError
+from effovpr_ros.core.errors import ConfigError, WeightsError
 from effovpr_ros.features.state_dicts import StateDict, fingerprint
 
 SHIPPED_FOLDER = Path(__file__).parent / "tails"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import WeightsError
+from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.features.state_dicts import StateDict, fingerprint, to_timm
 from effovpr_ros.features.tails import Tail, apply_tail, find_tail
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.preprocessing import RgbImage, decode_image
 from effovpr_ros.loops.results import LoopClosure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from effovpr_ros.core.settings import check_limits, ranged
 from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.settings import check_limits, ranged
 
 
 @dataclass(frozen=True)

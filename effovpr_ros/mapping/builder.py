@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from effovpr_ros.errors import ConfigError, ImageError
+from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import NewPlace, Pose

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError, MapError
+from effovpr_ros.core.errors import DescriptorShapeError, MapError
 from effovpr_ros.features.codes import pack, unpack
 from effovpr_ros.features.extractor import LocalFeatures
 

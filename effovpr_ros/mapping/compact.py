@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.codes import decode, encode
 from effovpr_ros.features.extractor import Features, LocalFeatures, ModelFingerprint
 from effovpr_ros.features.local_projection import (

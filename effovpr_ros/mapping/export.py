@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.mapping.place_map import PlaceMap
 
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")

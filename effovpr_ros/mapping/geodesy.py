@@ -10,7 +10,7 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import GeodesyError
+from effovpr_ros.core.errors import GeodesyError
 from effovpr_ros.mapping.place import GeoPoint
 
 _UTM_LETTERS = "CDEFGHJKLMNPQRSTUVWX"

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.mapping.index_codes import (
     TRAINING_SAMPLE,
     WANTED_RECALL,

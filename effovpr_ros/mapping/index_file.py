@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError, MapFormatError
+from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from effovpr_ros.errors import GeodesyError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.core.errors import GeodesyError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import IndexSummary

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from effovpr_ros.errors import GeodesyError, TrajectoryError
+from effovpr_ros.core.errors import GeodesyError, TrajectoryError
 from effovpr_ros.features.extractor import Features
 
 _NORM_TOLERANCE = 1e-9

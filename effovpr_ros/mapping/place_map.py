@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.codec import require_dimension

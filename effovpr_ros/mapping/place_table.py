@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.mapping.place import Place
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 
-from effovpr_ros.errors import MapFormatError
+from effovpr_ros.core.errors import MapFormatError
 
 
 class PoseFrames:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import MapError, MapFormatError
+from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effovpr_ros.errors import DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.cpu import nearest_on_cpu
 

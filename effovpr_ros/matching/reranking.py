@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
 from effovpr_ros.matching.mutual_nn import match_candidates, require_same_width

@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 
-from effovpr_ros.errors import SourceError
+from effovpr_ros.core.errors import SourceError
 from effovpr_ros.nodes.conversions import time_from_ns
 from effovpr_ros.nodes.parameters import declare, read, setting
 from effovpr_ros.nodes.program import run_node

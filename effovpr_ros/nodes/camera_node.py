@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
-from effovpr_ros.errors import EffoVPRError
+from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.nodes import parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.executor import NodeExecutor

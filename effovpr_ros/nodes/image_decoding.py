@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 from effovpr_ros.features.preprocessing import RgbImage, decode_image, to_rgb_uint8
 from effovpr_ros.verification.depth import depth_metres
 

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
-from effovpr_ros.errors import EffoVPRError, ImageError
+from effovpr_ros.core.errors import EffoVPRError, ImageError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loops.closure_check import ClosureCheck
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from effovpr_ros.errors import MapError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.loops.config import LoopConfig
 from effovpr_ros.loops.detector import LoopClosureDetector

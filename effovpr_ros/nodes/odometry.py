@@ -12,7 +12,7 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
-from effovpr_ros.errors import TrajectoryError
+from effovpr_ros.core.errors import TrajectoryError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.sources.trajectory import Trajectory

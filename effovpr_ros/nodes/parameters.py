@@ -12,11 +12,11 @@ from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.settings import check_limits, setting
 from effovpr_ros.features.devices import PRECISIONS
 from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.extractor import ExtractorConfig
-from effovpr_ros.settings import check_limits, setting
 
 Config = TypeVar("Config")
 _MODEL = ExtractorConfig()

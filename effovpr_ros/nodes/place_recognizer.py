@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
-from effovpr_ros.errors import EffoVPRError
+from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters

@@ -12,7 +12,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from effovpr_ros.errors import EffoVPRError
+from effovpr_ros.core.errors import EffoVPRError
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 

@@ -17,7 +17,7 @@ from typing import TextIO
 import rclpy
 from rclpy.signals import SignalHandlerOptions
 
-from effovpr_ros.errors import NodeError
+from effovpr_ros.core.errors import NodeError
 from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import match_record

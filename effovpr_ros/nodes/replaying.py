@@ -22,7 +22,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from tqdm import tqdm
 
-from effovpr_ros.errors import NodeError
+from effovpr_ros.core.errors import NodeError
 
 _RECORD_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
 # A slow machine takes most of a minute to load torch.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.settings import check_limits, choice, ranged, setting
 from effovpr_ros.matching.reranking import SCORES, RerankConfig
-from effovpr_ros.settings import check_limits, choice, ranged, setting
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ImageError
+from effovpr_ros.core.errors import ImageError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.recognition.decision import Status
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose

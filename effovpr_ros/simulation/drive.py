@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.level import FreeFloor
 

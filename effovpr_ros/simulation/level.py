@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.features.preprocessing import RgbImage
 
 UNITS_PER_M = 32.0

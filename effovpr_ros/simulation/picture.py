@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.score import OUTSIDE_BEYOND_M, RIGHT_WITHIN_DEG, RIGHT_WITHIN_M, Answer
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError, SimulationError
+from effovpr_ros.core.errors import ConfigError, SimulationError
 from effovpr_ros.simulation.level import FreeFloor, Level
 from effovpr_ros.simulation.recording import expose
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.mapping.place import Pose
 
 RIGHT_WITHIN_M = 1.5

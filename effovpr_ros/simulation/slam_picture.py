@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.slam_score import JudgedClosure, SlamScore, aligned_positions
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import SimulationError
+from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.simulation.pose_graph import ClosureFactor, GraphKeyframe, OptimizedGraph
 

@@ -12,7 +12,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from effovpr_ros.errors import SourceError
+from effovpr_ros.core.errors import SourceError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import GeoPoint, Pose
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from effovpr_ros.errors import SourceError
+from effovpr_ros.core.errors import SourceError
 from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.place import GeoPoint, Pose

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effovpr_ros.errors import SourceError, TrajectoryError
+from effovpr_ros.core.errors import SourceError, TrajectoryError
 from effovpr_ros.mapping.place import GeoPoint, Pose
 
 

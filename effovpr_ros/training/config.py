@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.settings import check_limits, choice, ranged, setting
 from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
-from effovpr_ros.settings import check_limits, choice, ranged, setting
 
 _MODEL = ExtractorConfig()
 PRECISIONS = ("auto", "fp32", "bf16")

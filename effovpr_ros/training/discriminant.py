@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 
 # Chosen on held-out levels of a simulator and held-out floors of real photographs; all three lie on a plateau.
 # Principal components that are kept first: beyond them there is little but noise, and the time grows as the cube.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 
 
 class CosFace(nn.Module):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from effovpr_ros.errors import TrainingError
+from effovpr_ros.core.errors import TrainingError
 from effovpr_ros.training.config import TrainConfig
 
 _Item = TypeVar("_Item")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.backbone import Backbone
 from effovpr_ros.features.regional import RegionalPooling, pooled_length
 from effovpr_ros.features.tails import Tail, TailInfo

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from effovpr_ros.errors import ConfigError, TrainingError
-from effovpr_ros.settings import check_limits, ranged
+from effovpr_ros.core.errors import ConfigError, TrainingError
+from effovpr_ros.core.settings import check_limits, ranged
 from effovpr_ros.sources.frame import Frame
 
 

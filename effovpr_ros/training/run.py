@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, TrainingError
+from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.backbone import create_backbone
 from effovpr_ros.features.extractor import ExtractorConfig
 from effovpr_ros.features.tails import TailInfo

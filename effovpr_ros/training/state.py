@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, TrainingError
+from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.tails import TailInfo
 from effovpr_ros.mapping.manifest import now, write_atomically
 from effovpr_ros.training.validation import HeadRecall

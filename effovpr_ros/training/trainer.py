@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from effovpr_ros.errors import ConfigError, TrainingError
+from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.pca import fit_pca
 from effovpr_ros.features.tails import TailInfo, write_tail
 from effovpr_ros.training.config import TrainConfig

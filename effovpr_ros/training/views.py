@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effovpr_ros.errors import TrainingError
+from effovpr_ros.core.errors import TrainingError
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.training.augmentation import AugmentationConfig, augment

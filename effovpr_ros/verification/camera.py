@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import CameraError
+from effovpr_ros.core.errors import CameraError
 
 DISTORTION_LENGTHS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (0, 4)}
 """Distortion models of sensor_msgs/CameraInfo that are understood, and how many coefficients each may have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effovpr_ros.settings import check_limits, choice, ranged
+from effovpr_ros.core.settings import check_limits, choice, ranged
 
 VERIFICATIONS = ("off", "two_view", "metric")
 CORRESPONDENCES = ("patches", "orb", "sift")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import CameraError
+from effovpr_ros.core.errors import CameraError
 
 # A point whose 3x3 surroundings span more of its depth lies on an edge: near or far is a matter of one pixel.
 _MAX_SPREAD = 0.15

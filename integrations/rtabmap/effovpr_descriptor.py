@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import to_rgb_uint8
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 
 
 def cache_root() -> Path:

@@ -8,7 +8,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 
 TORCH, TORCH_COMPILE, ONNXRUNTIME, TENSORRT = "torch", "torch-compile", "onnxruntime", "tensorrt"
 OPENVINO_FP32, OPENVINO_BF16, OPENVINO_INT8 = "openvino-fp32", "openvino-bf16", "openvino-int8"

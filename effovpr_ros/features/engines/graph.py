@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 from effovpr_ros.features.backbone import Backbone, BackboneOutput, BlockReading
 
 _logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 from effovpr_ros.features.engines.graph import INPUT_NAME
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 from effovpr_ros.features.engines.calibration import Calibration
 from effovpr_ros.features.preprocessing import preprocess
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import ConfigError, EngineError
+from effovpr_ros.core.errors import ConfigError, EngineError
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.engines import catalogue
 from effovpr_ros.features.engines.cache import (

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from effovpr_ros.errors import EngineError
+from effovpr_ros.core.errors import EngineError
 from effovpr_ros.features.backbone import BackboneOutput
 from effovpr_ros.features.preprocessing import RgbImage, preprocess
 

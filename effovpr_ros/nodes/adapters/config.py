@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effovpr_ros.errors import ConfigError
-from effovpr_ros.settings import setting
+from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.settings import setting
 
 MATCH_ADAPTERS = ("cuvslam", "nav2", "rtabmap")
 """Adapters of `place_recognizer`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.msg import Keyframe, LoopClosure
 from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.adapters.config import LoopAdapterConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field, fields
 from typing import Any
 
-from effovpr_ros.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError
 
 
 def setting(default: Any, description: str, **limits: Any) -> Any:
