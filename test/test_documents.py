@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from effovpr_ros.cli.main import make_parser
-from effovpr_ros.features.engines.catalogue import ENGINE_NAMES
+from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.config import RecognizerConfig

@@ -12,10 +12,10 @@ import torch
 from synthetic import picture
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.features.engines.calibration import Calibration, readable
-from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.features.engines.choice import times_side_by_side
-from effovpr_ros.features.engines.verification import scenes, verify
+from effovpr_ros.engines.agreement import scenes, verify
+from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.engines.choice import times_side_by_side
+from effovpr_ros.engines.quantisation_images import Calibration, readable
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage, preprocess, read_image
 

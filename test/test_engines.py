@@ -14,14 +14,14 @@ from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError, ImageError
-from effovpr_ros.features.engines import cache, catalogue, graph, running, verification
-from effovpr_ros.features.engines.calibration import MAX_IMAGES, Calibration, readable
-from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.features.engines.choice import Trial, fastest, times_side_by_side
-from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, Recording
-from effovpr_ros.features.engines.graph import Wanted
-from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession
-from effovpr_ros.features.engines.verification import Agreement, Described, compare, scenes
+from effovpr_ros.engines import cache, catalogue, graph, running, verification
+from effovpr_ros.engines.agreement import Agreement, Described, compare, scenes
+from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.engines.choice import Trial, fastest, times_side_by_side
+from effovpr_ros.engines.cuda_graphs import CapturedNetwork, Recording
+from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.openvino_runtime import OpenVinoSession
+from effovpr_ros.engines.quantisation_images import MAX_IMAGES, Calibration, readable
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants

@@ -16,11 +16,11 @@ from synthetic import picture, tiny_extractor
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError, EngineError
+from effovpr_ros.engines.agreement import scenes, verify
+from effovpr_ros.engines.catalogue import what_is_missing
+from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
+from effovpr_ros.engines.graph import FlatNetwork
 from effovpr_ros.features.backbone import BackboneOutput
-from effovpr_ros.features.engines.catalogue import what_is_missing
-from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
-from effovpr_ros.features.engines.graph import FlatNetwork
-from effovpr_ros.features.engines.verification import scenes, verify
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants

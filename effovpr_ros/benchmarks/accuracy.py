@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from effovpr_ros.core.errors import EngineError, EvaluationError
+from effovpr_ros.engines.catalogue import TORCH
 from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.evaluation.method import EffoVPRMethod, Method, Query
 from effovpr_ros.evaluation.metrics import recall_at_k
 from effovpr_ros.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.evaluation.runner import MethodResult, database_map, extract_queries, run_methods
 from effovpr_ros.evaluation.vlad import VladMethod
-from effovpr_ros.features.engines.catalogue import TORCH
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.local_projection import FULL
 from effovpr_ros.mapping.calibration import frames_calibration

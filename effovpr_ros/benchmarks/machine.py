@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from effovpr_ros.features.engines.cache import processor_name
+from effovpr_ros.engines.cache import processor_name
 
 _PACKAGES = (
     "torch",

@@ -11,9 +11,9 @@ import torch
 
 from effovpr_ros.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
+from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.devices import resolve_device, wait_for
-from effovpr_ros.features.engines.calibration import Calibration
-from effovpr_ros.features.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
 

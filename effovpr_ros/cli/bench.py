@@ -35,9 +35,9 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
+from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.features.engines.calibration import Calibration
-from effovpr_ros.features.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.mapping.calibration import frames_calibration
 

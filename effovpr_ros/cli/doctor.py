@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import WeightsError
-from effovpr_ros.features.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.features.weights import offline_weights_path
 
 

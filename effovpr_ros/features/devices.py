@@ -7,7 +7,7 @@ import logging
 import torch
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.engines.catalogue import AUTO, ENGINE_NAMES, ENGINES, TENSORRT
+from effovpr_ros.engines.catalogue import AUTO, ENGINE_NAMES, ENGINES, TENSORRT
 
 _logger = logging.getLogger(__name__)
 

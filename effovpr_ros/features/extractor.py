@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, MapFormatError
+from effovpr_ros.engines.agreement import Described
+from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
+from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.running import Engines, Model, Reader
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision
-from effovpr_ros.features.engines.calibration import Calibration
-from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE
-from effovpr_ros.features.engines.graph import Wanted
-from effovpr_ros.features.engines.running import Engines, Model, Reader
-from effovpr_ros.features.engines.verification import Described
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes

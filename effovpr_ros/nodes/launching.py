@@ -15,7 +15,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from effovpr_ros.features.engines.catalogue import ENGINE_NAMES
+from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 Argument = tuple[Any, str]

@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage
 
 from effovpr_ros.core.errors import NodeError
-from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
+from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import ns_from_time, time_from_ns
 from effovpr_ros.nodes.outputs import RESULT_QOS

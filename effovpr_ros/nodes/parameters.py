@@ -14,8 +14,8 @@ from rclpy.parameter import Parameter
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.settings import check_limits, setting
+from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.devices import PRECISIONS
-from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.extractor import ExtractorConfig
 
 Config = TypeVar("Config")

@@ -7,7 +7,7 @@ import threading
 import torch
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.engines.calibration import Calibration
+from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.calibration import map_calibration

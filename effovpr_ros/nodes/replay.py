@@ -18,7 +18,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from effovpr_ros.core.errors import NodeError
-from effovpr_ros.features.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
+from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import match_record
 from effovpr_ros.nodes.replaying import (

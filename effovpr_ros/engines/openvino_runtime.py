@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import EngineError
-from effovpr_ros.features.engines.calibration import Calibration
+from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError
-from effovpr_ros.features.backbone import Backbone, BackboneOutput
-from effovpr_ros.features.engines import catalogue
-from effovpr_ros.features.engines.cache import (
+from effovpr_ros.engines import catalogue
+from effovpr_ros.engines.agreement import Agreement, Described, require_agreement, scenes, verify
+from effovpr_ros.engines.cache import (
     cache_root,
     digest,
     machine_name,
     read_record,
     write_record,
 )
-from effovpr_ros.features.engines.calibration import Calibration
-from effovpr_ros.features.engines.choice import Trial, fastest, medians_side_by_side
-from effovpr_ros.features.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
-from effovpr_ros.features.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
-from effovpr_ros.features.engines.verification import Agreement, Described, require_agreement, scenes, verify
+from effovpr_ros.engines.choice import Trial, fastest, medians_side_by_side
+from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
+from effovpr_ros.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
+from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
@@ -217,14 +217,14 @@ class Engines:
         folder = self._folder(wanted)
         graph = ensure_graph(folder, self._model.backbone, wanted)
         if name == catalogue.ONNXRUNTIME:
-            from effovpr_ros.features.engines.onnx_runtime import OnnxRuntimeSession
+            from effovpr_ros.engines.onnx_runtime import OnnxRuntimeSession
 
             return OnnxRuntimeSession(graph)
         if name == catalogue.TENSORRT:
-            from effovpr_ros.features.engines.tensorrt_runtime import TensorRtSession
+            from effovpr_ros.engines.tensorrt_runtime import TensorRtSession
 
             return TensorRtSession(graph, folder / f"{digest(machine_name(), catalogue.versions(name))}.plan")
-        from effovpr_ros.features.engines.openvino_runtime import OpenVinoSession, bind_to_f32, quantise
+        from effovpr_ros.engines.openvino_runtime import OpenVinoSession, bind_to_f32, quantise
 
         if name == catalogue.OPENVINO_INT8:
             quantised = self._quantised(wanted)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import EngineError
-from effovpr_ros.features.engines.graph import INPUT_NAME
+from effovpr_ros.engines.graph import INPUT_NAME
 
 
 class OnnxRuntimeSession:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from effovpr_ros.engines.graph import Wanted
 from effovpr_ros.features.backbone import BackboneOutput
-from effovpr_ros.features.engines.graph import Wanted
 
 _WARM_UP = 3
 """Runs before recording, in which libraries choose their kernels and allocate workspaces."""
