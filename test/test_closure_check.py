@@ -13,14 +13,14 @@ from synthetic import FINGERPRINT, features, jpeg, new_place
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.geometry.camera import CameraModel
+from effovpr_ros.geometry.config import VerificationConfig
+from effovpr_ros.geometry.verifier import Method
 from effovpr_ros.loops.closure_check import ClosureCheck, parse_pose
 from effovpr_ros.loops.results import Keyframe, LoopClosure
 from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import DecidedBy
-from effovpr_ros.verification.camera import CameraModel
-from effovpr_ros.verification.config import VerificationConfig
-from effovpr_ros.verification.verifier import Method
 
 CAMERA = CameraModel.from_field_of_view((320, 240), math.radians(60.0))
 AHEAD = "0.2 0 0.5 -1.5707963 0 -1.5707963"

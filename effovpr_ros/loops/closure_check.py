@@ -11,14 +11,14 @@ from scipy.spatial.transform import Rotation
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.preprocessing import RgbImage, decode_image
+from effovpr_ros.geometry.camera import CameraModel
+from effovpr_ros.geometry.config import VerificationConfig
+from effovpr_ros.geometry.correspondences import MatchedCells
+from effovpr_ros.geometry.verifier import GeometricVerifier, Verification, View, in_body_frame
 from effovpr_ros.loops.results import LoopClosure
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.verification.camera import CameraModel
-from effovpr_ros.verification.config import VerificationConfig
-from effovpr_ros.verification.correspondences import MatchedCells
-from effovpr_ros.verification.verifier import GeometricVerifier, Verification, View, in_body_frame
 
 
 def parse_pose(text: str) -> Pose:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from sensor_msgs.msg import CameraInfo, Image
 
 from effovpr_ros.core.errors import CameraError, ImageError
+from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.image_decoding import DepthImage, decode_depth
-from effovpr_ros.verification.camera import CameraModel
 
 # An image's depth may arrive before or after it; a second of it at the usual 30 Hz.
 _KEPT_DEPTHS = 30

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from effovpr_ros.core.errors import ImageError
 from effovpr_ros.features.preprocessing import RgbImage, decode_image, to_rgb_uint8
-from effovpr_ros.verification.depth import depth_metres
+from effovpr_ros.geometry.depth import depth_metres
 
 Decoder = Callable[[Image], RgbImage]
 DepthImage = NDArray[np.float32]

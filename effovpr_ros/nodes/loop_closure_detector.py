@@ -13,6 +13,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from effovpr_ros.core.errors import EffoVPRError, ImageError
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.geometry.camera import bearing_rad
+from effovpr_ros.geometry.config import VerificationConfig
 from effovpr_ros.loops.closure_check import ClosureCheck
 from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loops.keyframes import Condition
@@ -33,8 +35,6 @@ from effovpr_ros.nodes.parameters import LoopNodeConfig
 from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.srv import SaveMap
-from effovpr_ros.verification.camera import bearing_rad
-from effovpr_ros.verification.config import VerificationConfig
 
 
 @dataclass(frozen=True)

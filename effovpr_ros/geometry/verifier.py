@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.mapping.builder import shrink
-from effovpr_ros.mapping.place import Pose
-from effovpr_ros.verification.camera import CameraModel
-from effovpr_ros.verification.config import MIN_INLIERS, VerificationConfig
-from effovpr_ros.verification.correspondences import (
+from effovpr_ros.geometry.camera import CameraModel
+from effovpr_ros.geometry.config import MIN_INLIERS, VerificationConfig
+from effovpr_ros.geometry.correspondences import (
     Correspondences,
     MatchedCells,
     feature_correspondences,
     patch_correspondences,
 )
-from effovpr_ros.verification.depth import depth_at
-from effovpr_ros.verification.pnp import solve_pnp
-from effovpr_ros.verification.two_view import two_view_geometry, yaw_left_rad
+from effovpr_ros.geometry.depth import depth_at
+from effovpr_ros.geometry.pnp import solve_pnp
+from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
+from effovpr_ros.mapping.builder import shrink
+from effovpr_ros.mapping.place import Pose
 
 
 class Method(enum.Enum):
