@@ -16,8 +16,8 @@ from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.config import VerificationConfig
 from effovpr_ros.geometry.verifier import Method
-from effovpr_ros.loops.closure_check import ClosureCheck, parse_pose
-from effovpr_ros.loops.results import Keyframe, LoopClosure
+from effovpr_ros.loop_closure.closure_check import ClosureCheck, parse_pose
+from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
 from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import DecidedBy

@@ -17,7 +17,7 @@ from effovpr_ros.cli.main import make_parser
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.geometry.config import VerificationConfig
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.config import RecognizerConfig
 
 ROOT = Path(__file__).parents[1]

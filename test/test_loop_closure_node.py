@@ -33,7 +33,7 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from effovpr_ros.core.errors import MapError  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure  # noqa: E402

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loops.history import RunHistory
-from effovpr_ros.loops.keyframes import (
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loop_closure.history import RunHistory
+from effovpr_ros.loop_closure.keyframes import (
     Condition,
     Observation,
     Progress,

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.loops.config import LoopConfig
-from effovpr_ros.loops.plausibility import contradiction
-from effovpr_ros.loops.results import Keyframe
+from effovpr_ros.loop_closure.config import LoopConfig
+from effovpr_ros.loop_closure.plausibility import contradiction
+from effovpr_ros.loop_closure.results import Keyframe
 from effovpr_ros.mapping.place import Pose
 
 RADIUS_M = 5.0

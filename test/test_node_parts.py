@@ -26,7 +26,7 @@ from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ImageError, TrajectoryError  # noqa: E402
 from effovpr_ros.geometry.config import VerificationConfig  # noqa: E402
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402

@@ -9,10 +9,10 @@ import pytest
 from conftest import KnownFeatures
 
 from effovpr_ros.features.preprocessing import read_image
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loops.detector import LoopClosureDetector
-from effovpr_ros.loops.results import LoopClosure
-from effovpr_ros.loops.session import open_session_map
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.results import LoopClosure
+from effovpr_ros.loop_closure.session import open_session_map
 
 CORRIDOR_FRAMES = 111
 

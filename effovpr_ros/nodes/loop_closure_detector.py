@@ -15,10 +15,10 @@ from effovpr_ros.core.errors import EffoVPRError, ImageError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.geometry.camera import bearing_rad
 from effovpr_ros.geometry.config import VerificationConfig
-from effovpr_ros.loops.closure_check import ClosureCheck
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loops.keyframes import Condition
-from effovpr_ros.loops.results import LoopResult, RefusedClosure
+from effovpr_ros.loop_closure.closure_check import ClosureCheck
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loop_closure.keyframes import Condition
+from effovpr_ros.loop_closure.results import LoopResult, RefusedClosure
 from effovpr_ros.nodes import conversions, parameters
 from effovpr_ros.nodes.adapters.config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters

@@ -10,7 +10,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from effovpr_ros.geometry.verifier import Method, Verification
-from effovpr_ros.loops.results import Keyframe, LoopClosure
+from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.msg import Keyframe as KeyframeMessage
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage

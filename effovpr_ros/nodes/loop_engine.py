@@ -12,9 +12,9 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.loops.config import LoopConfig
-from effovpr_ros.loops.detector import LoopClosureDetector
-from effovpr_ros.loops.session import open_session_map
+from effovpr_ros.loop_closure.config import LoopConfig
+from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap

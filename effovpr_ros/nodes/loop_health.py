@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from effovpr_ros.loops.keyframes import Condition
+from effovpr_ros.loop_closure.keyframes import Condition
 
 _RECENT_S = 5.0
 _SILENCE_S = 5.0

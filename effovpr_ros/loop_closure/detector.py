@@ -12,12 +12,12 @@ import numpy as np
 
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.loops.config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loops.forgetting import keyframes_to_forget
-from effovpr_ros.loops.history import RunHistory
-from effovpr_ros.loops.keyframes import Condition, Observation, Progress, Sighting, observe, take
-from effovpr_ros.loops.plausibility import contradiction
-from effovpr_ros.loops.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
+from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
+from effovpr_ros.loop_closure.history import RunHistory
+from effovpr_ros.loop_closure.keyframes import Condition, Observation, Progress, Sighting, observe, take
+from effovpr_ros.loop_closure.plausibility import contradiction
+from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.place import NewPlace, Place, Pose

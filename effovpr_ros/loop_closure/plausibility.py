@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from effovpr_ros.loops.config import LoopConfig
-from effovpr_ros.loops.keyframes import turned_deg
-from effovpr_ros.loops.results import Keyframe
+from effovpr_ros.loop_closure.config import LoopConfig
+from effovpr_ros.loop_closure.keyframes import turned_deg
+from effovpr_ros.loop_closure.results import Keyframe
 
 
 def contradiction(query: Keyframe, match: Keyframe, same_place_radius_m: float, config: LoopConfig) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effovpr_ros.features.extractor import Features
-from effovpr_ros.loops.keyframes import Condition
+from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.recognition.recognizer import DecidedBy, Recognition
 

@@ -15,7 +15,7 @@ from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.config import VerificationConfig
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verifier import GeometricVerifier, Verification, View, in_body_frame
-from effovpr_ros.loops.results import LoopClosure
+from effovpr_ros.loop_closure.results import LoopClosure
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
