@@ -13,13 +13,13 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.evaluation.ablation import FACTORS, Ablation, parse_factors, plan_settings
-from effovpr_ros.evaluation.ground_truth import Dataset, from_folders
-from effovpr_ros.evaluation.method import EffoVPRMethod
-from effovpr_ros.evaluation.runner import database_map, extract_queries, run_methods
-from effovpr_ros.evaluation.summary import summarise
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.variants import extract_variants
+from effovpr_ros.lab.evaluation.ablation import FACTORS, Ablation, parse_factors, plan_settings
+from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders
+from effovpr_ros.lab.evaluation.method import EffoVPRMethod
+from effovpr_ros.lab.evaluation.runner import database_map, extract_queries, run_methods
+from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -109,7 +109,7 @@ def test_another_network_is_refused(tmp_path: Path):
 def test_rows_are_what_separate_evaluations_give(
     tmp_path: Path, dataset: Dataset, pass_bytes: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("effovpr_ros.evaluation.ablation._PASS_BYTES", pass_bytes)
+    monkeypatch.setattr("effovpr_ros.lab.evaluation.ablation._PASS_BYTES", pass_bytes)
     extractor, recognizer = tiny_extractor(tmp_path), RecognizerConfig(min_similarity=0.2, score="count")
     settings = [
         item

@@ -16,13 +16,13 @@ from synthetic import FINGERPRINT, features, jpeg, new_place
 from effovpr_ros.cli.evaluate_methods import BASELINES, parse_methods
 from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.errors import ConfigError, EvaluationError
-from effovpr_ros.evaluation import orb_bow, vlad
-from effovpr_ros.evaluation.method import Query
-from effovpr_ros.evaluation.orb_bow import OrbBowMethod
-from effovpr_ros.evaluation.vlad import VladMethod
 from effovpr_ros.features.codes import encode
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.lab.evaluation import orb_bow, vlad
+from effovpr_ros.lab.evaluation.method import Query
+from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
+from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame
 

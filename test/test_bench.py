@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from synthetic import tiny_extractor, tiny_weights
 
-from effovpr_ros.benchmarks.accuracy import FIRST_STAGE, ORB_BOW, VLAD, engines_to_compare, measure_accuracy
-from effovpr_ros.benchmarks.datasets import open_dataset, rendered_drives
-from effovpr_ros.benchmarks.node import NodeFigures
-from effovpr_ros.benchmarks.query import ImagesOnlyMap
-from effovpr_ros.benchmarks.search import measure_search
-from effovpr_ros.benchmarks.synthetic import drives, fill_map, jpeg_of, pictures, second_visits
-from effovpr_ros.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.cli import bench
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.features.preprocessing import decode_image
+from effovpr_ros.lab.benchmarks.accuracy import FIRST_STAGE, ORB_BOW, VLAD, engines_to_compare, measure_accuracy
+from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
+from effovpr_ros.lab.benchmarks.node import NodeFigures
+from effovpr_ros.lab.benchmarks.query import ImagesOnlyMap
+from effovpr_ros.lab.benchmarks.search import measure_search
+from effovpr_ros.lab.benchmarks.synthetic import drives, fill_map, jpeg_of, pictures, second_visits
+from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 

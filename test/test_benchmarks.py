@@ -18,12 +18,12 @@ import pytest
 import torch
 from synthetic import picture
 
-from effovpr_ros.benchmarks.synthetic import fill_map, pictures
-from effovpr_ros.evaluation.method import EffoVPRMethod, Query
-from effovpr_ros.evaluation.runner import run_methods
 from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.features.preprocessing import RgbImage, preprocess
+from effovpr_ros.lab.benchmarks.synthetic import fill_map, pictures
+from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query
+from effovpr_ros.lab.evaluation.runner import run_methods
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
@@ -163,9 +163,9 @@ def test_a_thousand_queries_against_a_thousand_places(offline_extractor: Feature
 def building_views(count: int) -> list[RgbImage]:
     """Rendered views along the demo's first drive, 640 x 480."""
     pytest.importorskip("vizdoom")
-    from effovpr_ros.simulation.drive import LEVEL, MAPPING_DRIVE, MAPPING_WAYPOINTS_M, plan_drive
-    from effovpr_ros.simulation.level import Level
-    from effovpr_ros.simulation.recording import expose
+    from effovpr_ros.lab.simulation.drive import LEVEL, MAPPING_DRIVE, MAPPING_WAYPOINTS_M, plan_drive
+    from effovpr_ros.lab.simulation.level import Level
+    from effovpr_ros.lab.simulation.recording import expose
 
     with Level(LEVEL) as level:
         poses = plan_drive(level.free_floor(), MAPPING_WAYPOINTS_M, MAPPING_DRIVE)

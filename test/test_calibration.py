@@ -17,9 +17,10 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.evaluation import calibration as module
-from effovpr_ros.evaluation.appearance import change_appearance
-from effovpr_ros.evaluation.calibration import (
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.lab.evaluation import calibration as module
+from effovpr_ros.lab.evaluation.appearance import change_appearance
+from effovpr_ros.lab.evaluation.calibration import (
     CalibrationConfig,
     Trial,
     calibrate,
@@ -28,7 +29,6 @@ from effovpr_ros.evaluation.calibration import (
     self_trials,
     threshold_for_precision,
 )
-from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -11,9 +11,9 @@ import pytest
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.evaluation.compare import compare_runs
-from effovpr_ros.evaluation.metrics import bootstrap_interval
-from effovpr_ros.evaluation.saved_run import load_run
+from effovpr_ros.lab.evaluation.compare import compare_runs
+from effovpr_ros.lab.evaluation.metrics import bootstrap_interval
+from effovpr_ros.lab.evaluation.saved_run import load_run
 
 # Right at query 0 and 1; 4 has no positive.
 RIGHT_A = ["1", "1", "0", "0", ""]

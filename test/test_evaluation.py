@@ -15,10 +15,10 @@ from effovpr_ros.cli.evaluate_methods import parse_methods
 from effovpr_ros.cli.main import main
 from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.errors import ConfigError, EvaluationError
-from effovpr_ros.evaluation.ground_truth import from_folders, from_loops
-from effovpr_ros.evaluation.method import EffoVPRMethod
-from effovpr_ros.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
-from effovpr_ros.evaluation.runner import database_map, extract_queries
+from effovpr_ros.lab.evaluation.ground_truth import from_folders, from_loops
+from effovpr_ros.lab.evaluation.method import EffoVPRMethod
+from effovpr_ros.lab.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
+from effovpr_ros.lab.evaluation.runner import database_map, extract_queries
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
 
 

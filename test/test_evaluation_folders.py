@@ -14,8 +14,8 @@ from test_evaluation import save
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.evaluation.ground_truth import Dataset, from_folders, from_loops
-from effovpr_ros.evaluation.positions import headings_rad, positions_xy, turn_deg, within_radius
+from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
+from effovpr_ros.lab.evaluation.positions import headings_rad, positions_xy, turn_deg, within_radius
 
 
 def write(path: Path, *lines: str) -> Path:

@@ -14,9 +14,9 @@ from synthetic import picture
 from test_training_run import ENVIRONMENT, KilledError, kill_at, learned, request
 
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.training.distributed import Processes
-from effovpr_ros.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.training.trainer import Progress
+from effovpr_ros.lab.training.distributed import Processes
+from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
+from effovpr_ros.lab.training.trainer import Progress
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason=f"torch {torch.__version__} sees no NVIDIA GPU to run this on"
@@ -82,8 +82,8 @@ import sys
 from pathlib import Path
 import torch
 import test_training_run as shared
-from effovpr_ros.training.distributed import Processes, joined_processes
-from effovpr_ros.training.run import train
+from effovpr_ros.lab.training.distributed import Processes, joined_processes
+from effovpr_ros.lab.training.run import train
 with joined_processes("auto") as processes:
     assert (processes.count, processes.device.type) == (1, "cuda"), processes
     result = train(shared.request(Path(sys.argv[1])), processes, lambda done: None, lambda line: None)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import EvaluationError, MapError
-from effovpr_ros.evaluation.bag_truth import map_frames
+from effovpr_ros.lab.evaluation.bag_truth import map_frames
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping.geodesy import Datum

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from synthetic import FINGERPRINT
 
-from effovpr_ros.benchmarks.synthetic import drives, second_visits
+from effovpr_ros.lab.benchmarks.synthetic import drives, second_visits
 from effovpr_ros.mapping.index import DescriptorIndex, flat_limit
 from effovpr_ros.mapping.index_file import write_index
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 from harness import Harness
 from rclpy.parameter import Parameter
 
-from effovpr_ros.evaluation.ground_truth import from_loops
+from effovpr_ros.lab.evaluation.ground_truth import from_loops
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import Keyframe, LoopClosure
 from effovpr_ros.nodes.bag_player import BagPlayer

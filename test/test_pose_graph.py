@@ -14,9 +14,8 @@ pytest.importorskip("gtsam")
 pytest.importorskip("evo")
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
-from effovpr_ros.mapping.place import Pose
-from effovpr_ros.simulation.odometry import DriftingOdometry, OdometryConfig
-from effovpr_ros.simulation.pose_graph import (
+from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
+from effovpr_ros.lab.simulation.pose_graph import (
     ClosureFactor,
     GraphConfig,
     GraphKeyframe,
@@ -24,7 +23,8 @@ from effovpr_ros.simulation.pose_graph import (
     closure_covariance,
     optimize,
 )
-from effovpr_ros.simulation.slam_score import trajectory_error
+from effovpr_ros.lab.simulation.slam_score import trajectory_error
+from effovpr_ros.mapping.place import Pose
 
 PERFECT = OdometryConfig(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 HERE = Pose.from_yaw(0.0, 0.0, 0.0)

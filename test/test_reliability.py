@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.evaluation.metrics import random_recall_at_1, random_recall_at_k, reliability
+from effovpr_ros.lab.evaluation.metrics import random_recall_at_1, random_recall_at_k, reliability
 
 
 def test_reliability_worked_by_hand():

@@ -19,16 +19,16 @@ from PIL import Image
 from synthetic import FINGERPRINT, features, picture, tiny_weights
 
 from effovpr_ros.cli.main import main
-from effovpr_ros.evaluation.gallery import choose, draw_entry
-from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.evaluation.method import Answer, Query
-from effovpr_ros.evaluation.metrics import precision_recall, reliability
-from effovpr_ros.evaluation.outcomes import Outcome, judge
-from effovpr_ros.evaluation.plots import map_plot, precision_recall_plot, reliability_plot
-from effovpr_ros.evaluation.report import render_report
-from effovpr_ros.evaluation.runner import MethodResult, Run
-from effovpr_ros.evaluation.saved_run import load_run
-from effovpr_ros.evaluation.summary import summarise
+from effovpr_ros.lab.evaluation.gallery import choose, draw_entry
+from effovpr_ros.lab.evaluation.ground_truth import Dataset
+from effovpr_ros.lab.evaluation.method import Answer, Query
+from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
+from effovpr_ros.lab.evaluation.outcomes import Outcome, judge
+from effovpr_ros.lab.evaluation.plots import map_plot, precision_recall_plot, reliability_plot
+from effovpr_ros.lab.evaluation.report import render_report
+from effovpr_ros.lab.evaluation.runner import MethodResult, Run
+from effovpr_ros.lab.evaluation.saved_run import load_run
+from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Latency, Recognition, Status

@@ -13,13 +13,13 @@ import pytest
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
 from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.lab.simulation.drive import DriveConfig, plan_drive
+from effovpr_ros.lab.simulation.level import FreeFloor
+from effovpr_ros.lab.simulation.picture import draw_paths
+from effovpr_ros.lab.simulation.places import PlacesConfig, RenderedView, render_places
+from effovpr_ros.lab.simulation.recording import disturb, expose
+from effovpr_ros.lab.simulation.score import judge, score
 from effovpr_ros.mapping.place import Pose
-from effovpr_ros.simulation.drive import DriveConfig, plan_drive
-from effovpr_ros.simulation.level import FreeFloor
-from effovpr_ros.simulation.picture import draw_paths
-from effovpr_ros.simulation.places import PlacesConfig, RenderedView, render_places
-from effovpr_ros.simulation.recording import disturb, expose
-from effovpr_ros.simulation.score import judge, score
 
 LATENCY = {"extract": 10.0, "total": 20.0}
 PLACES = [Pose.from_yaw(float(x), 0.0, 0.0) for x in range(10)]
@@ -148,8 +148,8 @@ def test_disturbances_change_light_and_put_somebody_in_the_way():
 
 def test_the_level_is_where_it_says():
     pytest.importorskip("vizdoom")
-    from effovpr_ros.simulation.drive import LEVEL, MAPPING_WAYPOINTS_M, QUERY_WAYPOINTS_M
-    from effovpr_ros.simulation.level import Level
+    from effovpr_ros.lab.simulation.drive import LEVEL, MAPPING_WAYPOINTS_M, QUERY_WAYPOINTS_M
+    from effovpr_ros.lab.simulation.level import Level
 
     with Level(LEVEL) as level:
         floor = level.free_floor()
@@ -211,8 +211,8 @@ def test_free_way_ahead_by_hand():
 
 def test_depth_of_a_wall_whose_distance_is_known():
     pytest.importorskip("vizdoom")
-    from effovpr_ros.simulation.drive import LEVEL
-    from effovpr_ros.simulation.level import Level
+    from effovpr_ros.lab.simulation.drive import LEVEL
+    from effovpr_ros.lab.simulation.level import Level
 
     with Level(LEVEL, depth=True) as level:
         level.view(27.0, -24.0, 0.0)

@@ -18,21 +18,21 @@ pytest.importorskip("evo")
 from effovpr_ros.cli import demo_slam
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.features.preprocessing import read_image
-from effovpr_ros.mapping.place import Pose
-from effovpr_ros.simulation.drive import plan_drive
-from effovpr_ros.simulation.laps import LAPS_DRIVE, LAPS_LEVEL, LAPS_WAYPOINTS_M
-from effovpr_ros.simulation.laps_recording import record_laps
-from effovpr_ros.simulation.odometry import DriftingOdometry, OdometryConfig
-from effovpr_ros.simulation.pose_graph import ClosureFactor, GraphKeyframe, OptimizedGraph
-from effovpr_ros.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
-from effovpr_ros.simulation.slam_picture import draw_slam
-from effovpr_ros.simulation.slam_score import (
+from effovpr_ros.lab.simulation.drive import plan_drive
+from effovpr_ros.lab.simulation.laps import LAPS_DRIVE, LAPS_LEVEL, LAPS_WAYPOINTS_M
+from effovpr_ros.lab.simulation.laps_recording import record_laps
+from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
+from effovpr_ros.lab.simulation.pose_graph import ClosureFactor, GraphKeyframe, OptimizedGraph
+from effovpr_ros.lab.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
+from effovpr_ros.lab.simulation.slam_picture import draw_slam
+from effovpr_ros.lab.simulation.slam_score import (
     judge_closures,
     read_closures,
     read_keyframes,
     score_slam,
     trajectory_error,
 )
+from effovpr_ros.mapping.place import Pose
 from effovpr_ros.sources.bags import BagSource, bag_topics
 from effovpr_ros.sources.trajectory import read_tum, write_tum
 
@@ -195,7 +195,7 @@ def test_the_report_of_a_replay(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_laps_come_back_to_where_they_were():
     pytest.importorskip("vizdoom")
-    from effovpr_ros.simulation.level import Level
+    from effovpr_ros.lab.simulation.level import Level
 
     with Level(LAPS_LEVEL) as level:
         floor = level.free_floor()

@@ -17,8 +17,8 @@ from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Mo
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.features.tails import Tail, TailInfo, read_tail, write_tail
 from effovpr_ros.features.weights import load_weights
+from effovpr_ros.lab.training.model import TrainableTail
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.training.model import TrainableTail
 
 MODEL, SIDE, WIDTH = "vit_tiny_test_patch14", 56, 24
 IMAGES = [picture(1), picture(2)]

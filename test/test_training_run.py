@@ -20,16 +20,16 @@ from synthetic import picture, tiny_weights
 from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.features.tails import read_tail
+from effovpr_ros.lab.training import trainer
+from effovpr_ros.lab.training.augmentation import AugmentationConfig
+from effovpr_ros.lab.training.config import TrainConfig
+from effovpr_ros.lab.training.distributed import Processes
+from effovpr_ros.lab.training.memory import out_of_memory_named
+from effovpr_ros.lab.training.places import PlacesConfig, TrainingFrame
+from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
+from effovpr_ros.lab.training.trainer import Progress
+from effovpr_ros.lab.training.validation import recall
 from effovpr_ros.sources.frame import Frame
-from effovpr_ros.training import trainer
-from effovpr_ros.training.augmentation import AugmentationConfig
-from effovpr_ros.training.config import TrainConfig
-from effovpr_ros.training.distributed import Processes
-from effovpr_ros.training.memory import out_of_memory_named
-from effovpr_ros.training.places import PlacesConfig, TrainingFrame
-from effovpr_ros.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.training.trainer import Progress
-from effovpr_ros.training.validation import recall
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 MILD = AugmentationConfig(light=0.2, night=0.0, grey=0.0, blur=0.0, crop=0.1, warp=0.1, erase=0.0)
@@ -291,8 +291,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import test_training_run as shared
-from effovpr_ros.training.distributed import joined_processes
-from effovpr_ros.training.run import train
+from effovpr_ros.lab.training.distributed import joined_processes
+from effovpr_ros.lab.training.run import train
 with joined_processes("cpu") as processes:
     assert processes.count == int(sys.argv[2]), processes
     wanted = shared.request(Path(sys.argv[1]), name=f"of {processes.count}", stored="fp32", pooling="cls", epochs=1)

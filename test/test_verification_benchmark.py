@@ -129,8 +129,8 @@ def test_real_pairs(
 def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
     """A robot within 1.1 m and about 8 degrees of a place of the demo's building, with its 8-bit depth."""
     pytest.importorskip("vizdoom")
-    from effovpr_ros.simulation.drive import LEVEL
-    from effovpr_ros.simulation.level import FOCAL_XY_PX, IMAGE_SIZE_WH, Level
+    from effovpr_ros.lab.simulation.drive import LEVEL
+    from effovpr_ros.lab.simulation.level import FOCAL_XY_PX, IMAGE_SIZE_WH, Level
 
     camera = CameraModel(IMAGE_SIZE_WH, FOCAL_XY_PX, ((IMAGE_SIZE_WH[0] - 1) / 2.0, (IMAGE_SIZE_WH[1] - 1) / 2.0))
     rng, pairs, truths = np.random.default_rng(11), [], []

@@ -13,16 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from effovpr_ros.benchmarks.accuracy import AccuracyFigures, engines_to_compare, measure_accuracy
-from effovpr_ros.benchmarks.datasets import open_dataset, rendered_drives
-from effovpr_ros.benchmarks.machine import describe_machine
-from effovpr_ros.benchmarks.map_size import measure_map
-from effovpr_ros.benchmarks.network import measure_network
-from effovpr_ros.benchmarks.node import NodeFigures
-from effovpr_ros.benchmarks.query import measure_query, measure_reranking
-from effovpr_ros.benchmarks.report import Report
-from effovpr_ros.benchmarks.search import SHORT_DIM, SearchFigures, measure_search
-from effovpr_ros.benchmarks.synthetic import jpeg_of, pictures
 from effovpr_ros.cli.options import (
     PRESETS,
     Subparsers,
@@ -37,8 +27,18 @@ from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
 from effovpr_ros.engines.quantisation_images import Calibration
-from effovpr_ros.evaluation.ground_truth import Dataset
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.lab.benchmarks.accuracy import AccuracyFigures, engines_to_compare, measure_accuracy
+from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
+from effovpr_ros.lab.benchmarks.machine import describe_machine
+from effovpr_ros.lab.benchmarks.map_size import measure_map
+from effovpr_ros.lab.benchmarks.network import measure_network
+from effovpr_ros.lab.benchmarks.node import NodeFigures
+from effovpr_ros.lab.benchmarks.query import measure_query, measure_reranking
+from effovpr_ros.lab.benchmarks.report import Report
+from effovpr_ros.lab.benchmarks.search import SHORT_DIM, SearchFigures, measure_search
+from effovpr_ros.lab.benchmarks.synthetic import jpeg_of, pictures
+from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.mapping.calibration import frames_calibration
 
 PARTS = ("network", "search", "query", "rerank", "node", "accuracy")

@@ -18,13 +18,8 @@ from effovpr_ros.cli.options import Subparsers, add_device_options, command, dev
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.calibration import source_calibration
-from effovpr_ros.mapping.manifest import MANIFEST_NAME
-from effovpr_ros.mapping.place import Pose
-from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.simulation import recording
-from effovpr_ros.simulation.drive import (
+from effovpr_ros.lab.simulation import recording
+from effovpr_ros.lab.simulation.drive import (
     LEVEL,
     MAPPING_DRIVE,
     MAPPING_WAYPOINTS_M,
@@ -32,9 +27,14 @@ from effovpr_ros.simulation.drive import (
     QUERY_WAYPOINTS_M,
     plan_drive,
 )
-from effovpr_ros.simulation.level import Level
-from effovpr_ros.simulation.picture import draw_paths
-from effovpr_ros.simulation.score import judge, score
+from effovpr_ros.lab.simulation.level import Level
+from effovpr_ros.lab.simulation.picture import draw_paths
+from effovpr_ros.lab.simulation.score import judge, score
+from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.calibration import source_calibration
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.place import Pose
+from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.bags import BagSource
 
 PARTS = ("record", "map", "replay", "report")

@@ -14,15 +14,15 @@ from tqdm import tqdm
 from effovpr_ros.cli.options import print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
-from effovpr_ros.simulation.drive import plan_drive
-from effovpr_ros.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
-from effovpr_ros.simulation.laps_recording import record_laps
-from effovpr_ros.simulation.level import Level
-from effovpr_ros.simulation.odometry import OdometryConfig
-from effovpr_ros.simulation.pose_graph import optimize
-from effovpr_ros.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
-from effovpr_ros.simulation.slam_picture import draw_slam
-from effovpr_ros.simulation.slam_score import judge_closures, read_closures, read_keyframes, score_slam
+from effovpr_ros.lab.simulation.drive import plan_drive
+from effovpr_ros.lab.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
+from effovpr_ros.lab.simulation.laps_recording import record_laps
+from effovpr_ros.lab.simulation.level import Level
+from effovpr_ros.lab.simulation.odometry import OdometryConfig
+from effovpr_ros.lab.simulation.pose_graph import optimize
+from effovpr_ros.lab.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
+from effovpr_ros.lab.simulation.slam_picture import draw_slam
+from effovpr_ros.lab.simulation.slam_score import judge_closures, read_closures, read_keyframes, score_slam
 from effovpr_ros.sources.trajectory import read_tum, write_tum
 
 FOLDER = "slam"

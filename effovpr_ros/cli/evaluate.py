@@ -31,12 +31,12 @@ from effovpr_ros.cli.evaluate_methods import (
 from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.evaluate_variants import parse_variants, run_variants, split_variants
 from effovpr_ros.cli.options import Subparsers, add_device_options, add_model_options, print_json
-from effovpr_ros.evaluation.ablation import parse_factors, plan_settings
-from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.evaluation.runner import Run, database_map, extract_queries, run_methods
-from effovpr_ros.evaluation.saved_run import save_run
-from effovpr_ros.evaluation.summary import summarise
 from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.lab.evaluation.ablation import parse_factors, plan_settings
+from effovpr_ros.lab.evaluation.ground_truth import Dataset
+from effovpr_ros.lab.evaluation.runner import Run, database_map, extract_queries, run_methods
+from effovpr_ros.lab.evaluation.saved_run import save_run
+from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.recognition.config import RecognizerConfig
 
 
@@ -106,7 +106,7 @@ def _finish(options: argparse.Namespace, run: Run) -> int:
     summary = summarise(run.dataset, run.results)
     if options.out:
         # Plots take half a second to import, which other commands need not wait for.
-        from effovpr_ros.evaluation.report import REPORT_NAME, write_report
+        from effovpr_ros.lab.evaluation.report import REPORT_NAME, write_report
 
         save_run(options.out, summary, run.dataset, run.results)
         write_report(options.out / REPORT_NAME, run, summary)

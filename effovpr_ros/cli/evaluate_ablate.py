@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.evaluate_table import ablation_table
 from effovpr_ros.cli.options import print_json
-from effovpr_ros.evaluation.ablation import Ablation, Setting
-from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.evaluation.saved_run import save_json
-from effovpr_ros.evaluation.summary import SCHEMA_VERSION, describe
 from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.lab.evaluation.ablation import Ablation, Setting
+from effovpr_ros.lab.evaluation.ground_truth import Dataset
+from effovpr_ros.lab.evaluation.saved_run import save_json
+from effovpr_ros.lab.evaluation.summary import SCHEMA_VERSION, describe
 
 ABLATION_NAME = "ablation.json"
 

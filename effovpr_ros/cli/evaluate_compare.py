@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.evaluation.compare import MethodComparison, compare_runs
-from effovpr_ros.evaluation.saved_run import SavedRun, load_run
-from effovpr_ros.evaluation.summary import SCHEMA_VERSION, dataset_line
+from effovpr_ros.lab.evaluation.compare import MethodComparison, compare_runs
+from effovpr_ros.lab.evaluation.saved_run import SavedRun, load_run
+from effovpr_ros.lab.evaluation.summary import SCHEMA_VERSION, dataset_line
 
 
 def add_parser(forms: Subparsers) -> None:

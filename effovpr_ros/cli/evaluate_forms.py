@@ -21,11 +21,11 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import ConfigError, EvaluationError, ModelMismatchError
 from effovpr_ros.engines.quantisation_images import Calibration
-from effovpr_ros.evaluation.bag_truth import from_bag, from_bag_loops
-from effovpr_ros.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
-from effovpr_ros.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
-from effovpr_ros.evaluation.recorded import LiveRun, judge_recording
 from effovpr_ros.features.extractor import ExtractorConfig, config_for_fingerprint
+from effovpr_ros.lab.evaluation.bag_truth import from_bag, from_bag_loops
+from effovpr_ros.lab.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
+from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
+from effovpr_ros.lab.evaluation.recorded import LiveRun, judge_recording
 from effovpr_ros.mapping.calibration import frames_calibration, map_calibration
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.sources.bags import IMAGE_TYPES, bag_topics, is_bag

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effovpr_ros.evaluation.ablation import AblationRow
-from effovpr_ros.evaluation.summary import dataset_line
+from effovpr_ros.lab.evaluation.ablation import AblationRow
+from effovpr_ros.lab.evaluation.summary import dataset_line
 
 _QUALITY_HEADER = f"{'R@1':>6} {'95 %':>13}{'R@5':>7}{'R@10':>7}{'AP':>7}{'R@P=1':>7}"
 _COST_HEADER = f"{'ms':>8}{'KB':>7}"

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.evaluate_methods import Baseline, calibrate_methods, convert_setting, make_methods, parse_methods
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.evaluation.ground_truth import Dataset
-from effovpr_ros.evaluation.method import Method
-from effovpr_ros.evaluation.runner import Run, run_methods
-from effovpr_ros.evaluation.variants import StoredAs, Variant, extract_all, num_steps, variant_map, variant_method
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.tails import find_tail, is_tail
+from effovpr_ros.lab.evaluation.ground_truth import Dataset
+from effovpr_ros.lab.evaluation.method import Method
+from effovpr_ros.lab.evaluation.runner import Run, run_methods
+from effovpr_ros.lab.evaluation.variants import StoredAs, Variant, extract_all, num_steps, variant_map, variant_method
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.config import RecognizerConfig
 

@@ -14,13 +14,13 @@ from tqdm import tqdm
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig
-from effovpr_ros.training.augmentation import AugmentationConfig
-from effovpr_ros.training.config import TrainConfig
-from effovpr_ros.training.distributed import joined_processes
-from effovpr_ros.training.frames import SourceSpec, TrainingSource, open_source, parse_source
-from effovpr_ros.training.places import PlacesConfig, TrainingFrame, hold_out
-from effovpr_ros.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.training.trainer import Progress
+from effovpr_ros.lab.training.augmentation import AugmentationConfig
+from effovpr_ros.lab.training.config import TrainConfig
+from effovpr_ros.lab.training.distributed import joined_processes
+from effovpr_ros.lab.training.frames import SourceSpec, TrainingSource, open_source, parse_source
+from effovpr_ros.lab.training.places import PlacesConfig, TrainingFrame, hold_out
+from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
+from effovpr_ros.lab.training.trainer import Progress
 
 _MODEL = ExtractorConfig()
 _OPTION_NAMES = {"image_size": "size", "pooling": "global", "local_block": "block"}

@@ -1,0 +1,1 @@
+"""What a robot never runs: evaluation, benchmarks, training, simulation."""

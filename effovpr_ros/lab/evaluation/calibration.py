@@ -1,0 +1,274 @@
+"""Fits the confidence: queries whose answers are known, made of a map's own places, and a logistic regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from effovpr_ros.core.errors import EvaluationError
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.preprocessing import decode_image
+from effovpr_ros.lab.evaluation.appearance import change_appearance
+from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
+from effovpr_ros.mapping.place import Place
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.confidence import Calibration, Evidence, choose_calibration, evidence_for, setting_name
+from effovpr_ros.recognition.places import distance_between_m
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
+
+_RIDGE = 1e-3
+_PRIOR_RIDGE = 0.3
+_FOLDS = 5
+_LEAST_STRENGTH = 0.3
+_UNREACHED = 1.0
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How a map is asked about itself.
+
+    Attributes:
+        precision: wanted of what is accepted as a MATCH.
+        radius_m: an answer is right if it is at most this far away.
+        same_place_ids: likewise, places of one session at most so many ids apart, where positions are unknown.
+        max_queries: places that are asked about, spread over the map.
+        strength: of the strongest imitated change of appearance, see `change_appearance`; the weakest has 0.3 of it.
+        seed: of the change.
+    """
+
+    precision: float = 0.99
+    radius_m: float = 5.0
+    same_place_ids: int = 3
+    max_queries: int = 300
+    strength: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not 0.5 <= self.precision <= 1.0:
+            raise EvaluationError(f"precision {self.precision} is outside [0.5, 1]")
+        if not self.radius_m > 0.0 or self.max_queries < 2:
+            raise EvaluationError(f"radius {self.radius_m} m and {self.max_queries} queries must be positive")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One query with a known answer.
+
+    Attributes:
+        evidence: for the best candidate.
+        right: whether it was right.
+        group: trials of neighbouring places, which say much the same, share a group.
+    """
+
+    evidence: Evidence
+    right: bool
+    group: int
+
+
+def num_queries(place_map: PlaceMap, config: CalibrationConfig) -> int:
+    """How many places `self_trials` asks about."""
+    return len(_chosen(place_map.places(), config))
+
+
+def self_trials(
+    place_map: PlaceMap,
+    extractor: FeatureExtractor,
+    recognizer: PlaceRecognizer,
+    config: CalibrationConfig,
+    progress: Callable[[int], object],
+) -> list[Trial]:
+    """Ask a map about its own places, each twice: once with the place in the map, once without.
+
+    Places of a map with several sessions are looked up among the other sessions. With one session, the place's
+    picture is changed (`change_appearance`), some more and some less, and looked up among all places. For the second
+    question all places within twice the radius are hidden, so that every answer is wrong.
+
+    Raises:
+        EvaluationError: fewer than ten places, or several sessions or frames without positions in one frame.
+    """
+    places = place_map.places()
+    if len(places) < 2 * _FOLDS:
+        raise EvaluationError(
+            f"map {place_map.path} has {len(places)} places; a calibration needs {2 * _FOLDS} at least"
+        )
+    chosen = _chosen(places, config)
+    several = len(place_map.sessions) > 1
+    several_frames = len({place.own_frame for place in places}) > 1
+    if (several or several_frames) and not all(place.map_pose or place.geo for place in places):
+        raise EvaluationError(
+            f"map {place_map.path} has several sessions or frames but places without position in its frame, so that "
+            "nobody knows which of them are the same; build it with poses or geo-tags"
+        )
+    trials = []
+    for number, place in enumerate(chosen):
+        features = _query(place_map, extractor, place, config)
+        group = number * _FOLDS // len(chosen)
+        for hides_place in (False, True):
+            hidden = _Hidden(place, several, 2.0 if hides_place else 0.0, config)
+            trials += ask(recognizer, features, hidden.admits, partial(_near, place, radii=1.0, config=config), group)
+        progress(1)
+    return trials
+
+
+def ask(
+    recognizer: PlaceRecognizer,
+    features: Features,
+    admits: Callable[[Place], bool],
+    is_right: Callable[[Place], bool],
+    group: int,
+) -> list[Trial]:
+    """One query.
+
+    Args:
+        recognizer: that is asked.
+        features: of the query.
+        admits: places that may be the answer.
+        is_right: places that are the right one.
+        group: see `Trial`.
+
+    Returns:
+        The trial; none where there was no candidate.
+    """
+    answer = recognizer.recognize_features(features, within=admits)
+    if not answer.candidates:
+        return []
+    evidence = evidence_for(answer.candidates, len(features.local), recognizer.config)
+    return [Trial(evidence, is_right(answer.candidates[0].place), group)]
+
+
+def _chosen(places: Sequence[Place], config: CalibrationConfig) -> Sequence[Place]:
+    """Places spread evenly over the map."""
+    return places[:: -(-len(places) // config.max_queries) or 1]
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """What a question about a place must not be answered with: its session if there are others, all within radii."""
+
+    place: Place
+    several_sessions: bool
+    radii: float
+    config: CalibrationConfig
+
+    def admits(self, other: Place) -> bool:
+        """Whether a place may be the answer."""
+        if self.several_sessions and other.session == self.place.session:
+            return False
+        return not (self.radii and _near(self.place, other, self.radii, self.config))
+
+
+def _near(place: Place, other: Place, radii: float, config: CalibrationConfig) -> bool:
+    distance_m = distance_between_m(place, other)
+    if distance_m is not None:
+        return distance_m <= radii * config.radius_m
+    ids_apart = abs(place.place_id - other.place_id)
+    return place.session == other.session and ids_apart <= radii * config.same_place_ids
+
+
+def _query(place_map: PlaceMap, extractor: FeatureExtractor, place: Place, config: CalibrationConfig) -> Features:
+    image = decode_image(place_map.thumbnail(place.place_id), f"thumbnail of place {place.place_id}")
+    if len(place_map.sessions) == 1:
+        rng = np.random.default_rng((config.seed, place.place_id))
+        image = change_appearance(image, config.strength * rng.uniform(_LEAST_STRENGTH, 1.0), rng)
+    return extractor.extract([image])[0]
+
+
+def fit_calibration(
+    trials: Sequence[Trial], setting: str, fitted_on: str, precision: float, *, prior: Calibration | None = None
+) -> Calibration:
+    """Fit a confidence by penalised maximum likelihood, with weights that are not negative.
+
+    Threshold and calibration error come from models that have not seen the group of the trial they judge.
+
+    Args:
+        trials: of at least two groups.
+        setting: see `setting_name`.
+        fitted_on: what the trials were, for people.
+        precision: wanted of what is accepted.
+        prior: stays close to this one, for trials that are easier than real queries.
+
+    Raises:
+        EvaluationError: only right or only wrong answers.
+    """
+    figures = np.array([astuple(trial.evidence) for trial in trials], np.float64)
+    right = np.array([trial.right for trial in trials], bool)
+    groups = np.array([trial.group for trial in trials])
+    held_out = np.empty(len(trials))
+    for seen in _all_but_one(groups):
+        if right[seen].all() or not right[seen].any():
+            raise EvaluationError(
+                f"{int(right.sum())} of {len(right)} answers are right; a calibration needs right and wrong ones all "
+                "over the map: use a map with more places"
+            )
+        weights, bias = _fit(figures[seen], right[seen], prior)
+        held_out[~seen] = 1.0 / (1.0 + np.exp(-np.clip(figures[~seen] @ weights + bias, -30.0, 30.0)))
+    weights, bias = _fit(figures, right, prior)
+    return Calibration(
+        setting=setting,
+        weights=tuple(weights.tolist()),
+        bias=bias,
+        match_confidence=threshold_for_precision(held_out, right, precision),
+        precision=precision,
+        fitted_on=fitted_on,
+        num_queries=len(trials),
+        calibration_error=reliability(held_out.tolist(), right.tolist()).expected_calibration_error,
+    )
+
+
+def threshold_for_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], precision: float) -> float:
+    """Least confidence from which on answers reach a precision; 1 where none does."""
+    curve = precision_recall(confidences.tolist(), right.tolist(), int(right.sum()))
+    reached = curve.threshold[curve.precision >= precision]
+    return float(reached.min()) if len(reached) else _UNREACHED
+
+
+def calibrate(
+    place_map: PlaceMap,
+    extractor: FeatureExtractor,
+    recognizer: PlaceRecognizer,
+    config: CalibrationConfig,
+    progress: Callable[[int], object],
+) -> Calibration:
+    """Fit the confidence of a map for one setting of recognition; see `self_trials` and `fit_calibration`."""
+    trials = self_trials(place_map, extractor, recognizer, config, progress)
+    several = len(place_map.sessions) > 1
+    how = f"{len(place_map.sessions)} sessions against each other" if several else "one session, changed in appearance"
+    name = setting_name(place_map.fingerprint, recognizer.config)
+    # Imitated changes are easier than real ones, so that alone they would make the confidence too low.
+    prior = None if several else choose_calibration((), place_map.fingerprint, recognizer.config)[0]
+    return fit_calibration(trials, name, f"map {place_map.name}: {how}", config.precision, prior=prior)
+
+
+def _all_but_one(groups: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    for number in np.unique(groups):
+        yield groups != number
+
+
+def _fit(
+    figures: NDArray[np.float64], right: NDArray[np.bool_], prior: Calibration | None
+) -> tuple[NDArray[np.float64], float]:
+    """Weights >= 0 and bias of a logistic regression on standardised figures, in the units of the figures."""
+    mean, std = figures.mean(axis=0), np.maximum(figures.std(axis=0), 1e-9)
+    scaled, sign = (figures - mean) / std, np.where(right, 1.0, -1.0)
+    expected, ridge = np.zeros(figures.shape[1] + 1), np.append(np.full(figures.shape[1], _RIDGE), 0.0)
+    if prior is not None:
+        weights = np.array(prior.weights)
+        expected, ridge = np.append(weights * std, prior.bias + mean @ weights), np.full(len(expected), _PRIOR_RIDGE)
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = sign * (scaled @ parameters[:-1] + parameters[-1])
+        slope = -sign / (1.0 + np.exp(np.clip(margin, -30.0, 30.0))) / len(sign)
+        apart = parameters - expected
+        gradient = np.append(scaled.T @ slope, slope.sum()) + ridge * apart
+        return float(np.logaddexp(0.0, -margin).mean()) + 0.5 * float(ridge @ apart**2), gradient
+
+    bounds = [(0.0, None)] * figures.shape[1] + [(None, None)]
+    found = minimize(loss, expected, jac=True, bounds=bounds, method="L-BFGS-B")
+    weights = found.x[:-1] / std
+    return weights, float(found.x[-1] - mean @ weights)
