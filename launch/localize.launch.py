@@ -9,7 +9,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
 
-from effovpr_ros.nodes.adapters.config import MATCH_ADAPTERS
+from effovpr_ros.nodes.adapters.adapter_config import MATCH_ADAPTERS
 from effovpr_ros.nodes.launching import (
     CAMERA_PARAMETERS,
     arguments_of_a_camera_node,

@@ -3,7 +3,7 @@
 ros2 launch effovpr_ros loop_closure.launch.py session_path:=~/sessions/house image_topic:=/camera/image_raw
 """
 
-from effovpr_ros.nodes.adapters.config import LOOP_ADAPTERS
+from effovpr_ros.nodes.adapters.adapter_config import LOOP_ADAPTERS
 from effovpr_ros.nodes.launching import (
     CAMERA_PARAMETERS,
     arguments_of_a_camera_node,

@@ -18,15 +18,15 @@ from functools import partial
 from pathlib import Path
 
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.lab.evaluation.calibration import Trial, ask, fit_calibration
+from effovpr_ros.lab.evaluation.confidence_fitting import Trial, ask, fit_calibration
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.method import Query
 from effovpr_ros.lab.evaluation.metrics import reliability
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.recognition.confidence import SHIPPED_PATH, Calibration, setting_name, shipped
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 PRECISION = 0.99
 TOP_KS = (100, 50)

@@ -21,8 +21,8 @@ from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.matching.reranking import SCORES
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 
 def ignore(done: int) -> None:

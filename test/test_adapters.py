@@ -28,8 +28,8 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from effovpr_ros.core.errors import ConfigError  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure, PlaceMatch  # noqa: E402
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.adapters.base import Adapter  # noqa: E402
-from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.adapters.current_run import CurrentRun  # noqa: E402
 from effovpr_ros.nodes.adapters.registry import make_adapters  # noqa: E402
 

@@ -28,7 +28,7 @@ from effovpr_ros.lab.benchmarks.search import measure_search
 from effovpr_ros.lab.benchmarks.synthetic import drives, fill_map, jpeg_of, pictures, second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 

@@ -27,8 +27,8 @@ from effovpr_ros.lab.evaluation.runner import run_methods
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]

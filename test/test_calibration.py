@@ -20,7 +20,7 @@ from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.lab.evaluation import calibration as module
 from effovpr_ros.lab.evaluation.appearance import change_appearance
-from effovpr_ros.lab.evaluation.calibration import (
+from effovpr_ros.lab.evaluation.confidence_fitting import (
     CalibrationConfig,
     Trial,
     calibrate,
@@ -33,8 +33,8 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import Candidate, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import Calibration, Evidence, evidence_for, read_calibrations, setting_name
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
 CONFIG = CalibrationConfig()

@@ -14,7 +14,7 @@ from synthetic import FINGERPRINT, features, jpeg, new_place
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.geometry.camera import CameraModel
-from effovpr_ros.geometry.config import VerificationConfig
+from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import Method
 from effovpr_ros.loop_closure.closure_check import ClosureCheck, parse_pose
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure

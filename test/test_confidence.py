@@ -27,7 +27,7 @@ from effovpr_ros.recognition.confidence import (
     shipped,
     store_calibration,
 )
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 CONFIG = RecognizerConfig()
 

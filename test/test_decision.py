@@ -13,7 +13,6 @@ import pytest
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.recognition.confidence import Calibration
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
@@ -23,6 +22,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 CONFIG = RecognizerConfig()
 

@@ -16,9 +16,9 @@ import pytest
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
-from effovpr_ros.geometry.config import VerificationConfig
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.geometry.verification_config import VerificationConfig
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,7 +49,7 @@ def names_of(*configs: Any) -> list[str]:
 
 def test_the_parameter_table_has_every_parameter_with_its_default():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
     configs = (
         parameters.NodeConfig(),
         parameters.CameraNodeConfig(),
@@ -61,7 +61,7 @@ def test_the_parameter_table_has_every_parameter_with_its_default():
 
 def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
     own = (
         parameters.LoopNodeConfig(),
         adapters.LoopAdapterConfig(),
@@ -89,7 +89,7 @@ def test_the_topic_and_service_tables_have_what_the_nodes_create():
 
 
 def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():
-    config = pytest.importorskip("effovpr_ros.nodes.adapters.config", reason="needs rclpy")
+    config = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
     section = README.split("\n## Other stacks\n", 1)[1].split("\n## ", 1)[0]
     files = (ROOT / "effovpr_ros" / "nodes" / "adapters").glob("*.py")
     topics = {topic for file in files for topic in re.findall(r'TOPIC = "([a-z_/]+)"', file.read_text())}

@@ -26,7 +26,7 @@ from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 GRAPH_ENGINES = ("onnxruntime", "openvino-fp32", "openvino-bf16")
 CALIBRATION = Calibration("pictures", lambda: [picture(seed) for seed in range(32)])

@@ -16,7 +16,7 @@ from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.lab.evaluation import variants
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 PLACES = 6
 

@@ -12,8 +12,8 @@ from synthetic import new_place, picture, tiny_extractor
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.mutual_nn import match_candidates
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason=f"torch {torch.__version__} sees no NVIDIA GPU to run this on"

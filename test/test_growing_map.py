@@ -27,7 +27,7 @@ from effovpr_ros.mapping.place import GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.sessions import summarise
-from effovpr_ros.recognition.places import distance_between_m
+from effovpr_ros.recognition.same_place import distance_between_m
 
 AXES = np.eye(4, dtype=np.float32)
 

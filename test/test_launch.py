@@ -17,7 +17,7 @@ from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import LifecycleNode
 from launch_ros.utilities import evaluate_parameters
 
-from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig
 from effovpr_ros.nodes.launching import bring_up
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig
 from launch import LaunchContext

@@ -33,7 +33,7 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from effovpr_ros.core.errors import MapError  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure  # noqa: E402
@@ -43,8 +43,8 @@ from effovpr_ros.nodes.loop_engine import LoopEngine  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig  # noqa: E402
 from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
-from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import PlaceRecognizer  # noqa: E402
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.srv import SaveMap  # noqa: E402
 
 NAME = "/loop_closure_detector"

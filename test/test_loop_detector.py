@@ -17,9 +17,9 @@ from synthetic import picture, tiny_extractor
 from effovpr_ros.core.errors import MapError, ModelMismatchError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.loop_closure.config import LoopConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.keyframes import Condition
+from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import LoopResult
 from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.place import Pose

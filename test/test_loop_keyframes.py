@@ -7,7 +7,6 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import (
     Condition,
@@ -19,6 +18,7 @@ from effovpr_ros.loop_closure.keyframes import (
     take,
     turned_deg,
 )
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.recognition.recognizer import RecognizerConfig
 

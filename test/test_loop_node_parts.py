@@ -23,8 +23,8 @@ from effovpr_ros.nodes.loop_conversions import (
     prior_relative_pose,
 )
 from effovpr_ros.nodes.loop_health import ODOMETRY_MISSING, STATES, InputHealth
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import DecidedBy
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 QUERY = Keyframe(40, 9_500_000_000, "b", Pose.from_yaw(1.0, 2.0, 0.5), 33.0)
 MATCH = Keyframe(3, 1_000_000_000, "a", Pose.from_yaw(4.0, 5.0, 0.0), 2.0)

@@ -25,18 +25,18 @@ from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ImageError, TrajectoryError  # noqa: E402
-from effovpr_ros.geometry.config import VerificationConfig  # noqa: E402
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
+from effovpr_ros.geometry.verification_config import VerificationConfig  # noqa: E402
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
-from effovpr_ros.nodes.adapters.config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
-from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")

@@ -37,7 +37,7 @@ from effovpr_ros.nodes import camera_node, conversions, place_recognizer  # noqa
 from effovpr_ros.nodes.outputs import MARKER_QOS, RELIABLE_SENSOR_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
 from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
-from effovpr_ros.recognition.config import RecognizerConfig  # noqa: E402
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
 

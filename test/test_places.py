@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
-from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.places import best_rival, distance_between_m, is_same_place
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import best_rival, distance_between_m, is_same_place
 
 CONFIG = RecognizerConfig(same_place_radius_m=5.0, same_place_ids=3)
 

@@ -22,8 +22,8 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.metrics import bootstrap_interval
 from effovpr_ros.lab.evaluation.runner import database_map
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
 SETS = ("rtabmap_loop", "corridor_walk", "lund_walk")

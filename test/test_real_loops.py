@@ -9,8 +9,8 @@ import pytest
 from conftest import KnownFeatures
 
 from effovpr_ros.features.preprocessing import read_image
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.results import LoopClosure
 from effovpr_ros.loop_closure.session import open_session_map
 

@@ -30,8 +30,8 @@ from effovpr_ros.lab.evaluation.runner import MethodResult, Run
 from effovpr_ros.lab.evaluation.saved_run import load_run
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.mapping.place import Candidate, Place, Pose
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Latency, Recognition, Status
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
 LATENCY = Latency(10.0, 1.0, 5.0, 0.1, 16.1)

@@ -11,10 +11,10 @@ from synthetic import FINGERPRINT, features, new_place, tiny_extractor
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.mapping.place import Candidate, GeoPoint, NewPlace, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.places import is_same_place
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import one_session_a_place, retrieve
+from effovpr_ros.recognition.same_place import is_same_place
 
 CONFIG = RecognizerConfig(top_k=4, same_place_radius_m=5.0)
 

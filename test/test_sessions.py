@@ -13,10 +13,10 @@ from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import pose_covariance
 from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive
-from effovpr_ros.recognition.places import distance_between_m, is_same_place
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
 
 CONFIG = RecognizerConfig(same_place_radius_m=5.0, same_place_ids=3)
 

@@ -16,8 +16,8 @@ from effovpr_ros.features.preprocessing import read_image
 from effovpr_ros.lab.simulation.drive import DriveConfig, plan_drive
 from effovpr_ros.lab.simulation.level import FreeFloor
 from effovpr_ros.lab.simulation.picture import draw_paths
-from effovpr_ros.lab.simulation.places import PlacesConfig, RenderedView, render_places
 from effovpr_ros.lab.simulation.recording import disturb, expose
+from effovpr_ros.lab.simulation.rendered_places import PlacesConfig, RenderedView, render_places
 from effovpr_ros.lab.simulation.score import judge, score
 from effovpr_ros.mapping.place import Pose
 

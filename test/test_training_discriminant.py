@@ -11,8 +11,8 @@ import torch
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.tails import read_tail
-from effovpr_ros.lab.training.config import TrainConfig
 from effovpr_ros.lab.training.discriminant import linear_discriminants
+from effovpr_ros.lab.training.training_config import TrainConfig
 
 # Three places along x, whose views vary five times as much along y.
 VECTORS = np.array([[place, y] for place in (-1.0, 0.0, 1.0) for y in (-5.0, 5.0)], np.float32)

@@ -12,7 +12,7 @@ from synthetic import picture
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.lab.training.augmentation import AugmentationConfig, augment, other_view
 from effovpr_ros.lab.training.losses import CosFace
-from effovpr_ros.lab.training.places import Group
+from effovpr_ros.lab.training.place_classes import Group
 from effovpr_ros.lab.training.sampler import Batch, epoch_batches
 
 GROUPS = (Group("a", ((0, 1), (2, 3, 4))), Group("b", ((5, 6), (7, 8), (9, 10))))

@@ -22,12 +22,12 @@ from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.features.tails import read_tail
 from effovpr_ros.lab.training import trainer
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
-from effovpr_ros.lab.training.config import TrainConfig
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.memory import out_of_memory_named
-from effovpr_ros.lab.training.places import PlacesConfig, TrainingFrame
+from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
 from effovpr_ros.lab.training.trainer import Progress
+from effovpr_ros.lab.training.training_config import TrainConfig
 from effovpr_ros.lab.training.validation import recall
 from effovpr_ros.sources.frame import Frame
 

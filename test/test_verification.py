@@ -16,11 +16,11 @@ from synthetic import picture
 from effovpr_ros.core.errors import CameraError, ConfigError
 from effovpr_ros.features.preprocessing import RgbImage, decode_image, read_image
 from effovpr_ros.geometry.camera import CameraModel
-from effovpr_ros.geometry.config import VerificationConfig
 from effovpr_ros.geometry.correspondences import MatchedCells, feature_correspondences, patch_correspondences
 from effovpr_ros.geometry.depth import depth_at, depth_metres, stereo_depth
 from effovpr_ros.geometry.pnp import solve_pnp
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
+from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Method, Verification, View, in_body_frame
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import Pose

@@ -15,8 +15,8 @@ import pytest
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.preprocessing import decode_image, read_image
 from effovpr_ros.geometry.camera import CameraModel
-from effovpr_ros.geometry.config import CORRESPONDENCES, VerificationConfig
 from effovpr_ros.geometry.correspondences import MatchedCells
+from effovpr_ros.geometry.verification_config import CORRESPONDENCES, VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Method, View, in_body_frame
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import Pose

@@ -39,7 +39,7 @@ from effovpr_ros.lab.benchmarks.report import Report
 from effovpr_ros.lab.benchmarks.search import SHORT_DIM, SearchFigures, measure_search
 from effovpr_ros.lab.benchmarks.synthetic import jpeg_of, pictures
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
-from effovpr_ros.mapping.calibration import frames_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_calibration
 
 PARTS = ("network", "search", "query", "rerank", "node", "accuracy")
 PLACES = 10_000

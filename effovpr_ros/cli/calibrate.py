@@ -18,9 +18,9 @@ from effovpr_ros.cli.options import (
     recognizer_config,
 )
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
-from effovpr_ros.lab.evaluation.calibration import CalibrationConfig, calibrate, num_queries
-from effovpr_ros.mapping.calibration import map_calibration
+from effovpr_ros.lab.evaluation.confidence_fitting import CalibrationConfig, calibrate, num_queries
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import map_calibration
 from effovpr_ros.recognition.confidence import store_calibration
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 

@@ -31,10 +31,10 @@ from effovpr_ros.lab.simulation.level import Level
 from effovpr_ros.lab.simulation.picture import draw_paths
 from effovpr_ros.lab.simulation.score import judge, score
 from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.calibration import source_calibration
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import source_calibration
 from effovpr_ros.sources.bags import BagSource
 
 PARTS = ("record", "map", "replay", "report")

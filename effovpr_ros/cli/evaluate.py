@@ -37,7 +37,7 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.runner import Run, database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.saved_run import save_run
 from effovpr_ros.lab.evaluation.summary import summarise
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -26,8 +26,8 @@ from effovpr_ros.lab.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
 from effovpr_ros.lab.evaluation.recorded import LiveRun, judge_recording
-from effovpr_ros.mapping.calibration import frames_calibration, map_calibration
 from effovpr_ros.mapping.manifest import read_manifest
+from effovpr_ros.mapping.quantisation_sources import frames_calibration, map_calibration
 from effovpr_ros.sources.bags import IMAGE_TYPES, bag_topics, is_bag
 
 MATCH_TOPIC = "/place_recognizer/match"

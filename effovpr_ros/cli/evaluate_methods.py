@@ -13,14 +13,14 @@ from effovpr_ros.cli.options import PRESETS, add_preset_option
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.ablation import FACTORS
-from effovpr_ros.lab.evaluation.calibration import CalibrationConfig, calibrate, num_queries
+from effovpr_ros.lab.evaluation.confidence_fitting import CalibrationConfig, calibrate, num_queries
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Method
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import setting_name, store_calibration
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 Baseline = Callable[[PlaceMap, int], Method]
 """Makes a method of a map and the most places in an answer."""

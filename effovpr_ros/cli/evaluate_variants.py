@@ -20,7 +20,7 @@ from effovpr_ros.lab.evaluation.method import Method
 from effovpr_ros.lab.evaluation.runner import Run, run_methods
 from effovpr_ros.lab.evaluation.variants import StoredAs, Variant, extract_all, num_steps, variant_map, variant_method
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 VARIANTS = ("zs", "g", "r", "pca")
 """Names, alone or before a dash: zero-shot; trained, stage 1; trained, both stages; frozen with PCA, stage 1."""

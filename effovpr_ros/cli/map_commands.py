@@ -25,7 +25,6 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.calibration import source_calibration
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import IndexSummary
@@ -33,6 +32,7 @@ from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import source_calibration
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.sources.bags import BagSource, is_bag
 from effovpr_ros.sources.frame import Frame

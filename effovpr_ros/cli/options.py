@@ -11,7 +11,7 @@ from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth
 from effovpr_ros.matching.reranking import SCORES
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 PRESETS = {
     "default": (ExtractorConfig(), RecognizerConfig()),

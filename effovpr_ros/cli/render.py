@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.lab.simulation.places import LEVELS, TABLE_NAME, PlacesConfig, render_places
+from effovpr_ros.lab.simulation.rendered_places import LEVELS, TABLE_NAME, PlacesConfig, render_places
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -15,12 +15,12 @@ from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
-from effovpr_ros.lab.training.config import TrainConfig
 from effovpr_ros.lab.training.distributed import joined_processes
 from effovpr_ros.lab.training.frames import SourceSpec, TrainingSource, open_source, parse_source
-from effovpr_ros.lab.training.places import PlacesConfig, TrainingFrame, hold_out
+from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame, hold_out
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
 from effovpr_ros.lab.training.trainer import Progress
+from effovpr_ros.lab.training.training_config import TrainConfig
 
 _MODEL = ExtractorConfig()
 _OPTION_NAMES = {"image_size": "size", "pooling": "global", "local_block": "block"}

@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.geometry.camera import CameraModel
-from effovpr_ros.geometry.config import MIN_INLIERS, VerificationConfig
 from effovpr_ros.geometry.correspondences import (
     Correspondences,
     MatchedCells,
@@ -21,6 +20,7 @@ from effovpr_ros.geometry.correspondences import (
 from effovpr_ros.geometry.depth import depth_at
 from effovpr_ros.geometry.pnp import solve_pnp
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
+from effovpr_ros.geometry.verification_config import MIN_INLIERS, VerificationConfig
 from effovpr_ros.mapping.builder import shrink
 from effovpr_ros.mapping.place import Pose
 

@@ -12,18 +12,18 @@ import numpy as np
 
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import Condition, Observation, Progress, Sighting, observe, take
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.plausibility import contradiction
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.place import NewPlace, Place, Pose
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.temporal import SequenceFilter
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 
-from effovpr_ros.loop_closure.config import LoopConfig
 from effovpr_ros.loop_closure.keyframes import Progress, distance_with
+from effovpr_ros.loop_closure.loop_config import LoopConfig
 
 
 class RunHistory:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from effovpr_ros.loop_closure.config import LoopConfig
+from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.mapping.place import Pose
 
 

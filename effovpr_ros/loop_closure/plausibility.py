@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from effovpr_ros.loop_closure.config import LoopConfig
 from effovpr_ros.loop_closure.keyframes import turned_deg
+from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import Keyframe
 
 

@@ -14,13 +14,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from effovpr_ros.core.errors import EffoVPRError, ImageError
 from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.geometry.camera import bearing_rad
-from effovpr_ros.geometry.config import VerificationConfig
+from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.loop_closure.closure_check import ClosureCheck
-from effovpr_ros.loop_closure.config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.keyframes import Condition
+from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.results import LoopResult, RefusedClosure
 from effovpr_ros.nodes import conversions, parameters
-from effovpr_ros.nodes.adapters.config import LoopAdapterConfig
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_geometry import CameraGeometry
 from effovpr_ros.nodes.camera_node import CameraNode, Health, ImageMessage, run_camera_node
@@ -33,7 +33,7 @@ from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.nodes.outputs import SENSOR_QOS
 from effovpr_ros.nodes.parameters import LoopNodeConfig
 from effovpr_ros.nodes.worker import LatestWorker
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.srv import SaveMap
 
 

@@ -15,7 +15,7 @@ from effovpr_ros.mapping.place import Pose
 from effovpr_ros.msg import Keyframe as KeyframeMessage
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage
 from effovpr_ros.nodes.conversions import pose_message, time_from_ns
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 UNVERIFIED = Verification(Method.NOT_VERIFIED, True, 0, 0, "not checked")
 """Of a closure whose geometry nobody asked for."""

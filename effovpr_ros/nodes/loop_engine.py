@@ -12,15 +12,15 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.loop_closure.config import LoopConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.session import open_session_map
-from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import map_calibration
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model, load_model_of
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 
 class LoopEngine:

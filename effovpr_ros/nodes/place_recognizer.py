@@ -17,7 +17,7 @@ from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions, parameters
-from effovpr_ros.nodes.adapters.config import MatchAdapterConfig
+from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_node import CameraNode, Health, ImageMessage, run_camera_node
 from effovpr_ros.nodes.image_decoding import decode_message
@@ -26,8 +26,8 @@ from effovpr_ros.nodes.outputs import RESULT_QOS, Outputs
 from effovpr_ros.nodes.parameters import NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.worker import LatestWorker
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Hint
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.srv import LoadMap, Localize
 
 _DEFAULT_TIMEOUT_S = 5.0

@@ -10,12 +10,12 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import RgbImage
-from effovpr_ros.mapping.calibration import map_calibration
 from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import map_calibration
 from effovpr_ros.nodes.parameters import CameraNodeConfig
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.temporal import SequenceFilter
 
 

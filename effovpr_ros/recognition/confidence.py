@@ -24,8 +24,8 @@ from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.features.local_projection import FULL, setting_for_codes
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.places import is_same_place
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import is_same_place
 
 _logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.confidence import Calibration, evidence_for
-from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.places import best_rival
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import best_rival
 
 
 class Status(IntEnum):

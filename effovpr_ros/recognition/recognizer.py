@@ -17,7 +17,6 @@ from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.confidence import choose_calibration, read_calibrations
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
@@ -27,6 +26,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
 
 __all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
-from effovpr_ros.recognition.places import EARTH_RADIUS_M
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import EARTH_RADIUS_M
 
 # How much more is asked of the index each time that too few candidates are left, up to so many times `top_k`.
 _MORE = 4

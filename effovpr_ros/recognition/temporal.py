@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate, Pose
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.motion import (
@@ -31,8 +30,9 @@ from effovpr_ros.recognition.motion import (
     moved_m,
     turned_rad,
 )
-from effovpr_ros.recognition.places import is_same_place
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import is_same_place
 
 # The constants were chosen on one drive with imitated season change and confirmed on others. Recall hardly depends on
 # them; the more evidence is asked for (here and in `evidence`), the fewer answers are MATCH, right and wrong ones.

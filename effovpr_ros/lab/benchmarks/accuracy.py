@@ -16,10 +16,10 @@ from effovpr_ros.lab.evaluation.metrics import recall_at_k
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.runner import MethodResult, database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.vlad import VladMethod
-from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.mapping.quantisation_sources import frames_calibration
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 MethodMaker = Callable[[FeatureExtractor, PlaceMap, RecognizerConfig], Method]
 BOTH_STAGES, FIRST_STAGE, FULL_CODES = "effovpr", "effovpr, stage 1", "effovpr, full local descriptors"

@@ -17,8 +17,8 @@ from effovpr_ros.features.preprocessing import decode_image
 from effovpr_ros.lab.benchmarks.synthetic import second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import Latency, PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 LIMIT_MS, LIMIT_SHARE = 15.0, 0.15
 """What everything beside the network may take: the larger of this and this share of the network's time."""

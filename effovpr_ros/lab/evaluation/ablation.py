@@ -14,11 +14,11 @@ from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.lab.evaluation.variants import database_variants, query_variants
-from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import frames_calibration
 from effovpr_ros.matching.reranking import SCORES
-from effovpr_ros.recognition.config import RecognizerConfig
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 Value = int | float | str
 

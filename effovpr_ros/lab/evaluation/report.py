@@ -25,7 +25,7 @@ from effovpr_ros.lab.evaluation.plots import (
 )
 from effovpr_ros.lab.evaluation.runner import Run
 from effovpr_ros.lab.evaluation.summary import RANKS, STAGES
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 REPORT_NAME = "report.html"
 _TEMPLATE = "report.html"

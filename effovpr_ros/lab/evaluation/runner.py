@@ -15,7 +15,7 @@ from effovpr_ros.lab.evaluation.method import Answer, Method, Query
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 _BATCH = 8
 _THUMBNAIL_SIDE = 640

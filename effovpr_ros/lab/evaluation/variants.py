@@ -16,10 +16,10 @@ from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.runner import database_map
-from effovpr_ros.mapping.calibration import frames_calibration
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.mapping.quantisation_sources import frames_calibration
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.images import open_image_folder
 
 _BATCH = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import ConfigError, EffoVPRError, SourceError, TrainingError
 from effovpr_ros.features.preprocessing import decode_image, read_image
-from effovpr_ros.lab.training.places import TrainingFrame
+from effovpr_ros.lab.training.place_classes import TrainingFrame
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from effovpr_ros.core.errors import TrainingError
-from effovpr_ros.lab.training.config import TrainConfig
+from effovpr_ros.lab.training.training_config import TrainConfig
 
 _Item = TypeVar("_Item")
 

@@ -17,10 +17,9 @@ from effovpr_ros.features.extractor import ExtractorConfig
 from effovpr_ros.features.tails import TailInfo
 from effovpr_ros.features.weights import LoadedWeights, load_weights
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
-from effovpr_ros.lab.training.config import TrainConfig
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.model import TrainableTail
-from effovpr_ros.lab.training.places import (
+from effovpr_ros.lab.training.place_classes import (
     Places,
     PlacesConfig,
     TrainingFrame,
@@ -30,6 +29,7 @@ from effovpr_ros.lab.training.places import (
 )
 from effovpr_ros.lab.training.state import EpochResult
 from effovpr_ros.lab.training.trainer import TAIL_NAME, Progress, Trainer, TrainingData
+from effovpr_ros.lab.training.training_config import TrainConfig
 from effovpr_ros.lab.training.views import Views, ViewsConfig
 
 _VALIDATION_SEED = 1_000_003

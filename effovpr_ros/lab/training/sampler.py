@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from effovpr_ros.lab.training.places import Group
+from effovpr_ros.lab.training.place_classes import Group
 
 
 class Sample(NamedTuple):

@@ -18,16 +18,16 @@ from tqdm import tqdm
 from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.pca import fit_pca
 from effovpr_ros.features.tails import TailInfo, write_tail
-from effovpr_ros.lab.training.config import TrainConfig
 from effovpr_ros.lab.training.discriminant import linear_discriminants
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.logs import Curves
 from effovpr_ros.lab.training.losses import CosFace
 from effovpr_ros.lab.training.memory import out_of_memory_named, parts
 from effovpr_ros.lab.training.model import TrainableTail
-from effovpr_ros.lab.training.places import Places, Validation
+from effovpr_ros.lab.training.place_classes import Places, Validation
 from effovpr_ros.lab.training.sampler import Batch, Sample, epoch_batches
 from effovpr_ros.lab.training.state import STATE_NAME, EpochResult, TrainingState, load_state, save_state
+from effovpr_ros.lab.training.training_config import TrainConfig
 from effovpr_ros.lab.training.validation import HeadRecall, validate
 from effovpr_ros.lab.training.views import Views
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.lab.training.model import TrainableTail
-from effovpr_ros.lab.training.places import Validation
+from effovpr_ros.lab.training.place_classes import Validation
 from effovpr_ros.lab.training.sampler import Sample
 from effovpr_ros.lab.training.views import Views
 

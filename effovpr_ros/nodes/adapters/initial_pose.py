@@ -7,8 +7,8 @@ from rclpy.lifecycle import LifecycleNode
 from std_srvs.srv import Trigger
 
 from effovpr_ros.msg import PlaceMatch
+from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.base import Adapter
-from effovpr_ros.nodes.adapters.config import MatchAdapterConfig
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.outputs import RESULT_QOS
 

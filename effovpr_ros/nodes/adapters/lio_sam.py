@@ -6,8 +6,8 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Float64MultiArray
 
 from effovpr_ros.msg import Keyframe, LoopClosure
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.base import Adapter
-from effovpr_ros.nodes.adapters.config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.current_run import CurrentRun
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.outputs import RESULT_QOS

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from rclpy.lifecycle import LifecycleNode
 
-from effovpr_ros.nodes.adapters.base import Adapter
-from effovpr_ros.nodes.adapters.config import (
+from effovpr_ros.nodes.adapters.adapter_config import (
     LOOP_ADAPTERS,
     MATCH_ADAPTERS,
     LoopAdapterConfig,
     MatchAdapterConfig,
     check_names,
 )
+from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.adapters.initial_pose import CuvslamAdapter, Nav2Adapter
 from effovpr_ros.nodes.adapters.lio_sam import LioSamAdapter
 from effovpr_ros.nodes.adapters.pose_graph import PoseGraphAdapter

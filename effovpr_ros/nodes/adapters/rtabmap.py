@@ -7,8 +7,8 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from effovpr_ros.msg import PlaceMatch
+from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.base import Adapter
-from effovpr_ros.nodes.adapters.config import MatchAdapterConfig
 from effovpr_ros.nodes.outputs import RESULT_QOS
 
 TOPIC = "global_pose"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from effovpr_ros.mapping.place import Candidate, GeoPoint, Place
-from effovpr_ros.recognition.config import RecognizerConfig
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 # WGS84 semi-major axis. For telling places metres apart, a sphere is as good as the ellipsoid (0.5 %).
 EARTH_RADIUS_M = 6378137.0

@@ -18,8 +18,8 @@ from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import Calibration, Evidence, choose_calibration, evidence_for, setting_name
-from effovpr_ros.recognition.places import distance_between_m
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.same_place import distance_between_m
 
 _RIDGE = 1e-3
 _PRIOR_RIDGE = 0.3
