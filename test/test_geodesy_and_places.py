@@ -7,7 +7,7 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import GeodesyError, TrajectoryError
-from effovpr_ros.mapping.geodesy import Datum, utm_to_geo
+from effovpr_ros.core.geodesy import Datum, utm_to_geo
 from effovpr_ros.mapping.place import GeoPoint, Pose
 
 EQUATOR_RADIUS_M, FLATTENING = 6378137.0, 1 / 298.257223563

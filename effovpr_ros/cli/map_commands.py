@@ -23,10 +23,10 @@ from effovpr_ros.cli.options import (
     print_json,
 )
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
-from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps

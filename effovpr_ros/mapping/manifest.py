@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from effovpr_ros.core.errors import GeodesyError, MapError, MapFormatError, ModelMismatchError
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import ModelFingerprint
-from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.index_file import StoredIndex, file_sha256
 from effovpr_ros.mapping.place import GeoPoint

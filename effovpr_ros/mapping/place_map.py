@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.codec import require_dimension
-from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import load_index, write_index
 from effovpr_ros.mapping.local_cache import LocalCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.mapping.geodesy import Datum
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.store import PlaceStore
 

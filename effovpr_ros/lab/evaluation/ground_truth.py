@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from effovpr_ros.core.errors import EvaluationError
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.lab.evaluation.named_truth import read_named_truth
 from effovpr_ros.lab.evaluation.positions import in_common_frame, positions_xy, within_radius
-from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import ImageFolder, open_image_folder
 

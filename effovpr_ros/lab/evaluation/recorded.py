@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from effovpr_ros.core.errors import EvaluationError, ImageError, TrajectoryError
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth, map_frames, open_drive, stamp_name
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, require_positives
 from effovpr_ros.lab.evaluation.match_records import RecordedAnswer
 from effovpr_ros.lab.evaluation.method import Answer
 from effovpr_ros.lab.evaluation.runner import MethodResult
-from effovpr_ros.mapping.geodesy import Datum
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.bags import IMAGE_TYPES, BagSource, bag_topics
 from effovpr_ros.sources.frame import Frame
