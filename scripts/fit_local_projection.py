@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.cli.options import add_device_options, add_model_options, add_preset_option, extractor_config
+from effovpr_ros.core.images import decode_image
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.local_projection import fit_local_projection
-from effovpr_ros.features.preprocessing import decode_image
 
 
 def main() -> None:

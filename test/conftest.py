@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from effovpr_ros.cli.options import PRESETS
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.features.variants import extract_variants
 
 

@@ -19,7 +19,7 @@ from synthetic import tiny_extractor, tiny_weights
 from effovpr_ros.cli import bench
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.features.preprocessing import decode_image
+from effovpr_ros.core.images import decode_image
 from effovpr_ros.lab.benchmarks.accuracy import FIRST_STAGE, ORB_BOW, VLAD, engines_to_compare, measure_accuracy
 from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
 from effovpr_ros.lab.benchmarks.node import NodeFigures

@@ -18,9 +18,10 @@ import pytest
 import torch
 from synthetic import picture
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
-from effovpr_ros.features.preprocessing import RgbImage, preprocess
+from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.lab.benchmarks.synthetic import fill_map, pictures
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.runner import run_methods

@@ -117,7 +117,7 @@ def test_another_model_is_refused(tmp_path: Path, place_map: PlaceMap):
 
 
 def test_thumbnails_shrink_and_never_grow():
-    from effovpr_ros.features.preprocessing import decode_image
+    from effovpr_ros.core.images import decode_image
 
     assert decode_image(make_thumbnail(picture(1, 640, 480), 320), "x").shape == (240, 320, 3)
     assert decode_image(make_thumbnail(picture(1, 64, 48), 320), "x").shape == (48, 64, 3)

@@ -11,7 +11,6 @@ from synthetic import picture, tiny_weights
 
 from effovpr_ros.cli import doctor
 from effovpr_ros.cli.main import main, make_parser
-from effovpr_ros.engines import agreement
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 
 

@@ -12,7 +12,7 @@ import pytest
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import Method

@@ -12,12 +12,13 @@ import torch
 from synthetic import picture
 
 from effovpr_ros.cli.main import main
+from effovpr_ros.core.images import RgbImage, read_image
 from effovpr_ros.engines.agreement import scenes, verify
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.engines.choice import times_side_by_side
 from effovpr_ros.engines.quantisation_images import Calibration, readable
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.features.preprocessing import RgbImage, preprocess, read_image
+from effovpr_ros.features.preprocessing import preprocess
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 WANTED = {"openvino-bf16": 2.2, "openvino-int8": 2.8}

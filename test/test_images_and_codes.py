@@ -11,9 +11,10 @@ from PIL import Image
 from synthetic import jpeg, picture
 
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, ImageError
+from effovpr_ros.core.images import decode_image, read_image, to_rgb_uint8
 from effovpr_ros.features.codes import decode, encode, inverse_norms, pack, unpack
 from effovpr_ros.features.pca import fit_pca
-from effovpr_ros.features.preprocessing import decode_image, preprocess, read_image, to_rgb_uint8
+from effovpr_ros.features.preprocessing import preprocess
 
 
 def test_every_pixel_layout_becomes_rgb():

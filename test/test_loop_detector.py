@@ -15,8 +15,8 @@ import pytest
 from synthetic import picture, tiny_extractor
 
 from effovpr_ros.core.errors import MapError, ModelMismatchError
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.loop_closure.loop_config import LoopConfig

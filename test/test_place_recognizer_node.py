@@ -27,7 +27,7 @@ from synthetic import jpeg, picture, tiny_extractor, tiny_weights  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from effovpr_ros.core.geodesy import Datum  # noqa: E402
-from effovpr_ros.features.preprocessing import decode_image  # noqa: E402
+from effovpr_ros.core.images import decode_image  # noqa: E402
 from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
 from effovpr_ros.mapping.place import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402

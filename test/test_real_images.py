@@ -16,7 +16,7 @@ import pytest
 from conftest import KnownFeatures
 
 from effovpr_ros.cli.options import PRESETS
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import KnownFeatures
 
-from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.core.images import read_image
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.results import LoopClosure

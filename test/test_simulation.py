@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
-from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.core.images import read_image
 from effovpr_ros.lab.simulation.drive import DriveConfig, plan_drive
 from effovpr_ros.lab.simulation.level import FreeFloor
 from effovpr_ros.lab.simulation.picture import draw_paths

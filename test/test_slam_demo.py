@@ -17,7 +17,7 @@ pytest.importorskip("evo")
 
 from effovpr_ros.cli import demo_slam
 from effovpr_ros.core.errors import SimulationError
-from effovpr_ros.features.preprocessing import read_image
+from effovpr_ros.core.images import read_image
 from effovpr_ros.lab.simulation.drive import plan_drive
 from effovpr_ros.lab.simulation.laps import LAPS_DRIVE, LAPS_LEVEL, LAPS_WAYPOINTS_M
 from effovpr_ros.lab.simulation.laps_recording import record_laps

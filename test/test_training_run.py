@@ -18,7 +18,7 @@ import torch
 from synthetic import picture, tiny_weights
 
 from effovpr_ros.core.errors import ConfigError, TrainingError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.tails import read_tail
 from effovpr_ros.lab.training import trainer
 from effovpr_ros.lab.training.augmentation import AugmentationConfig

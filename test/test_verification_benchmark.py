@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from effovpr_ros.core.images import decode_image, read_image
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.preprocessing import decode_image, read_image
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import CORRESPONDENCES, VerificationConfig

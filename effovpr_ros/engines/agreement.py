@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.backbone import BackboneOutput
-from effovpr_ros.features.preprocessing import RgbImage, preprocess
+from effovpr_ros.features.preprocessing import preprocess
 
 MIN_MEAN, MIN_WORST = 0.999, 0.99
 """Least cosine of global descriptors to PyTorch's, on average and of the worst image."""

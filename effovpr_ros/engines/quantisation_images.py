@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 
 MAX_IMAGES = 64
 """Half of them calibrate, the others verify."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, MapFormatError
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import Described
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
 from effovpr_ros.engines.graph import Wanted
@@ -25,7 +26,7 @@ from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_devic
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes
-from effovpr_ros.features.preprocessing import PREPROCESSING, RgbImage, preprocess, preprocess_on
+from effovpr_ros.features.preprocessing import PREPROCESSING, preprocess, preprocess_on
 from effovpr_ros.features.tails import AUTO, tail_beside, tail_of_map
 from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
 

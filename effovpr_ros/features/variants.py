@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import TORCH
 from effovpr_ros.engines.graph import Wanted
 from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.features.preprocessing import RgbImage
 
 
 @dataclass(frozen=True)

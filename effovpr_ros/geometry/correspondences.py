@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 
 # Of the two nearest descriptors the second must be this much farther (Lowe, IJCV 2004, section 7.1).
 _SIFT_RATIO = 0.8

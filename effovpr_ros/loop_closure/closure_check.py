@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.features.extractor import Features
-from effovpr_ros.features.preprocessing import RgbImage, decode_image
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import VerificationConfig

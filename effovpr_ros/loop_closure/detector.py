@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import Condition, Observation, Progress, Sighting, observe, take

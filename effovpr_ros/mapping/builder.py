@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from effovpr_ros.core.errors import ConfigError, ImageError
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.place import NewPlace, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame

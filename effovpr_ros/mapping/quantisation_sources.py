@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.engines.quantisation_images import Calibration, readable
-from effovpr_ros.features.preprocessing import RgbImage, decode_image
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.features.preprocessing import RgbImage, decode_image, to_rgb_uint8
+from effovpr_ros.core.images import RgbImage, decode_image, to_rgb_uint8
 from effovpr_ros.geometry.depth import depth_metres
 
 Decoder = Callable[[Image], RgbImage]

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, NavSatFix
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from effovpr_ros.features.preprocessing import RgbImage, decode_image
+from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch

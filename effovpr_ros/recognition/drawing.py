@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.recognition.decision import Status
 
 WIDTH_PX = 1000

@@ -13,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from effovpr_ros.core.errors import SourceError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.mapping.place import GeoPoint, Pose
 
 _STORES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}

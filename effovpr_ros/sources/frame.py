@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.mapping.place import GeoPoint, Pose
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.images import to_rgb_uint8
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.features.preprocessing import to_rgb_uint8
 
 _logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.features.preprocessing import decode_image
+from effovpr_ros.core.images import decode_image
 from effovpr_ros.lab.benchmarks.synthetic import jpeg_of
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.positions import in_common_frame, positions_xy, positives_by_pose, within_radius

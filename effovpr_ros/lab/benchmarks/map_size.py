@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.lab.benchmarks.synthetic import fill_map
 from effovpr_ros.mapping.place_map import PlaceMap
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
 from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.devices import resolve_device, wait_for
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
 
 

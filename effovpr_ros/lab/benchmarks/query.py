@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from effovpr_ros.core.images import decode_image
 from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
-from effovpr_ros.features.preprocessing import decode_image
 from effovpr_ros.lab.benchmarks.synthetic import second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import scene
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
-from effovpr_ros.features.preprocessing import RgbImage
 from effovpr_ros.mapping.builder import BuildConfig, make_thumbnail
 from effovpr_ros.mapping.index_codes import turned
 from effovpr_ros.mapping.place import NewPlace, Pose

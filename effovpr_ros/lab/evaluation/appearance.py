@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 
 
 def change_appearance(image: RgbImage, strength: float, rng: np.random.Generator) -> RgbImage:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.features.preprocessing import RgbImage, decode_image
+from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, among, past_frames, require_positives
 from effovpr_ros.lab.evaluation.positions import positives_by_pose
 from effovpr_ros.mapping.place import Place, Pose

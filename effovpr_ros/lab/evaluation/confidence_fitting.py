@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from effovpr_ros.core.errors import EvaluationError
+from effovpr_ros.core.images import decode_image
 from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.features.preprocessing import decode_image
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
 from effovpr_ros.mapping.place import Place

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, MatchesPatches, Method, Query
 from effovpr_ros.lab.evaluation.outcomes import Outcome, QueryOutcome

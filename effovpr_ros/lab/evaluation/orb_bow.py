@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.lab.evaluation.method import Answer, Query
 from effovpr_ros.mapping.builder import shrink
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
-from effovpr_ros.features.preprocessing import RgbImage
+from effovpr_ros.core.images import RgbImage
 
 UNITS_PER_M = 32.0
 """Map units of Doom in a metre: its player is 56 units high."""

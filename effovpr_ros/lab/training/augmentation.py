@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.settings import check_limits, ranged
-from effovpr_ros.features.preprocessing import RgbImage
 
 _Pixels = NDArray[np.float32]
 

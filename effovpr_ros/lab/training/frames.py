@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from effovpr_ros.core.errors import ConfigError, EffoVPRError, SourceError, TrainingError
-from effovpr_ros.features.preprocessing import decode_image, read_image
+from effovpr_ros.core.images import decode_image, read_image
 from effovpr_ros.lab.training.place_classes import TrainingFrame
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import GeoPoint, Pose
