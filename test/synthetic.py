@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.codes import LOCAL_CODES
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features, LocalFeatures, ModelFingerprint
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
-from effovpr_ros.mapping.place import GeoPoint, NewPlace, Pose
+from effovpr_ros.mapping.place import NewPlace
 
 ensure_timm_imports()
 

@@ -11,7 +11,7 @@ from synthetic import picture
 
 from effovpr_ros.core.errors import ImageError, SourceError
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.bag_writer import BagWriter
 from effovpr_ros.sources.bags import BagSource, bag_topics, image_from_message
 

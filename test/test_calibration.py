@@ -17,6 +17,7 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.lab.evaluation import calibration as module
 from effovpr_ros.lab.evaluation.appearance import change_appearance
@@ -30,7 +31,7 @@ from effovpr_ros.lab.evaluation.confidence_fitting import (
     threshold_for_precision,
 )
 from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import Calibration, Evidence, evidence_for, read_calibrations, setting_name
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status

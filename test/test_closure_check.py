@@ -13,12 +13,13 @@ from synthetic import FINGERPRINT, features, jpeg, new_place
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import Method
 from effovpr_ros.loop_closure.closure_check import ClosureCheck, parse_pose
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
-from effovpr_ros.mapping.place import NewPlace, Pose
+from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import DecidedBy
 

@@ -12,8 +12,9 @@ import pytest
 from synthetic import FINGERPRINT, new_place
 
 from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition import confidence
 from effovpr_ros.recognition.confidence import (

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import Calibration
 from effovpr_ros.recognition.decision import (
     DecidedBy,

@@ -17,13 +17,13 @@ from synthetic import new_place, picture, tiny_extractor
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError, MapError, SourceError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation import match_records
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth, from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.match_records import read_match_lines, read_matches
 from effovpr_ros.lab.evaluation.recorded import judge_recording
 from effovpr_ros.mapping.builder import BuildConfig, build_map
-from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import Status
 from effovpr_ros.sources.bag_writer import BagWriter

@@ -8,7 +8,7 @@ import pytest
 
 from effovpr_ros.core.errors import GeodesyError, TrajectoryError
 from effovpr_ros.core.geodesy import Datum, utm_to_geo
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 
 EQUATOR_RADIUS_M, FLATTENING = 6378137.0, 1 / 298.257223563
 DATUM = Datum(GeoPoint(50.1, 8.68, 112.0))

@@ -18,12 +18,13 @@ from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import EvaluationError, MapError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.evaluation.bag_truth import map_frames
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.index import DescriptorIndex
-from effovpr_ros.mapping.place import GeoPoint, Place, Pose
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.sessions import summarise

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from synthetic import picture
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures, ModelFingerprint
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
@@ -19,7 +20,7 @@ from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
-from effovpr_ros.mapping.place import NewPlace, Pose
+from effovpr_ros.mapping.place import NewPlace
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
 GRID = 23

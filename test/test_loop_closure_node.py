@@ -32,9 +32,9 @@ from synthetic import picture, tiny_extractor  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from effovpr_ros.core.errors import MapError  # noqa: E402
+from effovpr_ros.core.poses import Pose  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
-from effovpr_ros.mapping.place import Pose  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import Keyframe, LoopClosure  # noqa: E402
 from effovpr_ros.nodes import conversions  # noqa: E402

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import (
     Condition,
@@ -19,7 +20,6 @@ from effovpr_ros.loop_closure.keyframes import (
     turned_deg,
 )
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.recognition.recognizer import RecognizerConfig
 
 CONFIG = LoopConfig(keyframe_distance_m=0.5, keyframe_angle_deg=15.0)

@@ -12,9 +12,9 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage
 from effovpr_ros.nodes.loop_conversions import (
     closure_message,

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.plausibility import contradiction
 from effovpr_ros.loop_closure.results import Keyframe
-from effovpr_ros.mapping.place import Pose
 
 RADIUS_M = 5.0
 

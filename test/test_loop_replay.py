@@ -14,8 +14,8 @@ pytest.importorskip("rclpy")
 
 from synthetic import picture
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.slam_score import read_closures, read_keyframes
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.msg import Keyframe, LoopClosure
 from effovpr_ros.nodes.loop_replay import closure_record, keyframe_record
 from effovpr_ros.sources.bag_writer import BagWriter

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from effovpr_ros.mapping.place import GeoPoint, Place, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive, motion_after
 
 SLOW, STEADY, FAST = range(3)

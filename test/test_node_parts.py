@@ -25,9 +25,10 @@ from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ImageError, TrajectoryError  # noqa: E402
+from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.geometry.verification_config import VerificationConfig  # noqa: E402
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose  # noqa: E402
+from effovpr_ros.mapping.place import Candidate, Place  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402

@@ -18,11 +18,11 @@ from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping import place_map as place_map_module
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
-from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
 
 

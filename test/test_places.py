@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import best_rival, distance_between_m, is_same_place
 

@@ -14,6 +14,7 @@ pytest.importorskip("gtsam")
 pytest.importorskip("evo")
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
 from effovpr_ros.lab.simulation.pose_graph import (
     ClosureFactor,
@@ -24,7 +25,6 @@ from effovpr_ros.lab.simulation.pose_graph import (
     optimize,
 )
 from effovpr_ros.lab.simulation.slam_score import trajectory_error
-from effovpr_ros.mapping.place import Pose
 
 PERFECT = OdometryConfig(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 HERE = Pose.from_yaw(0.0, 0.0, 0.0)

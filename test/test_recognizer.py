@@ -13,8 +13,9 @@ import pytest
 from synthetic import FINGERPRINT
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status

@@ -19,6 +19,7 @@ from PIL import Image
 from synthetic import FINGERPRINT, features, picture, tiny_weights
 
 from effovpr_ros.cli.main import main
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.evaluation.gallery import choose, draw_entry
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, Query
@@ -29,7 +30,7 @@ from effovpr_ros.lab.evaluation.report import render_report
 from effovpr_ros.lab.evaluation.runner import MethodResult, Run
 from effovpr_ros.lab.evaluation.saved_run import load_run
 from effovpr_ros.lab.evaluation.summary import summarise
-from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer import Latency, Recognition, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame

@@ -9,7 +9,8 @@ import pytest
 from synthetic import FINGERPRINT, new_place
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.sessions import SessionSummary, summarise

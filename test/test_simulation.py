@@ -13,13 +13,13 @@ import pytest
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
 from effovpr_ros.core.images import read_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.drive import DriveConfig, plan_drive
 from effovpr_ros.lab.simulation.level import FreeFloor
 from effovpr_ros.lab.simulation.picture import draw_paths
 from effovpr_ros.lab.simulation.recording import disturb, expose
 from effovpr_ros.lab.simulation.rendered_places import PlacesConfig, RenderedView, render_places
 from effovpr_ros.lab.simulation.score import judge, score
-from effovpr_ros.mapping.place import Pose
 
 LATENCY = {"extract": 10.0, "total": 20.0}
 PLACES = [Pose.from_yaw(float(x), 0.0, 0.0) for x in range(10)]

@@ -18,6 +18,7 @@ pytest.importorskip("evo")
 from effovpr_ros.cli import demo_slam
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.images import read_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.drive import plan_drive
 from effovpr_ros.lab.simulation.laps import LAPS_DRIVE, LAPS_LEVEL, LAPS_WAYPOINTS_M
 from effovpr_ros.lab.simulation.laps_recording import record_laps
@@ -32,7 +33,6 @@ from effovpr_ros.lab.simulation.slam_score import (
     score_slam,
     trajectory_error,
 )
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.sources.bags import BagSource, bag_topics
 from effovpr_ros.sources.trajectory import read_tum, write_tum
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
-from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import Calibration, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence

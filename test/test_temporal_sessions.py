@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_temporal import CONFIG, SECOND_NS, recognition, recognizer
 
-from effovpr_ros.mapping.place import Place, Pose
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.recognition.decision import DecidedBy
 from effovpr_ros.recognition.recognizer import Recognition, Status
 from effovpr_ros.recognition.temporal import SequenceFilter

@@ -12,9 +12,9 @@ from synthetic import FINGERPRINT, new_place, picture
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError, SourceError, TrainingError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.training.frames import open_source, parse_source
 from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame, hold_out, make_places, make_validation
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame
 

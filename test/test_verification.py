@@ -15,6 +15,7 @@ from synthetic import picture
 
 from effovpr_ros.core.errors import CameraError, ConfigError
 from effovpr_ros.core.images import RgbImage, decode_image, read_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells, feature_correspondences, patch_correspondences
 from effovpr_ros.geometry.depth import depth_at, depth_metres, stereo_depth
@@ -23,7 +24,6 @@ from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Method, Verification, View, in_body_frame
 from effovpr_ros.mapping.builder import make_thumbnail
-from effovpr_ros.mapping.place import Pose
 
 FOCAL_PX = 300.0
 NO_CELLS = MatchedCells(np.empty((0, 2), np.uint8), np.empty((0, 2), np.uint8), (8, 6))

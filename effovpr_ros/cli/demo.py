@@ -17,6 +17,7 @@ from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.lab.simulation import recording
 from effovpr_ros.lab.simulation.drive import (
@@ -32,7 +33,6 @@ from effovpr_ros.lab.simulation.picture import draw_paths
 from effovpr_ros.lab.simulation.score import judge, score
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_calibration
 from effovpr_ros.sources.bags import BagSource

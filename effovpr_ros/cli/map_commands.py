@@ -24,13 +24,13 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
-from effovpr_ros.mapping.place import GeoPoint
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_calibration
 from effovpr_ros.mapping.sessions import SessionSummary, summarise

@@ -11,7 +11,7 @@ import pyproj
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import GeodesyError
-from effovpr_ros.mapping.place import GeoPoint
+from effovpr_ros.core.poses import GeoPoint
 
 _UTM_LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 

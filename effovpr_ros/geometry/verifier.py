@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import (
     Correspondences,
@@ -22,7 +23,6 @@ from effovpr_ros.geometry.pnp import solve_pnp
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
 from effovpr_ros.geometry.verification_config import MIN_INLIERS, VerificationConfig
 from effovpr_ros.mapping.builder import shrink
-from effovpr_ros.mapping.place import Pose
 
 
 class Method(enum.Enum):

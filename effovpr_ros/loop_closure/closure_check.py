@@ -10,13 +10,13 @@ from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Verification, View, in_body_frame
 from effovpr_ros.loop_closure.results import LoopClosure
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.loop_closure.history import RunHistory
@@ -20,7 +21,7 @@ from effovpr_ros.loop_closure.plausibility import contradiction
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
-from effovpr_ros.mapping.place import NewPlace, Place, Pose
+from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig

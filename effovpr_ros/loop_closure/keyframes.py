@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.loop_closure.loop_config import LoopConfig
-from effovpr_ros.mapping.place import Pose
 
 
 class Condition(IntEnum):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.loop_closure.keyframes import Condition
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.recognition.recognizer import DecidedBy, Recognition
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.mapping.place import NewPlace, Pose
+from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame
 

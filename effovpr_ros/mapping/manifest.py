@@ -12,10 +12,10 @@ import yaml
 
 from effovpr_ros.core.errors import GeodesyError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import ModelFingerprint
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.index_file import StoredIndex, file_sha256
-from effovpr_ros.mapping.place import GeoPoint
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "map.yaml"

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
-from effovpr_ros.mapping.place import GeoPoint, NewPlace, Place, Pose
+from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.pose_frames import PoseFrames
 
 _logger = logging.getLogger(__name__)

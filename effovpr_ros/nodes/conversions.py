@@ -13,7 +13,8 @@ from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from effovpr_ros.mapping.place import Candidate, Place, Pose
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
 from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Status
 

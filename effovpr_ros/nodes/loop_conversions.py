@@ -9,9 +9,9 @@ from geometry_msgs.msg import Point, PoseWithCovariance
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.geometry.verifier import Method, Verification
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.msg import Keyframe as KeyframeMessage
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage
 from effovpr_ros.nodes.conversions import pose_message, time_from_ns

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
 from effovpr_ros.core.errors import TrajectoryError
-from effovpr_ros.mapping.place import Pose
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.sources.trajectory import Trajectory
 

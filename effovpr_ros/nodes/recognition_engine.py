@@ -8,9 +8,9 @@ import torch
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.quantisation_images import Calibration
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_calibration
 from effovpr_ros.nodes.parameters import CameraNodeConfig

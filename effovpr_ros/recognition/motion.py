@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.mapping.place import Place, Pose
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.mapping.place import Place
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.confidence import choose_calibration, read_calibrations

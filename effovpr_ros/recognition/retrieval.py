@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place, Pose
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import EARTH_RADIUS_M

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from effovpr_ros.mapping.place import Candidate, GeoPoint, Place
+from effovpr_ros.core.poses import GeoPoint
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 # WGS84 semi-major axis. For telling places metres apart, a sphere is as good as the ellipsoid (0.5 %).

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.mapping.place import Candidate, Pose
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.motion import (

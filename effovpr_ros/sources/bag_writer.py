@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 
 _STORES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
 

@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from effovpr_ros.core.errors import EffoVPRError, ImageError, SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage, decode_image, to_rgb_uint8
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import enu_pose
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import read_image
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.tables import Tag, Tags, read_csv, read_exif, read_tum_folder, read_utm_names
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from effovpr_ros.core.errors import EffoVPRError, GeodesyError, SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import utm_to_geo
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.trajectory import read_tum, stamp_to_ns
 
 _POSITION = ("x", "y", "z")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.errors import SourceError, TrajectoryError
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 
 
 class _Timeline:

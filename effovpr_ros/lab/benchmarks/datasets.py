@@ -11,6 +11,7 @@ import numpy as np
 
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.images import decode_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.benchmarks.synthetic import jpeg_of
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.positions import in_common_frame, positions_xy, positives_by_pose, within_radius
@@ -25,7 +26,6 @@ from effovpr_ros.lab.simulation.drive import (
 from effovpr_ros.lab.simulation.level import Level
 from effovpr_ros.lab.simulation.recording import disturb, expose
 from effovpr_ros.lab.simulation.score import RIGHT_WITHIN_DEG, RIGHT_WITHIN_M
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import open_image_folder
 

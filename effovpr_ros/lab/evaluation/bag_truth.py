@@ -12,9 +12,10 @@ from pathlib import Path
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, among, past_frames, require_positives
 from effovpr_ros.lab.evaluation.positions import positives_by_pose
-from effovpr_ros.mapping.place import Place, Pose
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import PlaceStore
 from effovpr_ros.sources.bags import POSE_TYPES, BagSource, bag_topics

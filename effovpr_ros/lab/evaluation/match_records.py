@@ -12,7 +12,7 @@ from typing import Any
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from effovpr_ros.core.errors import EvaluationError, SourceError
-from effovpr_ros.mapping.place import Pose
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.recognition.recognizer import Latency, Status
 from effovpr_ros.sources.bags import bag_topics, opened_bag
 

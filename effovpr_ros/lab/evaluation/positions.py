@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from effovpr_ros.core.errors import EvaluationError, GeodesyError
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.mapping.place import GeoPoint, Pose
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import ImageFolder
 

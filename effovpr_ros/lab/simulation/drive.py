@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.level import FreeFloor
-from effovpr_ros.mapping.place import Pose
 
 LEVEL = "MAP02"
 # fmt: off

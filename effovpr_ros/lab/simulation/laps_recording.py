@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.level import HORIZONTAL_FOV_RAD, IMAGE_SIZE_WH, Level
 from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
 from effovpr_ros.lab.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC, disturb, expose
-from effovpr_ros.mapping.place import Pose
 from effovpr_ros.sources.bag_writer import BagWriter
 from effovpr_ros.sources.trajectory import write_tum
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effovpr_ros.mapping.place import Pose
+from effovpr_ros.core.poses import Pose
 
 
 @dataclass(frozen=True)

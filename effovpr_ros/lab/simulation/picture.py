@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.score import OUTSIDE_BEYOND_M, RIGHT_WITHIN_DEG, RIGHT_WITHIN_M, Answer
-from effovpr_ros.mapping.place import Pose
 
 _RIGHT, _WRONG, _AMBIGUOUS, _NO_MATCH = "#1a7f37", "#cf222e", "#bf8700", "#57606a"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError, SimulationError
-from effovpr_ros.mapping.place import Pose
+from effovpr_ros.core.poses import Pose
 
 
 @dataclass(frozen=True)

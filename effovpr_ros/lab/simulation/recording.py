@@ -11,8 +11,8 @@ import numpy as np
 
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.simulation.level import HORIZONTAL_FOV_RAD, IMAGE_SIZE_WH, Level
-from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.sources.bag_writer import BagWriter
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
-from effovpr_ros.mapping.place import Pose
+from effovpr_ros.core.poses import Pose
 
 RIGHT_WITHIN_M = 1.5
 RIGHT_WITHIN_DEG = 30.0

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.slam_score import JudgedClosure, SlamScore, aligned_positions
-from effovpr_ros.mapping.place import Pose
 
 _TRUTH, _ODOMETRY, _CLOSED = "#57606a", "#bc4c00", "#0969da"
 _MARGIN_M = 6.0

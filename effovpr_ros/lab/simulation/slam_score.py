@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.pose_graph import ClosureFactor, GraphKeyframe, OptimizedGraph
-from effovpr_ros.mapping.place import Pose
 
 SAME_PLACE_M = 5.0
 SAME_HEADING_DEG = 45.0

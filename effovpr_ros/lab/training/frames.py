@@ -11,9 +11,9 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import ConfigError, EffoVPRError, SourceError, TrainingError
 from effovpr_ros.core.images import decode_image, read_image
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.training.place_classes import TrainingFrame
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
-from effovpr_ros.mapping.place import GeoPoint, Pose
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.bags import BagSource, is_bag
 from effovpr_ros.sources.frame import Frame
