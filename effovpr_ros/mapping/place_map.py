@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.files import make_empty_folder
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
@@ -20,7 +21,7 @@ from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import load_index, write_index
 from effovpr_ros.mapping.local_cache import LocalCache
-from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, make_empty_folder, now, read_manifest
+from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, now, read_manifest
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.pose_frames import PoseFrames
