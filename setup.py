@@ -19,7 +19,7 @@ setup(
     package_data={
         "effovpr_ros": [
             "recognition/*.json",
-            "evaluation/templates/*.html",
+            "lab/evaluation/templates/*.html",
             "features/tails/*",
             "features/projections/*.npz",
         ]

@@ -3,7 +3,7 @@
 Usage: python -P scripts/fit_shipped_calibrations.py DATA_FOLDER
 
 corridor_walk and lund_walk are asked, each query twice: with its place in the map, and once more with the place and its
-neighbours hidden. rtabmap_loop confirms: its calibration error is what `calibrations.json` states. Calibrations of
+neighbours hidden. rtabmap_loop confirms: its calibration error is what `confidence_models.json` states. Calibrations of
 other models in the file stay.
 """
 
@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
-from effovpr_ros.lab.evaluation.confidence_fitting import Trial, ask, fit_calibration
+from effovpr_ros.lab.evaluation.confidence_fitting import Trial, ask, fit_confidence_model
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.method import Query
 from effovpr_ros.lab.evaluation.metrics import reliability
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.recognition.confidence import SHIPPED_PATH, Calibration, setting_name, shipped
+from effovpr_ros.recognition.confidence import SHIPPED_PATH, ConfidenceModel, setting_name, shipped
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -49,7 +49,7 @@ def main(data: Path, scratch: Path) -> None:
             config = RecognizerConfig(top_k=top_k, rerank=rerank)
             trials = [trial for number, item in enumerate(asked) for trial in item.trials(config, number, twice=True)]
             setting = setting_name(extractor.fingerprint, config)
-            calibration = fit_calibration(trials, setting, FITTED_ON, PRECISION)
+            calibration = fit_confidence_model(trials, setting, FITTED_ON, PRECISION)
             fitted.append(report(calibration, trials, confirming.trials(config, 0, twice=False)))
     names = {item.setting for item in fitted}
     kept = [item for item in shipped() if item.setting not in names]
@@ -103,7 +103,7 @@ def is_one_of(right: Set[int], place: Place) -> bool:
     return place.place_id in right
 
 
-def report(calibration: Calibration, trials: Sequence[Trial], confirming: Sequence[Trial]) -> Calibration:
+def report(calibration: ConfidenceModel, trials: Sequence[Trial], confirming: Sequence[Trial]) -> ConfidenceModel:
     """Print what the fit does on both kinds of sets; the error of the confirming set goes into the file."""
     error = 0.0
     print(calibration.setting)

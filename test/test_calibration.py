@@ -19,13 +19,12 @@ from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
-from effovpr_ros.lab.evaluation import calibration as module
+from effovpr_ros.lab.evaluation import confidence_fitting as module
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_fitting import (
-    CalibrationConfig,
+    ConfidenceFitConfig,
     Trial,
-    calibrate,
-    fit_calibration,
+    fit_confidence_model,
     num_queries,
     self_trials,
     threshold_for_precision,
@@ -33,12 +32,18 @@ from effovpr_ros.lab.evaluation.confidence_fitting import (
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.confidence import Calibration, Evidence, evidence_for, read_calibrations, setting_name
+from effovpr_ros.recognition.confidence import (
+    ConfidenceModel,
+    Evidence,
+    evidence_for,
+    read_confidence_models,
+    setting_name,
+)
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
-CONFIG = CalibrationConfig()
+CONFIG = ConfidenceFitConfig()
 WEIGHTS = np.array([4.0, 10.0, 6.0, 1.5, 1.0, 2.0])
 BIAS = -7.0
 STD = np.array([0.2, 0.1, 0.2, 0.6, 0.6, 0.4])
@@ -63,7 +68,7 @@ def trials_of_a_known_model(seed: int, count: int = 4000, weights: np.ndarray = 
 
 
 def test_a_known_model_is_recovered():
-    fitted = fit_calibration(trials_of_a_known_model(0), "a setting", "trials", 0.95)
+    fitted = fit_confidence_model(trials_of_a_known_model(0), "a setting", "trials", 0.95)
     # A standard deviation of each figure; the error of an estimate from 4,000 trials is some 0.05.
     np.testing.assert_allclose(fitted.weights * STD, WEIGHTS * STD, atol=0.2)
     assert fitted.bias == pytest.approx(BIAS, abs=0.8)
@@ -91,7 +96,7 @@ def _figures(trial: Trial) -> Sequence[float]:
 def test_no_weight_is_negative():
     # More of the first figure makes answers worse, which no evidence should.
     adverse = np.array([-4.0, 10.0, 6.0, 1.5, 1.0, 2.0])
-    fitted = fit_calibration(trials_of_a_known_model(0, weights=adverse), "", "", 0.95)
+    fitted = fit_confidence_model(trials_of_a_known_model(0, weights=adverse), "", "", 0.95)
     assert fitted.weights[0] == 0.0
     np.testing.assert_allclose(fitted.weights[1:] * STD[1:], adverse[1:] * STD[1:], atol=0.3)
 
@@ -102,14 +107,14 @@ def test_a_figure_that_never_changes_has_no_say():
         replace(trial, evidence=replace(trial.evidence, consistent_share=0.0, score_over_rival=0.0))
         for trial in trials_of_a_known_model(0, 500)
     ]
-    fitted = fit_calibration(trials, "", "", 0.9)
+    fitted = fit_confidence_model(trials, "", "", 0.9)
     assert (fitted.weights[2], fitted.weights[4]) == (0.0, 0.0)
     assert all(math.isfinite(weight) for weight in fitted.weights)
 
 
 def test_separable_trials_give_a_finite_model():
     trials = [Trial(Evidence(0.5 + 0.4 * (n % 2), 0.0, 0.0, 0.0, 0.0, 0.0), n % 2 == 1, n // 4) for n in range(20)]
-    fitted = fit_calibration(trials, "", "", 0.99)
+    fitted = fit_confidence_model(trials, "", "", 0.99)
     right, wrong = fitted.probability(trials[1].evidence), fitted.probability(trials[0].evidence)
     assert wrong < 0.1 < 0.9 < right < 1.0
     assert wrong < fitted.match_confidence <= 1.0
@@ -121,7 +126,7 @@ def test_the_error_is_of_trials_that_the_model_has_not_seen():
         Trial(Evidence(float(n % 2), 0.0, 0.0, 0.0, 0.0, 0.0), (n % 2 == 1) == (n < 20), int(n >= 20))
         for n in range(40)
     ]
-    fitted = fit_calibration(trials, "", "", 0.99)
+    fitted = fit_confidence_model(trials, "", "", 0.99)
     # The whole says nothing, so that half is right; the first group's model is as sure as it is wrong in the second.
     assert fitted.probability(trials[0].evidence) == pytest.approx(0.5, abs=0.01)
     assert fitted.calibration_error > 0.4
@@ -145,16 +150,16 @@ def test_only_right_or_only_wrong_answers_cannot_be_fitted():
     trials = trials_of_a_known_model(0, 100)
     for right in (True, False):
         with pytest.raises(EvaluationError, match=rf"{100 * right} of 100 answers are right; .*a map with more places"):
-            fit_calibration([replace(trial, right=right) for trial in trials], "", "", 0.9)
+            fit_confidence_model([replace(trial, right=right) for trial in trials], "", "", 0.9)
     # All the wrong ones in one group leave the others without any.
     with pytest.raises(EvaluationError, match="80 of 100 answers are right"):
-        fit_calibration([replace(trial, right=trial.group != 0) for trial in trials], "", "", 0.9)
+        fit_confidence_model([replace(trial, right=trial.group != 0) for trial in trials], "", "", 0.9)
 
 
 @pytest.mark.parametrize("bad", [{"precision": 0.4}, {"precision": 1.1}, {"radius_m": 0.0}, {"max_queries": 1}])
 def test_impossible_settings_are_refused(bad: dict[str, float]):
     with pytest.raises(EvaluationError, match=str(next(iter(bad.values())))):
-        CalibrationConfig(**bad)  # type: ignore[arg-type]
+        ConfidenceFitConfig(**bad)  # type: ignore[arg-type]
 
 
 # Questions to a map
@@ -209,7 +214,7 @@ class Asked:
 
 
 def ask(
-    place_map: PlaceMap, extractor: FeatureExtractor, config: CalibrationConfig = CONFIG
+    place_map: PlaceMap, extractor: FeatureExtractor, config: ConfidenceFitConfig = CONFIG
 ) -> tuple[list[Trial], list[list[int]]]:
     asked, progress = Asked(place_map), []
     trials = self_trials(place_map, extractor, asked, config, progress.append)  # type: ignore[arg-type]
@@ -234,7 +239,7 @@ def test_a_map_is_asked_twice_about_each_place(make_map: Callable[..., PlaceMap]
 def test_the_radius_says_what_is_right_and_what_is_hidden(
     make_map: Callable[..., PlaceMap], extractor: FeatureExtractor
 ):
-    trials, admitted = ask(make_map(20, spacing_m=5.0), extractor, CalibrationConfig(radius_m=15.0))
+    trials, admitted = ask(make_map(20, spacing_m=5.0), extractor, ConfidenceFitConfig(radius_m=15.0))
     assert [trial.right for trial in trials[0::2]] == [True] * 4 + [False] * 16
     assert admitted[1] == list(range(7, 20))
 
@@ -269,9 +274,9 @@ def test_one_session_is_asked_in_another_light(
 
     monkeypatch.setattr(module, "change_appearance", change)
     place_map = make_map(10)
-    ask(place_map, extractor, CalibrationConfig(strength=0.5))
-    ask(place_map, extractor, CalibrationConfig(strength=0.5))
-    ask(place_map, extractor, CalibrationConfig(strength=0.5, seed=1))
+    ask(place_map, extractor, ConfidenceFitConfig(strength=0.5))
+    ask(place_map, extractor, ConfidenceFitConfig(strength=0.5))
+    ask(place_map, extractor, ConfidenceFitConfig(strength=0.5, seed=1))
     strengths = [strength for strength, _ in drawn]
     # Some are changed much, some little: from 0.3 of the strength to all of it.
     assert 0.15 <= min(strengths) < 0.25 < 0.4 < max(strengths) <= 0.5
@@ -282,13 +287,13 @@ def test_one_session_is_asked_in_another_light(
 
 
 def test_a_large_map_is_asked_about_places_all_over_it(make_map: Callable[..., PlaceMap], extractor: FeatureExtractor):
-    place_map, config = make_map(12, spacing_m=50.0), CalibrationConfig(max_queries=5)
+    place_map, config = make_map(12, spacing_m=50.0), ConfidenceFitConfig(max_queries=5)
     # Every third of twelve are four; every second would be six.
     assert num_queries(place_map, config) == 4
     trials, admitted = ask(place_map, extractor, config)
     assert len(trials) == 8
     assert [set(range(12)) - set(item) for item in admitted[1::2]] == [{0}, {3}, {6}, {9}]
-    assert num_queries(place_map, CalibrationConfig(max_queries=12)) == 12
+    assert num_queries(place_map, ConfidenceFitConfig(max_queries=12)) == 12
 
 
 def test_a_question_without_an_answer_is_no_trial(make_map: Callable[..., PlaceMap], extractor: FeatureExtractor):
@@ -306,12 +311,12 @@ def test_a_map_is_calibrated_for_one_setting(make_map: Callable[..., PlaceMap], 
     # Groups of three that look alike, 60 m apart: 2 m are one place.
     place_map = make_map(30, spacing_m=2.0)
     recognizer = PlaceRecognizer(extractor, place_map, RecognizerConfig(score="count", min_similarity=0.3))
-    first, second = (calibrate(place_map, extractor, recognizer, CONFIG, ignore) for _ in range(2))
+    first, second = (fit_confidence(place_map, extractor, recognizer, CONFIG, ignore) for _ in range(2))
     assert first == second
     assert first.setting == setting_name(extractor.fingerprint, recognizer.config)
     assert first.fitted_on == "map map: one session, changed in appearance"
     assert first.num_queries == 60
-    assert read_calibrations(place_map) == ()
+    assert read_confidence_models(place_map) == ()
 
 
 # Imitated changes
@@ -372,8 +377,8 @@ def test_calibrate_makes_the_confidence_of_a_map_a_probability(tmp_path: Path, c
     printed = json.loads(capsys.readouterr().out)
     assert (printed["precision"], printed["num_queries"]) == (0.9, 36)
     with PlaceMap.open(folder) as place_map:
-        stored = Calibration.from_dict(printed)
-        assert read_calibrations(place_map) == (stored,)
+        stored = ConfidenceModel.from_dict(printed)
+        assert read_confidence_models(place_map) == (stored,)
         recognizer = PlaceRecognizer(extractor, place_map, RecognizerConfig())
         assert recognizer.calibrated
         answer = recognizer.recognize(picture(2))
@@ -389,7 +394,7 @@ def test_calibrate_makes_the_confidence_of_a_map_a_probability(tmp_path: Path, c
     assert "36 questions: map map: one session, changed in appearance" in said
     assert "; global, K 100\n" in said
     with PlaceMap.open(folder) as place_map:
-        assert len(read_calibrations(place_map)) == 2
+        assert len(read_confidence_models(place_map)) == 2
         assert PlaceRecognizer(extractor, place_map, RecognizerConfig(skip_margin=0.1)).calibrated is False
 
 

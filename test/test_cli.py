@@ -11,6 +11,7 @@ from synthetic import picture, tiny_weights
 
 from effovpr_ros.cli import doctor
 from effovpr_ros.cli.main import main, make_parser
+from effovpr_ros.engines import agreement
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 
 
@@ -42,7 +43,7 @@ def test_engines_share_a_map(
             pytest.skip(f"engine {name}: {what_is_missing(name)}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Three pictures calibrate, which is few.
-    monkeypatch.setattr(verification, "MIN_MEAN", 0.99)
+    monkeypatch.setattr(agreement, "MIN_MEAN", 0.99)
     folder = tmp_path / "map"
     assert build(photos, folder, "--engine", "onnxruntime") == 0
     weights = ["--weights", str(tmp_path / "vit_tiny_test_patch14.safetensors")]

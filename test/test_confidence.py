@@ -19,14 +19,14 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition import confidence
 from effovpr_ros.recognition.confidence import (
     FIGURES,
-    Calibration,
+    ConfidenceModel,
     Evidence,
-    choose_calibration,
+    choose_confidence_model,
     evidence_for,
-    read_calibrations,
+    read_confidence_models,
     setting_name,
     shipped,
-    store_calibration,
+    store_confidence_model,
 )
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -38,8 +38,8 @@ def candidate(place_id: int, x: float, similarity: float, score: float = 0.0, nu
     return Candidate(place, similarity, num_consistent, num_consistent, score)
 
 
-def calibration(setting: str, fitted_on: str = "") -> Calibration:
-    return Calibration(setting, (2.0, 4.0, 1.0, 0.5, 1.0, 3.0), -2.0, 0.9, 0.99, fitted_on, 40, 0.02)
+def calibration(setting: str, fitted_on: str = "") -> ConfidenceModel:
+    return ConfidenceModel(setting, (2.0, 4.0, 1.0, 0.5, 1.0, 3.0), -2.0, 0.9, 0.99, fitted_on, 40, 0.02)
 
 
 def test_evidence_worked_by_hand():
@@ -107,10 +107,10 @@ def test_a_calibration_survives_json():
     given = calibration("x", "a map")
     stored = json.loads(json.dumps(given.to_dict()))
     assert stored["weights"] == dict(zip(FIGURES, given.weights, strict=True))
-    assert Calibration.from_dict(stored) == given
+    assert ConfidenceModel.from_dict(stored) == given
     # Weights go by name, not by order.
     stored["weights"] = dict(reversed(stored["weights"].items()))
-    assert Calibration.from_dict(stored) == given
+    assert ConfidenceModel.from_dict(stored) == given
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_calibration_of_another_version_is_refused(change: Any):
     values = calibration("x").to_dict()
     change(values)
     with pytest.raises(MapFormatError, match=r"does not fit this version .* run `effovpr calibrate` again"):
-        Calibration.from_dict(values)
+        ConfidenceModel.from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -176,27 +176,27 @@ def test_a_map_s_own_calibration_comes_first_and_a_foreign_one_is_a_heuristic(mo
     )
     monkeypatch.setattr(confidence, "shipped", lambda: package)
     own, unused = calibration(name, "map"), calibration(setting_name(other, alone), "map")
-    assert choose_calibration([unused, own], FINGERPRINT, CONFIG) == (own, True)
-    assert choose_calibration([unused], FINGERPRINT, CONFIG) == (package[1], True)
-    assert choose_calibration([], FINGERPRINT, alone) == (package[0], True)
+    assert choose_confidence_model([unused, own], FINGERPRINT, CONFIG) == (own, True)
+    assert choose_confidence_model([unused], FINGERPRINT, CONFIG) == (package[1], True)
+    assert choose_confidence_model([], FINGERPRINT, alone) == (package[0], True)
     # Nothing was fitted for these: the shipped one of the same stage, whatever the map has for other settings.
-    assert choose_calibration([own], other, CONFIG) == (package[1], False)
-    assert choose_calibration([own], other, alone) == (package[0], False)
-    assert choose_calibration([own], FINGERPRINT, replace(CONFIG, score="spatial")) == (package[1], False)
+    assert choose_confidence_model([own], other, CONFIG) == (package[1], False)
+    assert choose_confidence_model([own], other, alone) == (package[0], False)
+    assert choose_confidence_model([own], FINGERPRINT, replace(CONFIG, score="spatial")) == (package[1], False)
 
 
 def test_a_map_keeps_one_calibration_a_setting(tmp_path: Path):
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.add([new_place(0)])
         place_map.flush()
-        assert read_calibrations(place_map) == ()
+        assert read_confidence_models(place_map) == ()
         for setting, fitted_on in (("x", "first"), ("y", "second"), ("x", "third")):
-            store_calibration(place_map, calibration(setting, fitted_on))
+            store_confidence_model(place_map, calibration(setting, fitted_on))
     with PlaceMap.open(tmp_path / "map") as place_map:
-        assert read_calibrations(place_map) == (calibration("y", "second"), calibration("x", "third"))
+        assert read_confidence_models(place_map) == (calibration("y", "second"), calibration("x", "third"))
         with pytest.raises(MapError, match="open read-only"):
-            store_calibration(place_map, calibration("z"))
-        assert len(read_calibrations(place_map)) == 2
+            store_confidence_model(place_map, calibration("z"))
+        assert len(read_confidence_models(place_map)) == 2
         assert place_map.check() == []
 
 
@@ -206,27 +206,27 @@ def test_a_map_s_calibration_of_another_version_is_left_out_with_a_warning(
 ):
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.set_property("calibrations", stored.encode())
-        assert read_calibrations(place_map) == ()
+        assert read_confidence_models(place_map) == ()
         assert "the shipped calibration is used" in caplog.text
         # A new one replaces it.
         fitted = replace(shipped()[0], setting="x")
-        store_calibration(place_map, fitted)
-        assert read_calibrations(place_map) == (fitted,)
+        store_confidence_model(place_map, fitted)
+        assert read_confidence_models(place_map) == (fitted,)
 
 
 def test_the_shipped_calibrations_can_be_used():
     for item in shipped():
-        assert Calibration.from_dict(item.to_dict()) == item
+        assert ConfidenceModel.from_dict(item.to_dict()) == item
         assert all(weight >= 0.0 for weight in item.weights)
         assert 0.0 < item.match_confidence <= 1.0
     assert len({item.setting for item in shipped()}) == len(shipped())
     # Whatever the setting, there is one to fall back on.
     for config in (CONFIG, replace(CONFIG, rerank=False)):
-        assert choose_calibration([], FINGERPRINT, config)[1] is False
+        assert choose_confidence_model([], FINGERPRINT, config)[1] is False
 
 
 @pytest.mark.parametrize("rerank", [True, False])
 def test_a_calibration_is_shipped_for_the_default_settings(offline_extractor: FeatureExtractor, rerank: bool):
     assert replace(offline_extractor.config, device="auto") == ExtractorConfig()
-    _, fitted = choose_calibration([], offline_extractor.fingerprint, RecognizerConfig(rerank=rerank))
+    _, fitted = choose_confidence_model([], offline_extractor.fingerprint, RecognizerConfig(rerank=rerank))
     assert fitted

@@ -13,7 +13,7 @@ import pytest
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.recognition.confidence import Calibration
+from effovpr_ros.recognition.confidence import ConfidenceModel
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
@@ -45,7 +45,7 @@ def judge(
     candidates: Sequence[Candidate], *, config: RecognizerConfig = CONFIG, match_confidence: float = 0.8
 ) -> Decision:
     """Log-odds of (similarity - 0.5) times ten: 0.5 at 0.5, 0.881 at 0.7, 0.119 at 0.3."""
-    calibration = Calibration("by hand", (10.0, 0.0, 0.0, 0.0, 0.0, 0.0), -5.0, match_confidence, 0.99, "", 9, 0.0)
+    calibration = ConfidenceModel("by hand", (10.0, 0.0, 0.0, 0.0, 0.0, 0.0), -5.0, match_confidence, 0.99, "", 9, 0.0)
     return decide(candidates, 100, config, calibration)
 
 
@@ -131,7 +131,7 @@ def test_the_reason_names_the_figures():
 
 
 def test_confidence_never_falls_with_evidence():
-    calibration = Calibration("by hand", (1.0, 5.0, 2.0, 1.5, 1.0, 0.5), -3.0, 0.9, 0.99, "", 9, 0.0)
+    calibration = ConfidenceModel("by hand", (1.0, 5.0, 2.0, 1.5, 1.0, 0.5), -3.0, 0.9, 0.99, "", 9, 0.0)
 
     def confidence(best: Candidate, *others: Candidate) -> float:
         return decide([best, *others], 100, CONFIG, calibration).confidence

@@ -150,7 +150,7 @@ def test_pip_install_gives_the_library_and_the_command(tmp_path: Path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     assert "effovpr_ros/recognition/recognizer.py" in names
     # What the code reads beside itself.
-    assert "effovpr_ros/recognition/calibrations.json" in names
+    assert "effovpr_ros/recognition/confidence_models.json" in names
     assert "effovpr_ros/lab/evaluation/templates/report.html" in names
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry).decode()

@@ -16,7 +16,7 @@ from effovpr_ros.core.images import RgbImage, read_image
 from effovpr_ros.engines.agreement import scenes, verify
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.engines.choice import times_side_by_side
-from effovpr_ros.engines.quantisation_images import Calibration, readable
+from effovpr_ros.engines.quantisation_images import QuantisationImages, readable
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess
 
@@ -54,9 +54,10 @@ def test_engines_side_by_side(preset: str, real_images: Path):
     kinds = [kind for kind in ENGINES.values() if kind.device != "cuda" and kind.name != "torch-compile"]
     names = [kind.name for kind in kinds if not what_is_missing(kind.name)]
     seen = photographs(real_images / "rtabmap_loop" / "images")
-    calibration = Calibration("benchmark rtabmap_loop", lambda: seen)
+    quantisation_images = QuantisationImages("benchmark rtabmap_loop", lambda: seen)
     extractors = {
-        name: FeatureExtractor(ExtractorConfig(device="cpu", engine=name, **reading), calibration) for name in names
+        name: FeatureExtractor(ExtractorConfig(device="cpu", engine=name, **reading), quantisation_images)
+        for name in names
     }
     pixels = preprocess([picture(0, 640, 480)], 322)
     runs = {name: (lambda run=extractor.engine.run: run(pixels)) for name, extractor in extractors.items()}

@@ -14,14 +14,14 @@ from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError, ImageError
-from effovpr_ros.engines import cache, catalogue, graph, running, verification
+from effovpr_ros.engines import agreement, cache, catalogue, graph, running
 from effovpr_ros.engines.agreement import Agreement, Described, compare, scenes
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.engines.choice import Trial, fastest, times_side_by_side
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, Recording
 from effovpr_ros.engines.graph import Wanted
 from effovpr_ros.engines.openvino_runtime import OpenVinoSession
-from effovpr_ros.engines.quantisation_images import MAX_IMAGES, Calibration, readable
+from effovpr_ros.engines.quantisation_images import MAX_IMAGES, QuantisationImages, readable
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
@@ -29,7 +29,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 GRAPH_ENGINES = ("onnxruntime", "openvino-fp32", "openvino-bf16")
-CALIBRATION = Calibration("pictures", lambda: [picture(seed) for seed in range(32)])
+CALIBRATION = QuantisationImages("pictures", lambda: [picture(seed) for seed in range(32)])
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,11 @@ def needs(name: str) -> str:
     return name
 
 
-def with_engine(folder: Path, name: str, calibration: Calibration | None = None, **options: object) -> FeatureExtractor:
+def with_engine(
+    folder: Path, name: str, quantisation_images: QuantisationImages | None = None, **options: object
+) -> FeatureExtractor:
     torch_config = tiny_extractor(folder, **options).config
-    return FeatureExtractor(replace(torch_config, engine=name), calibration)
+    return FeatureExtractor(replace(torch_config, engine=name), quantisation_images)
 
 
 @pytest.mark.parametrize("name", GRAPH_ENGINES)
@@ -194,8 +196,8 @@ def test_int8_is_calibrated_with_the_given_images_once(
     with pytest.raises(EngineError, match="needs images to calibrate with"):
         with_engine(tmp_path, name)
     with pytest.raises(EngineError, match="no image of nothing"):
-        with_engine(tmp_path, name, Calibration("nothing", list))
-    monkeypatch.setattr(verification, "MIN_MEAN", 1.0)
+        with_engine(tmp_path, name, QuantisationImages("nothing", list))
+    monkeypatch.setattr(agreement, "MIN_MEAN", 1.0)
     with pytest.raises(EngineError, match="refused for every map"):
         with_engine(tmp_path, name, CALIBRATION)
     # Nothing stays of what was refused, so that other images may do better.
@@ -213,7 +215,7 @@ def test_int8_is_calibrated_with_the_given_images_once(
     # Of 9 products with weights (two blocks of 4, and q, k and v of the third) five widen, of which the first three.
     assert list(weights.values()) == [True, False, True, False, True, False, False, False, False]
     assert 0.99 < extractor.engine.agreement.mean < 1.0
-    unread = Calibration("pictures", lambda: pytest.fail("calibrated before"))
+    unread = QuantisationImages("pictures", lambda: pytest.fail("calibrated before"))
     with_engine(tmp_path, name, unread).extract([picture(0)])
     # Another way to quantise reuses nothing.
     monkeypatch.setitem(ENGINES, name, replace(ENGINES[name], revision=ENGINES[name].revision + 1))
@@ -392,13 +394,13 @@ def test_calibration_images_are_spread_and_readable():
 
 def test_images_that_calibrate_do_not_verify():
     images = [picture(number) for number in range(60)]
-    calibration = Calibration("x", lambda: images)
-    calibrating, verifying = calibration.calibrating(), calibration.verifying()
+    quantisation_images = QuantisationImages("x", lambda: images)
+    calibrating, verifying = quantisation_images.quantising(), quantisation_images.checking()
     # 30 others, every third.
     assert (len(calibrating), len(verifying)) == (30, 10)
     assert verifying[1] is images[7]
     assert not {id(image) for image in calibrating} & {id(image) for image in verifying}
-    assert Calibration("x", lambda: images[:1]).verifying() == images[:1]
+    assert QuantisationImages("x", lambda: images[:1]).checking() == images[:1]
 
 
 def test_weights_of_another_network_have_a_graph_of_their_own(tmp_path: Path, own_cache: Path):

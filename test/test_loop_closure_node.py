@@ -42,7 +42,7 @@ from effovpr_ros.nodes.loop_closure_detector import LoopClosureDetectorNode  # n
 from effovpr_ros.nodes.loop_engine import LoopEngine  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig  # noqa: E402
-from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
+from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
 from effovpr_ros.recognition.recognizer import PlaceRecognizer  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.srv import SaveMap  # noqa: E402
@@ -63,7 +63,7 @@ def session_path(extractor: FeatureExtractor, tmp_path: Path) -> Path:
     weights = tuple(10.0 if name == "consistent_share" else 0.0 for name in FIGURES)
     setting = setting_name(extractor.fingerprint, LOOP_RECOGNIZER)
     with PlaceMap.create(tmp_path / "session", fingerprint=extractor.fingerprint, frame_id="odom") as place_map:
-        store_calibration(place_map, Calibration(setting, weights, -5.0, 0.924, 0.99, "by hand", 40, 0.0))
+        store_confidence_model(place_map, ConfidenceModel(setting, weights, -5.0, 0.924, 0.99, "by hand", 40, 0.0))
     return tmp_path / "session"
 
 

@@ -24,7 +24,7 @@ from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import LoopResult
 from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.confidence import Calibration, setting_name, store_calibration
+from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
 
 RECOGNIZER = RecognizerConfig(top_k=5, min_consistent_share=0.0, same_place_ids=0, same_place_radius_m=0.3)
@@ -46,8 +46,8 @@ def begin(extractor: FeatureExtractor, tmp_path: Path) -> Callable[..., LoopClos
     ) -> LoopClosureDetector:
         place_map = open_session_map(tmp_path / "map", extractor.fingerprint)
         name = setting_name(extractor.fingerprint, recognizer)
-        exactly_alike = Calibration(name, (1000.0, 0.0, 0.0, 0.0, 0.0, 0.0), -998.0, 0.7, 0.99, "by hand", 0, 0.0)
-        store_calibration(place_map, exactly_alike)
+        exactly_alike = ConfidenceModel(name, (1000.0, 0.0, 0.0, 0.0, 0.0, 0.0), -998.0, 0.7, 0.99, "by hand", 0, 0.0)
+        store_confidence_model(place_map, exactly_alike)
         return LoopClosureDetector(extractor, place_map, recognizer, config, session)
 
     return make

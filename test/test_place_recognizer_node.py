@@ -36,7 +36,7 @@ from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import camera_node, conversions, place_recognizer  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RELIABLE_SENSOR_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
-from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name, store_calibration  # noqa: E402
+from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402
@@ -54,7 +54,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     # MATCH where three quarters of the keypoints agree: log-odds of 2.5, a confidence of 0.924.
     weights = tuple(10.0 if name == "consistent_share" else 0.0 for name in FIGURES)
     setting = setting_name(extractor.fingerprint, RecognizerConfig())
-    calibration = Calibration(setting, weights, -5.0, 0.924, 0.99, "by hand", 40, 0.0)
+    calibration = ConfidenceModel(setting, weights, -5.0, 0.924, 0.99, "by hand", 40, 0.0)
     for name, first, count in (("house", 0, 8), ("yard", 100, 4)):
         with PlaceMap.create(folder / name, fingerprint=extractor.fingerprint, datum=DATUM) as place_map:
             frames = [
@@ -62,7 +62,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 for n in range(first, first + count)
             ]
             build_map(place_map, extractor, frames, BuildConfig())
-            store_calibration(place_map, calibration)
+            store_confidence_model(place_map, calibration)
         made[name] = folder / name
     return made
 

@@ -17,17 +17,17 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
-from effovpr_ros.recognition.confidence import FIGURES, Calibration, setting_name
+from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
 CONFIG = RecognizerConfig(score="count")
 FIRST_STAGE = replace(CONFIG, rerank=False)
 
 
-def calibration(config: RecognizerConfig, bias: float, **weights: float) -> Calibration:
+def calibration(config: RecognizerConfig, bias: float, **weights: float) -> ConfidenceModel:
     """Of the model below."""
     values = tuple(weights.get(name, 0.0) for name in FIGURES)
-    return Calibration(setting_name(FINGERPRINT, config), values, bias, 0.7, 0.99, "by hand", 40, 0.0)
+    return ConfidenceModel(setting_name(FINGERPRINT, config), values, bias, 0.7, 0.99, "by hand", 40, 0.0)
 
 
 RERANKED = calibration(CONFIG, -3.0, consistent_share=3.0, score_over_rival=6.0, agreement=2.0)
@@ -59,7 +59,7 @@ class FakeMap:
 
     entries: list[tuple[Place, Features]]
     datum: FlatDatum | None = None
-    calibrations: Sequence[Calibration] = (RERANKED, GLOBAL)
+    calibrations: Sequence[ConfidenceModel] = (RERANKED, GLOBAL)
     required: list[Any] = field(default_factory=list)
     read_locals: int = 0
     fingerprint = FINGERPRINT

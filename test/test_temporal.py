@@ -16,7 +16,7 @@ from synthetic import FINGERPRINT
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.recognition.confidence import Calibration, setting_name
+from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
 from effovpr_ros.recognition.evidence import Habits, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
@@ -27,7 +27,7 @@ NO_LOCALS = LocalFeatures(np.zeros((0, 4), np.int8), np.zeros((0, 2), np.uint8))
 SECOND_NS = 10**9
 
 
-CALIBRATION = Calibration(setting_name(FINGERPRINT, CONFIG), (0.0,) * 6, 0.0, 0.9, 0.99, "by hand", 40, 0.0)
+CALIBRATION = ConfidenceModel(setting_name(FINGERPRINT, CONFIG), (0.0,) * 6, 0.0, 0.9, 0.99, "by hand", 40, 0.0)
 
 
 class NoMap:

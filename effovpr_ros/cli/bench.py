@@ -26,7 +26,7 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.lab.benchmarks.accuracy import AccuracyFigures, engines_to_compare, measure_accuracy
 from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
@@ -39,7 +39,7 @@ from effovpr_ros.lab.benchmarks.report import Report
 from effovpr_ros.lab.benchmarks.search import SHORT_DIM, SearchFigures, measure_search
 from effovpr_ros.lab.benchmarks.synthetic import jpeg_of, pictures
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
-from effovpr_ros.mapping.quantisation_sources import frames_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 
 PARTS = ("network", "search", "query", "rerank", "node", "accuracy")
 PLACES = 10_000
@@ -219,11 +219,11 @@ class Bench:
             for row in measure_accuracy(dataset, self._config, engines, self._recognition, self._notes.append)
         ]
 
-    def _calibration(self) -> Calibration:
+    def _calibration(self) -> QuantisationImages:
         """Images for an 8-bit engine: of the first data set, else drawn ones."""
         if self._datasets:
-            return frames_calibration(self._datasets[0].database)
-        return Calibration(f"{_PICTURES} drawn pictures", lambda: self._images)
+            return frames_quantisation_images(self._datasets[0].database)
+        return QuantisationImages(f"{_PICTURES} drawn pictures", lambda: self._images)
 
     @staticmethod
     def _step(name: str, measure: Callable[[], Figures]) -> Figures:

@@ -18,13 +18,13 @@ from effovpr_ros.cli.options import (
     recognizer_config,
 )
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
-from effovpr_ros.lab.evaluation.confidence_fitting import CalibrationConfig, calibrate, num_queries
+from effovpr_ros.lab.evaluation.confidence_fitting import ConfidenceFitConfig, fit_confidence, num_queries
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import map_calibration
-from effovpr_ros.recognition.confidence import store_calibration
+from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
+from effovpr_ros.recognition.confidence import store_confidence_model
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
-_DEFAULT = CalibrationConfig()
+_DEFAULT = ConfidenceFitConfig()
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -47,7 +47,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = CalibrationConfig(
+    config = ConfidenceFitConfig(
         precision=options.precision,
         radius_m=options.radius,
         max_queries=options.max_queries,
@@ -55,20 +55,18 @@ def _run(options: argparse.Namespace) -> int:
     )
     with PlaceMap.open(options.map, writable=True) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
-        extractor = FeatureExtractor(config_model, map_calibration(options.map))
+        extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
-            calibration = calibrate(place_map, extractor, recognizer, config, lambda done: bar.update(done))
-        store_calibration(place_map, calibration)
+            model = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
+        store_confidence_model(place_map, model)
     if options.json:
-        print_json(calibration.to_dict())
+        print_json(model.to_dict())
         return 0
-    print(f"{calibration.num_queries} questions: {calibration.fitted_on}")
-    print(f"setting: {calibration.setting}")
-    print(f"expected calibration error, on places left out of the fit: {calibration.calibration_error:.3f}")
-    print(
-        f"MATCH from a confidence of {calibration.match_confidence:.3f} on, for a precision of {calibration.precision}"
-    )
-    if calibration.match_confidence >= 1.0:
+    print(f"{model.num_queries} questions: {model.fitted_on}")
+    print(f"setting: {model.setting}")
+    print(f"expected calibration error, on places left out of the fit: {model.calibration_error:.3f}")
+    print(f"MATCH from a confidence of {model.match_confidence:.3f} on, for a precision of {model.precision}")
+    if model.match_confidence >= 1.0:
         print("no confidence reaches that precision: nothing will be a MATCH; ask for less", file=sys.stderr)
     return 0

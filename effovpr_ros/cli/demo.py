@@ -34,7 +34,7 @@ from effovpr_ros.lab.simulation.score import judge, score
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import source_calibration
+from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.sources.bags import BagSource
 
 PARTS = ("record", "map", "replay", "report")
@@ -111,8 +111,8 @@ def _build_map(options: argparse.Namespace) -> None:
     """Build the map from the first drive; a map that is complete costs only the look at its bag."""
     source = _drive(options, "first_drive")
     folder = options.out / "building_map"
-    calibration = source_calibration(folder, source.frames, len(source))
-    extractor = FeatureExtractor(ExtractorConfig(**device_settings(options)), calibration)
+    quantisation_images = source_quantisation_images(folder, source.frames, len(source))
+    extractor = FeatureExtractor(ExtractorConfig(**device_settings(options)), quantisation_images)
     if (folder / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(folder, writable=True)
     else:

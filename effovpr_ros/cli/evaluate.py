@@ -17,14 +17,14 @@ from effovpr_ros.cli.evaluate_forms import (
     add_folders_form,
     add_live_form,
     add_loops_form,
-    calibration_for,
     extractor_for,
     judge_live,
+    quantisation_images_for,
 )
 from effovpr_ros.cli.evaluate_methods import (
     add_method_options,
     base_config,
-    calibrate_methods,
+    fit_methods,
     make_methods,
     parse_methods,
 )
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     config = extractor_for(options, dataset)
     if others and not factors:
         return run_variants(options, dataset, config, settings, parse_variants(others, base, config), _finish)
-    extractor = FeatureExtractor(config, calibration_for(dataset))
+    extractor = FeatureExtractor(config, quantisation_images_for(dataset))
     if factors:
         return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
             place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
         if options.calibrate:
-            for note in calibrate_methods(settings, extractor, place_map):
+            for note in fit_methods(settings, extractor, place_map):
                 print(f"note: {note}", file=sys.stderr)
         methods = make_methods(settings, extractor, place_map, options.top_k)
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:

@@ -20,14 +20,14 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import ConfigError, EvaluationError, ModelMismatchError
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import ExtractorConfig, config_for_fingerprint
 from effovpr_ros.lab.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
 from effovpr_ros.lab.evaluation.recorded import LiveRun, judge_recording
 from effovpr_ros.mapping.manifest import read_manifest
-from effovpr_ros.mapping.quantisation_sources import frames_calibration, map_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images, map_quantisation_images
 from effovpr_ros.sources.bags import IMAGE_TYPES, bag_topics, is_bag
 
 MATCH_TOPIC = "/place_recognizer/match"
@@ -135,9 +135,13 @@ def extractor_for(options: argparse.Namespace, dataset: Dataset) -> ExtractorCon
     return config
 
 
-def calibration_for(dataset: Dataset) -> Calibration:
+def quantisation_images_for(dataset: Dataset) -> QuantisationImages:
     """What an 8-bit engine is calibrated with: the map's images, or those that a map will be made of."""
-    return frames_calibration(dataset.database) if dataset.map_path is None else map_calibration(dataset.map_path)
+    return (
+        frames_quantisation_images(dataset.database)
+        if dataset.map_path is None
+        else map_quantisation_images(dataset.map_path)
+    )
 
 
 def judge_live(options: argparse.Namespace) -> LiveRun:

@@ -13,12 +13,12 @@ from effovpr_ros.cli.options import PRESETS, add_preset_option
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.ablation import FACTORS
-from effovpr_ros.lab.evaluation.confidence_fitting import CalibrationConfig, calibrate, num_queries
+from effovpr_ros.lab.evaluation.confidence_fitting import ConfidenceFitConfig, fit_confidence, num_queries
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Method
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.confidence import setting_name, store_calibration
+from effovpr_ros.recognition.confidence import setting_name, store_confidence_model
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -90,7 +90,7 @@ def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, Rec
     return methods
 
 
-def calibrate_methods(
+def fit_methods(
     settings: Mapping[str, RecognizerConfig | Baseline], extractor: FeatureExtractor, place_map: PlaceMap
 ) -> list[str]:
     """Fit the confidence of every setting to the map, whose places alone are used.
@@ -98,15 +98,15 @@ def calibrate_methods(
     Returns:
         One note for each setting that could not be fitted.
     """
-    notes, config = [], CalibrationConfig()
+    notes, config = [], ConfidenceFitConfig()
     wanted = {setting_name(place_map.fingerprint, made): made for made in settings.values() if not callable(made)}
     total = len(wanted) * num_queries(place_map, config)
     with tqdm(total=total, unit="place", desc="calibrate", disable=None) as bar:
         for name, made in wanted.items():
             recognizer = PlaceRecognizer(extractor, place_map, made)
             try:
-                fitted = calibrate(place_map, extractor, recognizer, config, lambda done: bar.update(done))
-                store_calibration(place_map, fitted)
+                fitted = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
+                store_confidence_model(place_map, fitted)
             except EvaluationError as error:
                 notes.append(f"the confidence of {name} is not fitted to the database: {error}")
     return notes

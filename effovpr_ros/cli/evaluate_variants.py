@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from effovpr_ros.cli.evaluate_methods import Baseline, calibrate_methods, convert_setting, make_methods, parse_methods
+from effovpr_ros.cli.evaluate_methods import Baseline, convert_setting, fit_methods, make_methods, parse_methods
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.tails import find_tail, is_tail
@@ -149,5 +149,5 @@ def _calibrate(
     place_map: PlaceMap,
 ) -> None:
     if options.calibrate:
-        for note in calibrate_methods(settings, extractor, place_map):
+        for note in fit_methods(settings, extractor, place_map):
             print(f"note: {note}", file=sys.stderr)

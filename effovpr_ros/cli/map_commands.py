@@ -32,7 +32,7 @@ from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import source_calibration
+from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.sources.bags import BagSource, is_bag
 from effovpr_ros.sources.frame import Frame
@@ -198,14 +198,14 @@ def _open_source(options: argparse.Namespace) -> _Source:
 
 def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[PlaceMap, FeatureExtractor]:
     """The map, and the extractor that it needs: an existing map names its model."""
-    calibration = source_calibration(options.map, source.reopen, source.total)
+    quantisation_images = source_quantisation_images(options.map, source.reopen, source.total)
     if (options.map / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(options.map, writable=True)
         config = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
-        return place_map, FeatureExtractor(config, calibration)
+        return place_map, FeatureExtractor(config, quantisation_images)
     if options.pca < 0:
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
-    extractor = FeatureExtractor(extractor_config(options), calibration)
+    extractor = FeatureExtractor(extractor_config(options), quantisation_images)
     place_map = PlaceMap.create(
         options.map, fingerprint=extractor.fingerprint, name=options.name, frame_id=options.frame_id, datum=source.datum
     )

@@ -19,7 +19,7 @@ from effovpr_ros.core.errors import ImageError
 from effovpr_ros.core.images import read_image
 from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import map_calibration
+from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
 
@@ -41,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     with PlaceMap.open(options.map) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
-        extractor = FeatureExtractor(config_model, map_calibration(options.map))
+        extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         for path in options.images:
             try:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import EngineError
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
@@ -101,13 +101,13 @@ def _appearing_whole(target: Path) -> Iterator[Path]:
     partial.replace(target)
 
 
-def quantise(graph: Path, target: Path, calibration: Calibration, image_size: int) -> None:
+def quantise(graph: Path, target: Path, quantisation_images: QuantisationImages, image_size: int) -> None:
     """Write a version of a graph with 8 bits where they are faster than bf16 and accurate; see docs/engines.md.
 
     Args:
         graph: ONNX.
         target: `.xml` to write; appears whole or not at all.
-        calibration: images whose activations set the scales.
+        quantisation_images: images whose activations set the scales.
         image_size: S.
 
     Raises:
@@ -117,10 +117,12 @@ def quantise(graph: Path, target: Path, calibration: Calibration, image_size: in
     import openvino
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    images = calibration.calibrating()
+    images = quantisation_images.quantising()
     if not images:
-        raise EngineError(f"no image of {calibration.name} can be read, so nothing tells the scales of 8-bit numbers")
-    _logger.info("quantising %s with %d images of %s", graph, len(images), calibration.name)
+        raise EngineError(
+            f"no image of {quantisation_images.name} can be read, so nothing tells the scales of 8-bit numbers"
+        )
+    _logger.info("quantising %s with %d images of %s", graph, len(images), quantisation_images.name)
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset([preprocess([image], image_size).numpy() for image in images])
     model = openvino.Core().read_model(str(graph))

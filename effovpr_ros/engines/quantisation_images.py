@@ -9,13 +9,13 @@ from effovpr_ros.core.errors import ImageError
 from effovpr_ros.core.images import RgbImage
 
 MAX_IMAGES = 64
-"""Half of them calibrate, the others verify."""
-_MAX_VERIFYING = 12
+"""half of them quantise, the others check agreement."""
+_MAX_CHECKED = 12
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Images to calibrate with.
+class QuantisationImages:
+    """Pictures whose activations set the scales of 8-bit numbers.
 
     Attributes:
         name: of the images; a quantised network is kept under it.
@@ -25,15 +25,15 @@ class Calibration:
     name: str
     images: Callable[[], Sequence[RgbImage]]
 
-    def calibrating(self) -> Sequence[RgbImage]:
+    def quantising(self) -> Sequence[RgbImage]:
         """Every second image."""
         return self.images()[::2]
 
-    def verifying(self) -> Sequence[RgbImage]:
+    def checking(self) -> Sequence[RgbImage]:
         """A dozen of the others; of a single image, that one."""
         images = self.images()
         others = images[1::2] or images
-        return others[:: -(-len(others) // _MAX_VERIFYING)]
+        return others[:: -(-len(others) // _MAX_CHECKED)]
 
 
 def readable(loaders: Iterable[Callable[[], RgbImage]], total: int) -> list[RgbImage]:

@@ -24,7 +24,7 @@ from effovpr_ros.engines.cache import (
 from effovpr_ros.engines.choice import Trial, fastest, medians_side_by_side
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
 from effovpr_ros.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.preprocessing import preprocess
 
@@ -88,14 +88,14 @@ class RunningEngine:
 class Engines:
     """Engines of one network; sessions are opened once for all that read the same."""
 
-    def __init__(self, model: Model, calibration: Calibration | None = None) -> None:
+    def __init__(self, model: Model, quantisation_images: QuantisationImages | None = None) -> None:
         """Prepare; nothing is exported yet.
 
         Args:
             model: on its device.
-            calibration: for an 8-bit engine.
+            quantisation_images: for an 8-bit engine.
         """
-        self._model, self._calibration = model, calibration
+        self._model, self._quantisation_images = model, quantisation_images
         self._networks: dict[tuple[str, Wanted], Network] = {}
 
     def open(self, name: str, reader: Reader) -> RunningEngine:
@@ -177,7 +177,7 @@ class Engines:
             return Agreement(**known["agreement"])
         backbone, wanted = self._model.backbone, reader.wanted
         # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
-        images = self._required_calibration().verifying() if name == catalogue.OPENVINO_INT8 else scenes()
+        images = self._required_images().checking() if name == catalogue.OPENVINO_INT8 else scenes()
         agreement = verify(
             lambda pixels: run(self._placed(pixels)),
             lambda pixels: backbone(self._placed(pixels), wanted.blocks, to_the_end=wanted.to_the_end),
@@ -189,13 +189,13 @@ class Engines:
         return agreement
 
     def _agreement_record(self, name: str, reader: Reader) -> Path:
-        calibration = self._required_calibration().name if name == catalogue.OPENVINO_INT8 else ""
-        conditions = digest(machine_name(), catalogue.versions(name), reader.meaning, calibration)
+        images_name = self._required_images().name if name == catalogue.OPENVINO_INT8 else ""
+        conditions = digest(machine_name(), catalogue.versions(name), reader.meaning, images_name)
         return self._folder(reader.wanted) / f"{name}-{conditions}.json"
 
     def _quantised(self, wanted: Wanted) -> Path:
         name = catalogue.OPENVINO_INT8
-        return self._folder(wanted) / f"int8-{digest(self._required_calibration().name, catalogue.versions(name))}.xml"
+        return self._folder(wanted) / f"int8-{digest(self._required_images().name, catalogue.versions(name))}.xml"
 
     def _network(self, name: str, wanted: Wanted) -> Network:
         if (name, wanted) not in self._networks:
@@ -229,7 +229,7 @@ class Engines:
         if name == catalogue.OPENVINO_INT8:
             quantised = self._quantised(wanted)
             if not quantised.is_file():
-                quantise(graph, quantised, self._required_calibration(), self._model.image_size)
+                quantise(graph, quantised, self._required_images(), self._model.image_size)
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
             return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
         if name == catalogue.OPENVINO_BF16:
@@ -239,13 +239,13 @@ class Engines:
             return OpenVinoSession(bound, "bf16")
         return OpenVinoSession(graph, "f32")
 
-    def _required_calibration(self) -> Calibration:
-        if self._calibration is None:
+    def _required_images(self) -> QuantisationImages:
+        if self._quantisation_images is None:
             raise EngineError(
                 f"engine {catalogue.OPENVINO_INT8} needs images to calibrate with: a map's own are used where a map is "
-                "opened or built; in Python give FeatureExtractor a Calibration"
+                "opened or built; in Python give FeatureExtractor a QuantisationImages"
             )
-        return self._calibration
+        return self._quantisation_images
 
     def _folder(self, wanted: Wanted) -> Path:
         model = self._model

@@ -18,7 +18,7 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import Described
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
 from effovpr_ros.engines.graph import Wanted
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.engines.running import Engines, Model, Reader
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
@@ -188,12 +188,12 @@ class ModelFingerprint:
 class FeatureExtractor:
     """The model, ready to run on one device."""
 
-    def __init__(self, config: ExtractorConfig, calibration: Calibration | None = None) -> None:
+    def __init__(self, config: ExtractorConfig, quantisation_images: QuantisationImages | None = None) -> None:
         """Load the weights, place the model and open its engine.
 
         Args:
             config: what to make.
-            calibration: images for an 8-bit engine, read only where it has not been calibrated with them before.
+            quantisation_images: for an 8-bit engine; read only where it was not quantised with them before.
 
         Raises:
             ConfigError: an impossible setting, or a device that is not there.
@@ -209,7 +209,7 @@ class FeatureExtractor:
         self._tail = weights.tail
         tail_sha256 = self._tail.sha256 if self._tail else ""
         model = Model(self.backbone, self._architecture, weights.sha256, tail_sha256, config.image_size)
-        self._engines = Engines(model, calibration)
+        self._engines = Engines(model, quantisation_images)
         self._read(config)
 
     def _read(self, config: ExtractorConfig) -> None:

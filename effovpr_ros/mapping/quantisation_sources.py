@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from effovpr_ros.core.images import RgbImage, decode_image
-from effovpr_ros.engines.quantisation_images import Calibration, readable
+from effovpr_ros.engines.quantisation_images import QuantisationImages, readable
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.frame import Frame
 
 
-def map_calibration(path: Path) -> Calibration:
+def map_quantisation_images(path: Path) -> QuantisationImages:
     """The thumbnails of a map."""
 
     def images() -> list[RgbImage]:
@@ -24,10 +24,10 @@ def map_calibration(path: Path) -> Calibration:
 
             return readable((partial(load, place_id) for place_id in range(len(place_map))), len(place_map))
 
-    return Calibration(_name(path), images)
+    return QuantisationImages(_name(path), images)
 
 
-def source_calibration(path: Path, frames: Callable[[], Iterable[Frame]], total: int) -> Calibration:
+def source_quantisation_images(path: Path, frames: Callable[[], Iterable[Frame]], total: int) -> QuantisationImages:
     """Images that a map is about to be built from; what is calibrated with them serves the finished map too.
 
     Args:
@@ -35,14 +35,14 @@ def source_calibration(path: Path, frames: Callable[[], Iterable[Frame]], total:
         frames: opens the source; read from its beginning to its end.
         total: about how many there are.
     """
-    return Calibration(_name(path), lambda: readable((frame.load for frame in frames()), total))
+    return QuantisationImages(_name(path), lambda: readable((frame.load for frame in frames()), total))
 
 
-def frames_calibration(frames: Sequence[Frame]) -> Calibration:
+def frames_quantisation_images(frames: Sequence[Frame]) -> QuantisationImages:
     """Images that belong to no map, known by their sessions, names and times."""
     known = repr([(frame.session, frame.name, frame.stamp_ns) for frame in frames])
     name = f"images {hashlib.sha256(known.encode()).hexdigest()[:16]}"
-    return Calibration(name, lambda: readable((frame.load for frame in frames), len(frames)))
+    return QuantisationImages(name, lambda: readable((frame.load for frame in frames), len(frames)))
 
 
 def _name(path: Path) -> str:

@@ -17,7 +17,7 @@ from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import map_calibration
+from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model, load_model_of
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -106,7 +106,7 @@ class LoopEngine:
 def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: LoopNodeConfig) -> FeatureExtractor:
     """The model that the map names, or that of a new map."""
     if (folder / MANIFEST_NAME).is_file():
-        return load_model_of(read_manifest(folder).fingerprint, camera_config, map_calibration(folder))
+        return load_model_of(read_manifest(folder).fingerprint, camera_config, map_quantisation_images(folder))
     config = ExtractorConfig(
         model=node_config.model,
         image_size=node_config.image_size,

@@ -9,10 +9,10 @@ import torch
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import map_calibration
+from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -20,14 +20,14 @@ from effovpr_ros.recognition.temporal import SequenceFilter
 
 
 def load_model(
-    config: ExtractorConfig, node_config: CameraNodeConfig, calibration: Calibration | None = None
+    config: ExtractorConfig, node_config: CameraNodeConfig, quantisation_images: QuantisationImages | None = None
 ) -> FeatureExtractor:
     """A model, with the CPU threads that the node may use.
 
     Args:
         config: of the model.
         node_config: of the node.
-        calibration: images for an 8-bit engine.
+        quantisation_images: images for an 8-bit engine.
 
     Raises:
         WeightsError: no usable weights.
@@ -35,11 +35,11 @@ def load_model(
     """
     if node_config.num_threads:
         torch.set_num_threads(node_config.num_threads)
-    return FeatureExtractor(config, calibration)
+    return FeatureExtractor(config, quantisation_images)
 
 
 def load_model_of(
-    fingerprint: ModelFingerprint, node_config: CameraNodeConfig, calibration: Calibration
+    fingerprint: ModelFingerprint, node_config: CameraNodeConfig, quantisation_images: QuantisationImages
 ) -> FeatureExtractor:
     """The model that a map names; raises as `load_model`."""
     config = config_for_fingerprint(
@@ -49,7 +49,7 @@ def load_model_of(
         precision=node_config.precision,
         engine=node_config.engine,
     )
-    return load_model(config, node_config, calibration)
+    return load_model(config, node_config, quantisation_images)
 
 
 class RecognitionEngine:
@@ -91,7 +91,9 @@ class RecognitionEngine:
         try:
             extractor = self._extractor
             if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
-                extractor = load_model_of(place_map.fingerprint, self._node_config, map_calibration(place_map.path))
+                extractor = load_model_of(
+                    place_map.fingerprint, self._node_config, map_quantisation_images(place_map.path)
+                )
             recognizer = PlaceRecognizer(extractor, place_map, self._config)
         except BaseException:
             place_map.close()

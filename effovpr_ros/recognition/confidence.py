@@ -29,7 +29,7 @@ from effovpr_ros.recognition.same_place import is_same_place
 
 _logger = logging.getLogger(__name__)
 
-SHIPPED_PATH = Path(__file__).with_name("calibrations.json")
+SHIPPED_PATH = Path(__file__).with_name("confidence_models.json")
 _PROPERTY = "calibrations"
 _NEIGHBOURS = 3
 # Part of a score a keypoint that says nothing: ratios of smaller scores are those of noise.
@@ -91,7 +91,7 @@ def evidence_for(candidates: Sequence[Candidate], num_keypoints: int, config: Re
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ConfidenceModel:
     """A fitted model of the confidence.
 
     Attributes:
@@ -124,7 +124,7 @@ class Calibration:
         return {**asdict(self), "weights": dict(zip(FIGURES, self.weights, strict=True))}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+    def from_dict(cls, values: Mapping[str, Any]) -> ConfidenceModel:
         """Inverse of `to_dict`.
 
         Raises:
@@ -159,43 +159,43 @@ def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str
     )
 
 
-def read_calibrations(place_map: PlaceMap) -> tuple[Calibration, ...]:
+def read_confidence_models(place_map: PlaceMap) -> tuple[ConfidenceModel, ...]:
     """Calibrations that a map holds; those of another version are left out, with a warning."""
     stored = place_map.get_property(_PROPERTY)
     try:
-        return tuple(Calibration.from_dict(item) for item in json.loads(stored)) if stored else ()
+        return tuple(ConfidenceModel.from_dict(item) for item in json.loads(stored)) if stored else ()
     except (MapFormatError, ValueError) as error:
         _logger.warning("map %s: %s; the shipped calibration is used", place_map.path, error)
         return ()
 
 
-def store_calibration(place_map: PlaceMap, calibration: Calibration) -> None:
-    """Keep a calibration in a map; one of the same setting is replaced.
+def store_confidence_model(place_map: PlaceMap, model: ConfidenceModel) -> None:
+    """Keep a model in a map; one of the same setting is replaced.
 
     Raises:
         MapError: opened read-only.
     """
-    others = [item for item in read_calibrations(place_map) if item.setting != calibration.setting]
-    place_map.set_property(_PROPERTY, json.dumps([item.to_dict() for item in (*others, calibration)]).encode())
+    others = [item for item in read_confidence_models(place_map) if item.setting != model.setting]
+    place_map.set_property(_PROPERTY, json.dumps([item.to_dict() for item in (*others, model)]).encode())
 
 
 @functools.cache
-def shipped() -> tuple[Calibration, ...]:
+def shipped() -> tuple[ConfidenceModel, ...]:
     """The calibrations that come with this package."""
-    return tuple(Calibration.from_dict(item) for item in json.loads(SHIPPED_PATH.read_text(encoding="utf-8")))
+    return tuple(ConfidenceModel.from_dict(item) for item in json.loads(SHIPPED_PATH.read_text(encoding="utf-8")))
 
 
-def choose_calibration(
-    stored: Sequence[Calibration], fingerprint: ModelFingerprint, config: RecognizerConfig
-) -> tuple[Calibration, bool]:
+def choose_confidence_model(
+    stored: Sequence[ConfidenceModel], fingerprint: ModelFingerprint, config: RecognizerConfig
+) -> tuple[ConfidenceModel, bool]:
     """The calibration of a setting, and whether it was fitted for it.
 
     The map's own before a shipped one; for a setting that nothing was fitted for, the shipped one of the same stage,
     whose confidence is then a heuristic.
     """
     name = setting_name(fingerprint, config)
-    for calibration in (*stored, *shipped()):
-        if calibration.setting == name:
-            return calibration, True
+    for model in (*stored, *shipped()):
+        if model.setting == name:
+            return model, True
     stage = "; global" if not config.rerank else "; coherent"
     return next(item for item in shipped() if stage in item.setting), False

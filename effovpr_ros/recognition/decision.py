@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate
-from effovpr_ros.recognition.confidence import Calibration, evidence_for
+from effovpr_ros.recognition.confidence import ConfidenceModel, evidence_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import best_rival
 
@@ -60,7 +60,7 @@ def may_skip_reranking(candidates: Sequence[Candidate], config: RecognizerConfig
 
 
 def decide(
-    candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig, calibration: Calibration
+    candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig, model: ConfidenceModel
 ) -> Decision:
     """Judge ranked candidates.
 
@@ -73,7 +73,7 @@ def decide(
         candidates: best first.
         num_keypoints: of the query.
         config: thresholds.
-        calibration: of the confidence.
+        model: of the confidence.
     """
     if not candidates:
         return Decision(Status.NO_MATCH, 0.0, "the map has no candidate: it is empty or none lies within the hint")
@@ -86,7 +86,7 @@ def decide(
         return Decision(Status.NO_MATCH, 0.0, reason)
     best, rival = candidates[0], best_rival(candidates, config)
     evidence = evidence_for(candidates, num_keypoints, config)
-    confidence = calibration.probability(evidence)
+    confidence = model.probability(evidence)
     said = f"place {best.place.place_id}: global similarity {best.similarity:.3f}"
     if best.num_matches:
         said += f", {best.num_matches} of {num_keypoints} keypoints matched, {best.num_consistent} alike"
@@ -96,7 +96,7 @@ def decide(
         said += f", score {best.score:.1f} against {rival.score:.1f} of place {rival.place.place_id} elsewhere"
     else:
         said += f", {evidence.similarity_lead:.3f} above place {rival.place.place_id} elsewhere"
-    wanted = config.match_confidence or calibration.match_confidence
+    wanted = config.match_confidence or model.match_confidence
     if confidence < config.min_confidence:
         reason = f"{said}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
         return Decision(Status.NO_MATCH, confidence, reason)

@@ -17,7 +17,7 @@ from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.recognition.confidence import choose_calibration, read_calibrations
+from effovpr_ros.recognition.confidence import choose_confidence_model, read_confidence_models
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
@@ -120,10 +120,10 @@ class PlaceRecognizer:
         self.config = config
         self._extractor = extractor
         self.place_map = place_map
-        stored, fingerprint = read_calibrations(place_map), place_map.fingerprint
-        self._global, calibrated = choose_calibration(stored, fingerprint, replace(config, rerank=False))
+        stored, fingerprint = read_confidence_models(place_map), place_map.fingerprint
+        self._global, calibrated = choose_confidence_model(stored, fingerprint, replace(config, rerank=False))
         if config.rerank:
-            self._reranked, calibrated = choose_calibration(stored, fingerprint, config)
+            self._reranked, calibrated = choose_confidence_model(stored, fingerprint, config)
         self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
@@ -168,8 +168,8 @@ class PlaceRecognizer:
         if rerank:
             candidates = self._rerank(features, candidates)
         reranked = time.perf_counter()
-        calibration = self._reranked if rerank else self._global
-        decision = decide(candidates, len(features.local), self.config, calibration)
+        model = self._reranked if rerank else self._global
+        decision = decide(candidates, len(features.local), self.config, model)
         recognition = self.conclude(features, candidates, decision)
         decided = time.perf_counter()
         latency = Latency(

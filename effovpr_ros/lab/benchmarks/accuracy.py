@@ -17,7 +17,7 @@ from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.runner import MethodResult, database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import frames_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -70,7 +70,7 @@ def measure_accuracy(
     rows: list[AccuracyFigures] = []
     for number, engine in enumerate(engines):
         try:
-            extractor = FeatureExtractor(replace(config, engine=engine), frames_calibration(dataset.database))
+            extractor = FeatureExtractor(replace(config, engine=engine), frames_quantisation_images(dataset.database))
         except EngineError as error:
             warn(f"{dataset.name}: {error}")
             continue

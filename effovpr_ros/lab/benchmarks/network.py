@@ -12,7 +12,7 @@ import torch
 from effovpr_ros.core.errors import EngineError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
-from effovpr_ros.engines.quantisation_images import Calibration
+from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.devices import resolve_device, wait_for
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
@@ -57,14 +57,14 @@ class NetworkFigures:
 
 
 def measure_network(
-    config: ExtractorConfig, image: RgbImage, calibration: Calibration, *, quick: bool
+    config: ExtractorConfig, image: RgbImage, quantisation_images: QuantisationImages, *, quick: bool
 ) -> NetworkFigures:
     """Run every engine that this machine has, in turn.
 
     Args:
         config: of the features; its engine plays no part.
         image: to run on.
-        calibration: images for an 8-bit engine.
+        quantisation_images: images for an 8-bit engine.
         quick: fewer rounds, and no engine that compiles at each start.
     """
     device = resolve_device(config.device).type
@@ -78,7 +78,7 @@ def measure_network(
         if not skipped[name]:
             started = time.perf_counter()
             try:
-                extractor = FeatureExtractor(replace(config, engine=name), calibration)
+                extractor = FeatureExtractor(replace(config, engine=name), quantisation_images)
                 opened[name] = extractor, time.perf_counter() - started
             except EngineError as error:
                 skipped[name] = str(error)

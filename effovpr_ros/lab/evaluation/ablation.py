@@ -15,7 +15,7 @@ from effovpr_ros.lab.evaluation.runner import database_map, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.lab.evaluation.variants import database_variants, query_variants
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import frames_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -196,8 +196,8 @@ class Ablation:
 
     def _load(self, configs: Sequence[ExtractorConfig]) -> list[FeatureExtractor]:
         same_size = configs[0].image_size == self._extractor.config.image_size
-        calibration = frames_calibration(self._dataset.database)
-        network = self._extractor if same_size else FeatureExtractor(configs[0], calibration)
+        quantisation_images = frames_quantisation_images(self._dataset.database)
+        network = self._extractor if same_size else FeatureExtractor(configs[0], quantisation_images)
         return [network.reading(config) for config in configs]
 
 

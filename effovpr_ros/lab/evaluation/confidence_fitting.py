@@ -17,7 +17,13 @@ from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.confidence import Calibration, Evidence, choose_calibration, evidence_for, setting_name
+from effovpr_ros.recognition.confidence import (
+    ConfidenceModel,
+    Evidence,
+    choose_confidence_model,
+    evidence_for,
+    setting_name,
+)
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.same_place import distance_between_m
 
@@ -29,7 +35,7 @@ _UNREACHED = 1.0
 
 
 @dataclass(frozen=True)
-class CalibrationConfig:
+class ConfidenceFitConfig:
     """How a map is asked about itself.
 
     Attributes:
@@ -71,7 +77,7 @@ class Trial:
     group: int
 
 
-def num_queries(place_map: PlaceMap, config: CalibrationConfig) -> int:
+def num_queries(place_map: PlaceMap, config: ConfidenceFitConfig) -> int:
     """How many places `self_trials` asks about."""
     return len(_chosen(place_map.places(), config))
 
@@ -80,7 +86,7 @@ def self_trials(
     place_map: PlaceMap,
     extractor: FeatureExtractor,
     recognizer: PlaceRecognizer,
-    config: CalibrationConfig,
+    config: ConfidenceFitConfig,
     progress: Callable[[int], object],
 ) -> list[Trial]:
     """Ask a map about its own places, each twice: once with the place in the map, once without.
@@ -142,7 +148,7 @@ def ask(
     return [Trial(evidence, is_right(answer.candidates[0].place), group)]
 
 
-def _chosen(places: Sequence[Place], config: CalibrationConfig) -> Sequence[Place]:
+def _chosen(places: Sequence[Place], config: ConfidenceFitConfig) -> Sequence[Place]:
     """Places spread evenly over the map."""
     return places[:: -(-len(places) // config.max_queries) or 1]
 
@@ -154,7 +160,7 @@ class _Hidden:
     place: Place
     several_sessions: bool
     radii: float
-    config: CalibrationConfig
+    config: ConfidenceFitConfig
 
     def admits(self, other: Place) -> bool:
         """Whether a place may be the answer."""
@@ -163,7 +169,7 @@ class _Hidden:
         return not (self.radii and _near(self.place, other, self.radii, self.config))
 
 
-def _near(place: Place, other: Place, radii: float, config: CalibrationConfig) -> bool:
+def _near(place: Place, other: Place, radii: float, config: ConfidenceFitConfig) -> bool:
     distance_m = distance_between_m(place, other)
     if distance_m is not None:
         return distance_m <= radii * config.radius_m
@@ -171,7 +177,7 @@ def _near(place: Place, other: Place, radii: float, config: CalibrationConfig) -
     return place.session == other.session and ids_apart <= radii * config.same_place_ids
 
 
-def _query(place_map: PlaceMap, extractor: FeatureExtractor, place: Place, config: CalibrationConfig) -> Features:
+def _query(place_map: PlaceMap, extractor: FeatureExtractor, place: Place, config: ConfidenceFitConfig) -> Features:
     image = decode_image(place_map.thumbnail(place.place_id), f"thumbnail of place {place.place_id}")
     if len(place_map.sessions) == 1:
         rng = np.random.default_rng((config.seed, place.place_id))
@@ -179,9 +185,9 @@ def _query(place_map: PlaceMap, extractor: FeatureExtractor, place: Place, confi
     return extractor.extract([image])[0]
 
 
-def fit_calibration(
-    trials: Sequence[Trial], setting: str, fitted_on: str, precision: float, *, prior: Calibration | None = None
-) -> Calibration:
+def fit_confidence_model(
+    trials: Sequence[Trial], setting: str, fitted_on: str, precision: float, *, prior: ConfidenceModel | None = None
+) -> ConfidenceModel:
     """Fit a confidence by penalised maximum likelihood, with weights that are not negative.
 
     Threshold and calibration error come from models that have not seen the group of the trial they judge.
@@ -209,7 +215,7 @@ def fit_calibration(
         weights, bias = _fit(figures[seen], right[seen], prior)
         held_out[~seen] = 1.0 / (1.0 + np.exp(-np.clip(figures[~seen] @ weights + bias, -30.0, 30.0)))
     weights, bias = _fit(figures, right, prior)
-    return Calibration(
+    return ConfidenceModel(
         setting=setting,
         weights=tuple(weights.tolist()),
         bias=bias,
@@ -228,21 +234,21 @@ def threshold_for_precision(confidences: NDArray[np.float64], right: NDArray[np.
     return float(reached.min()) if len(reached) else _UNREACHED
 
 
-def calibrate(
+def fit_confidence(
     place_map: PlaceMap,
     extractor: FeatureExtractor,
     recognizer: PlaceRecognizer,
-    config: CalibrationConfig,
+    config: ConfidenceFitConfig,
     progress: Callable[[int], object],
-) -> Calibration:
-    """Fit the confidence of a map for one setting of recognition; see `self_trials` and `fit_calibration`."""
+) -> ConfidenceModel:
+    """Fit the confidence of a map for one setting of recognition; see `self_trials` and `fit_confidence_model`."""
     trials = self_trials(place_map, extractor, recognizer, config, progress)
     several = len(place_map.sessions) > 1
     how = f"{len(place_map.sessions)} sessions against each other" if several else "one session, changed in appearance"
     name = setting_name(place_map.fingerprint, recognizer.config)
     # Imitated changes are easier than real ones, so that alone they would make the confidence too low.
-    prior = None if several else choose_calibration((), place_map.fingerprint, recognizer.config)[0]
-    return fit_calibration(trials, name, f"map {place_map.name}: {how}", config.precision, prior=prior)
+    prior = None if several else choose_confidence_model((), place_map.fingerprint, recognizer.config)[0]
+    return fit_confidence_model(trials, name, f"map {place_map.name}: {how}", config.precision, prior=prior)
 
 
 def _all_but_one(groups: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
@@ -251,7 +257,7 @@ def _all_but_one(groups: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
 
 
 def _fit(
-    figures: NDArray[np.float64], right: NDArray[np.bool_], prior: Calibration | None
+    figures: NDArray[np.float64], right: NDArray[np.bool_], prior: ConfidenceModel | None
 ) -> tuple[NDArray[np.float64], float]:
     """Weights >= 0 and bias of a logistic regression on standardised figures, in the units of the figures."""
     mean, std = figures.mean(axis=0), np.maximum(figures.std(axis=0), 1e-9)

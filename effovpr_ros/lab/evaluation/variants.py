@@ -17,7 +17,7 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.runner import database_map
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import frames_calibration
+from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.images import open_image_folder
@@ -108,7 +108,7 @@ def extract_all(
         networks.setdefault(_network(config), []).append(config)
     found: dict[ExtractorConfig, Extracted] = {}
     for readings in networks.values():
-        loaded = FeatureExtractor(readings[0], frames_calibration(dataset.database))
+        loaded = FeatureExtractor(readings[0], frames_quantisation_images(dataset.database))
         extractors = [loaded.reading(config) for config in readings]
         queries = query_variants(dataset, extractors, progress)
         shared = dataset.database is dataset.queries
