@@ -164,7 +164,7 @@ def _package_types() -> dict[str, Any]:
     """
     prefixes = [Path(item) for item in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if item]
     folders = [prefix / "share" / "effovpr_ros" / "msg" for prefix in prefixes]
-    folders.append(Path(__file__).resolve().parents[2] / "msg")
+    folders.append(Path(__file__).resolve().parents[3] / "msg")
     for folder in folders:
         if all((folder / f"{name}.msg").is_file() for name in _DEFINITIONS):
             types: dict[str, Any] = {}

@@ -39,7 +39,7 @@ from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id="map")
 
 

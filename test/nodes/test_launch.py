@@ -22,7 +22,7 @@ from effovpr_ros.nodes.launching import bring_up
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig
 from launch import LaunchContext
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README_HEADINGS = {"localize": "### Launch arguments", "loop_closure": "### Launch arguments of the detector"}
 
 

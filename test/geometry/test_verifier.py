@@ -275,7 +275,7 @@ def test_impossible_settings_are_refused(bad: dict[str, float | str]):
 
 
 def test_methods_have_the_numbers_of_the_message():
-    text = (Path(__file__).parents[1] / "msg" / "LoopClosure.msg").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "msg" / "LoopClosure.msg").read_text(encoding="utf-8")
     for method in Method:
         assert f"uint8 {method.name}={method.value} " in text
 

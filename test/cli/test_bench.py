@@ -30,7 +30,7 @@ from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SCHEMA = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def test_median_and_spread_worked_by_hand():

@@ -337,7 +337,7 @@ while True:
 
 def test_a_kill_9_loses_nothing_that_was_added(tmp_path: Path):
     folder = tmp_path / "map"
-    program = GROW.format(tests=str(Path(__file__).parent), folder=str(folder))
+    program = GROW.format(tests=str(Path(__file__).parents[1]), folder=str(folder))
     process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = -1

@@ -24,6 +24,7 @@ from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_fitting import (
     ConfidenceFitConfig,
     Trial,
+    fit_confidence,
     fit_confidence_model,
     num_queries,
     self_trials,

@@ -517,7 +517,7 @@ main()
 @contextmanager
 def process(**parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The node as a process of its own."""
-    command = [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parent), "--ros-args"]
+    command = [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[1]), "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     running = subprocess.Popen(command, start_new_session=True)

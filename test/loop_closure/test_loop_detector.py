@@ -300,7 +300,7 @@ for number in range(100000):
 def test_a_kill_9_loses_at_most_the_last_keyframe_and_the_session_goes_on(
     extractor: FeatureExtractor, begin: Callable[..., LoopClosureDetector], tmp_path: Path
 ):
-    program = KILLED.format(tests=str(Path(__file__).parent), weights=str(tmp_path), folder=str(tmp_path / "map"))
+    program = KILLED.format(tests=str(Path(__file__).parents[1]), weights=str(tmp_path), folder=str(tmp_path / "map"))
     process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = -1

@@ -37,7 +37,7 @@ PLACES, IMAGES = 8, 4
 ENVIRONMENT = {
     **os.environ,
     "GLOO_SOCKET_IFNAME": "lo",
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
 }
 
 

@@ -313,7 +313,7 @@ def test_places_survive_kill_9_whole(tmp_path: Path):
             print(number, flush=True)
     """
     folder = tmp_path / "map"
-    command = [sys.executable, "-P", "-c", textwrap.dedent(program), str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-P", "-c", textwrap.dedent(program), str(folder), str(Path(__file__).parents[1])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -31,7 +31,7 @@ from effovpr_ros.sources.frame import Frame
 
 SECOND = 10**9
 IMAGE, ODOM, FIX, MATCH = "/camera/image", "/odom", "/fix", "/place_recognizer/match"
-MESSAGES = Path(__file__).parents[1] / "msg"
+MESSAGES = Path(__file__).parents[2] / "msg"
 ODOM_TRUTH = PoseTruth(pose_topic=ODOM)
 
 
@@ -354,7 +354,7 @@ def test_definitions_come_from_the_package_where_the_bag_has_none(tmp_path: Path
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     assert read_matches(bag, MATCH) == stored
     assert len(stored) == len(ANSWERS)
-    monkeypatch.setattr(match_records, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(match_records, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
     with pytest.raises(SourceError, match=r"PlaceMatch\.msg is in none of .*; source the workspace"):
         read_matches(bag, MATCH)
 

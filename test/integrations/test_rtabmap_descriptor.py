@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from synthetic import picture, tiny_extractor, tiny_weights
 
-FOLDER = Path(__file__).parents[1] / "integrations" / "rtabmap"
+FOLDER = Path(__file__).parents[2] / "integrations" / "rtabmap"
 NAME = "effovpr_descriptor"
 
 
@@ -89,7 +89,7 @@ class NoRos:
         if name.split(".")[0] in ("rclpy", "std_msgs", "geometry_msgs", "sensor_msgs"):
             raise ImportError(f"{{name}} is not to be imported")
 sys.meta_path.insert(0, NoRos())
-sys.path.append({str(Path(__file__).parent)!r})
+sys.path.append({str(Path(__file__).parents[1])!r})
 import synthetic
 sys.path.append({str(FOLDER)!r})
 module = __import__({NAME!r})
