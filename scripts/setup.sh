@@ -84,6 +84,8 @@ build_package() {
     wanted="$(cat .venv/.requirements; pwd; find CMakeLists.txt package.xml msg srv scripts effovpr_ros config launch -type f \
         -not -path '*/__pycache__/*' | LC_ALL=C sort | tr '\n' ' '; cat CMakeLists.txt package.xml msg/* srv/* | sha256sum)"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
+    # What was built before may hold modules that have moved since, which would still be imported.
+    rm -rf build/effovpr_ros install/effovpr_ros
     local prefixes=()
     if [ -z "${ROS_DISTRO:-}" ]; then
         export CMAKE_PREFIX_PATH="$PWD/.venv" AMENT_PREFIX_PATH="$PWD/.venv"
