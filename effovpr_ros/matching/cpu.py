@@ -7,6 +7,8 @@ since while Python is at work no other thread can be.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.features.extractor import LocalFeatures
+
+_logger = logging.getLogger(__name__)
 
 # Rows that begin where a line of the cache does are passed over faster.
 _VECTOR = 16
@@ -48,6 +52,15 @@ def nearest_on_cpu(
         cosine[place, :count] = found.numpy()[cosines_of.rows[:count], nearest[place, :count]]
         highest[place] = values.amax(dim=0).view(torch.float32).numpy()[: len(query)]
     return nearest, cosine, highest
+
+
+@functools.cache
+def has_integer_kernel() -> bool:
+    """Whether torch multiplies int8 matrices on this CPU, and faster than float32 ones."""
+    if not hasattr(torch, "_int_mm") or not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
+        _logger.info("no 8-bit dot product instructions: local descriptors are compared in float32")
+        return False
+    return True
 
 
 class _Cosines:

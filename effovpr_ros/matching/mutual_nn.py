@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +12,7 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
-from effovpr_ros.matching.cpu import nearest_on_cpu
-
-_logger = logging.getLogger(__name__)
+from effovpr_ros.matching.cpu import has_integer_kernel, nearest_on_cpu
 
 # A GPU wants few large launches.
 _GPU_ROWS = 65536
@@ -127,7 +123,7 @@ def _match_on_cpu(
     """Fill in `matches` candidate by candidate."""
     chosen = [candidates[number] for number in occupied]
     nearest, cosine, highest = nearest_on_cpu(
-        query, chosen, integer=_has_integer_kernel(), only_positive=min_similarity >= 0.0
+        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0
     )
     agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
     # Of equals the first is to stay, so it is written last.
@@ -168,15 +164,6 @@ def _match_padded(
         pair, cosine = _mutual(similarity, min_similarity)
         matches.candidate_index[chunk] = pair.cpu().numpy()
         matches.similarity[chunk] = cosine.cpu().numpy()
-
-
-@functools.cache
-def _has_integer_kernel() -> bool:
-    """Whether torch multiplies int8 matrices on this CPU, and faster than float32 ones."""
-    if not hasattr(torch, "_int_mm") or not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
-        _logger.info("no 8-bit dot product instructions: local descriptors are compared in float32")
-        return False
-    return True
 
 
 def _mutual(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:

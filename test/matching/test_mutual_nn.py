@@ -172,7 +172,7 @@ def test_read_only_codes_are_matched_without_a_warning():
 def test_integer_kernel_and_float_fallback_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch, integer: bool):
     rng = np.random.default_rng(7)
     query, *candidates = (local_features(rng.integers(-7, 8, (size, 384))) for size in (90, 80, 3, 200))
-    monkeypatch.setattr(mutual_nn, "_has_integer_kernel", lambda: integer)
+    monkeypatch.setattr(mutual_nn, "has_integer_kernel", lambda: integer)
     matches = match_candidates(query, candidates, -1.0)
     for row, candidate in enumerate(candidates):
         exact = candidate.codes.astype(np.int64) @ query.codes.T.astype(np.int64)

@@ -1,0 +1,223 @@
+"""Verified matches: points of a query and of candidates that show the same, and how many agree on one geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from effovpr_ros.geometry.points import DESCRIPTOR_SCALE, SIFT, XFEAT, Points
+from effovpr_ros.matching.cpu import has_integer_kernel
+from effovpr_ros.matching.shares import in_shares
+
+MIN_COSINE = {XFEAT: 0.82, SIFT: 0.9}
+"""Least cosine of two descriptors that match: of XFeat its authors' value."""
+MIN_MATCHES = 8
+"""Fewer matches verify nothing: as many as a fundamental matrix is fitted to."""
+FUNDAMENTAL_PX, HOMOGRAPHY_PX = 1.5, 4.0
+"""Greatest errors of inliers, in pixels of the pictures that points are looked for in (at most 640 wide or high)."""
+
+_ITERATIONS = 1000
+_CONFIDENCE = 0.999
+_SEED = 20240518
+# Points that spread less across their main direction lie on a line, which any fundamental matrix and homography fits.
+_MIN_SPREAD_PX = 2.0
+
+Float = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class VerifiedMatches:
+    """Matched points of a query and a candidate.
+
+    Attributes:
+        query_index: (P,) int64, numbers of points of the query, ascending; P may be 0.
+        candidate_index: (P,) int64, their points of the candidate, no one twice.
+        query_xy: (P, 2) float32 pixels of the query's `image_size_wh`.
+        candidate_xy: (P, 2) float32 pixels of the candidate's `image_size_wh`.
+        similarity: (P,) float32 cosines.
+        on_homography: (P,) whether they agree with the homography that most agree with.
+        on_fundamental: (P,) likewise with the fundamental matrix; None where none was asked for.
+    """
+
+    query_index: NDArray[np.int64]
+    candidate_index: NDArray[np.int64]
+    query_xy: Float
+    candidate_xy: Float
+    similarity: Float
+    on_homography: Mask
+    on_fundamental: Mask | None = None
+
+    def __len__(self) -> int:
+        """P."""
+        return len(self.query_index)
+
+    @property
+    def num_homography(self) -> int:
+        """Inliers of the homography."""
+        return int(self.on_homography.sum())
+
+    @property
+    def num_fundamental(self) -> int | None:
+        """Inliers of the fundamental matrix; None where none was asked for."""
+        return None if self.on_fundamental is None else int(self.on_fundamental.sum())
+
+
+def verify(query: Points, candidates: Sequence[Points], *, num_fundamental: int | None = None) -> list[VerifiedMatches]:
+    """Match a query's points with those of candidates, and count which agree on one geometry.
+
+    Mutual nearest neighbours of a cosine of at least `MIN_COSINE`; then MAGSAC (Barath et al., CVPR 2020) with a fixed
+    seed, so that an answer repeats. Fewer than 8 matches, and such as lie on a line, have no inliers.
+
+    Args:
+        query: N points.
+        candidates: K sets of points; of another kind than the query's, they have no matches.
+        num_fundamental: a fundamental matrix is fitted for the first so many candidates; None: for all.
+
+    Returns:
+        One a candidate, in their order.
+    """
+    wanted = len(candidates) if num_fundamental is None else num_fundamental
+
+    def verify_share(share: Sequence[tuple[Points, bool]]) -> list[VerifiedMatches]:
+        return [_verified(query, candidate, fundamental) for candidate, fundamental in share]
+
+    return in_shares(verify_share, [(candidate, place < wanted) for place, candidate in enumerate(candidates)])
+
+
+def with_fundamental(query: Points, pairs: Sequence[tuple[VerifiedMatches, Points]]) -> list[VerifiedMatches]:
+    """The same matches with a fundamental matrix fitted, where it was not.
+
+    Args:
+        query: whose matches they are.
+        pairs: matches and the candidate's points that they belong to.
+    """
+
+    def fit_share(share: Sequence[tuple[VerifiedMatches, Points]]) -> list[VerifiedMatches]:
+        return [
+            matches
+            if matches.on_fundamental is not None
+            else replace(matches, on_fundamental=_on_fundamental(*_working_pixels(matches, query, candidate)))
+            for matches, candidate in share
+        ]
+
+    return in_shares(fit_share, pairs)
+
+
+def mutual_matches(
+    query: Points, candidate: Points
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Points that choose each other by the cosine of their descriptors.
+
+    Returns:
+        (P,) numbers of points of the query, ascending, (P,) of the candidate, and (P,) cosines. Of equally similar
+        ones, a point of the candidate chooses the first of the query's, and no point has two partners.
+    """
+    none = np.empty(0, np.int64)
+    if query.kind != candidate.kind or len(query) == 0 or len(candidate) == 0:
+        return none, none, np.empty(0, np.float32)
+    products = _products(candidate.descriptors, query.descriptors)
+    values = products.numpy()
+    nearest = values.argmax(axis=1)
+    product = values[np.arange(len(candidate)), nearest]
+    # The squared length of a descriptor is that of its scale, but for rounding.
+    length = DESCRIPTOR_SCALE[query.kind] ** 2
+    agreed = (product == products.amax(dim=0).numpy()[nearest]) & (product >= MIN_COSINE[query.kind] * length)
+    candidate_index = np.flatnonzero(agreed)
+    query_index, first = np.unique(nearest[candidate_index], return_index=True)
+    candidate_index = candidate_index[first]
+    similarity = np.minimum(product[candidate_index] / length, 1.0)
+    return query_index, candidate_index, similarity.astype(np.float32)
+
+
+def _products(rows: NDArray[np.int8], columns: NDArray[np.int8]) -> Tensor:
+    """(M, N) int32 inner products, exact."""
+    left, right = (torch.from_numpy(np.require(item, requirements=["C", "W"])) for item in (rows, columns))
+    if has_integer_kernel():
+        return torch._int_mm(left, right.T.contiguous())
+    # At most 128 products of 127 x 127: integers that float32 holds exactly.
+    return (left.float() @ right.float().T).to(torch.int32)
+
+
+def _verified(query: Points, candidate: Points, fundamental: bool) -> VerifiedMatches:
+    query_index, candidate_index, similarity = mutual_matches(query, candidate)
+    matches = VerifiedMatches(
+        query_index,
+        candidate_index,
+        query.keypoints_xy[query_index],
+        candidate.keypoints_xy[candidate_index],
+        similarity,
+        np.zeros(len(query_index), bool),
+    )
+    points = _working_pixels(matches, query, candidate)
+    return replace(
+        matches,
+        on_homography=_on_homography(*points),
+        on_fundamental=_on_fundamental(*points) if fundamental else None,
+    )
+
+
+def _working_pixels(matches: VerifiedMatches, query: Points, candidate: Points) -> tuple[Float64, Float64]:
+    """(P, 2) each: matched points in pixels of the pictures that points are looked for in."""
+    return (
+        matches.query_xy.astype(np.float64) * query.working_scale,
+        matches.candidate_xy.astype(np.float64) * candidate.working_scale,
+    )
+
+
+def _on_homography(query_px: Float64, candidate_px: Float64) -> Mask:
+    """(P,) inliers of the homography that most agree with."""
+    none = np.zeros(len(query_px), bool)
+    if not _is_spread(query_px, candidate_px, none | True):
+        return none
+    found, mask = cv2.findHomography(query_px, candidate_px, _usac(HOMOGRAPHY_PX))
+    if found is None or mask is None or not np.isfinite(found).all() or abs(np.linalg.det(found)) < 1e-12:
+        return none
+    # MAGSAC weighs beyond its threshold; what counts here is the error itself.
+    moved = cv2.perspectiveTransform(query_px[:, None], found)[:, 0]
+    near = (mask.ravel() > 0) & (np.linalg.norm(moved - candidate_px, axis=1) <= HOMOGRAPHY_PX)
+    return near if _is_spread(query_px, candidate_px, near) else none
+
+
+def _on_fundamental(query_px: Float64, candidate_px: Float64) -> Mask:
+    """(P,) inliers of the fundamental matrix that most agree with."""
+    none = np.zeros(len(query_px), bool)
+    if not _is_spread(query_px, candidate_px, none | True):
+        return none
+    found, mask = cv2.findFundamentalMat(query_px, candidate_px, _usac(FUNDAMENTAL_PX))
+    if found is None or mask is None or found.shape != (3, 3) or not np.isfinite(found).all():
+        return none
+    near = np.asarray(mask.ravel() > 0)
+    return near if _is_spread(query_px, candidate_px, near) else none
+
+
+def _is_spread(query_px: Float64, candidate_px: Float64, chosen: Mask) -> bool:
+    """Whether at least 8 points are chosen that lie on no line, in either picture."""
+    if np.count_nonzero(chosen) < MIN_MATCHES:
+        return False
+    for points in (query_px[chosen], candidate_px[chosen]):
+        # The smaller eigenvalue of the covariance is the variance across the main direction.
+        if np.linalg.eigvalsh(np.cov(points.T))[0] < _MIN_SPREAD_PX**2:
+            return False
+    return True
+
+
+def _usac(threshold_px: float) -> cv2.UsacParams:
+    """MAGSAC as `cv2.USAC_MAGSAC` has it, with a seed of its own, in one thread."""
+    settings = cv2.UsacParams()
+    settings.score = cv2.SCORE_METHOD_MAGSAC
+    settings.sampler = cv2.SAMPLING_UNIFORM
+    settings.loMethod = cv2.LOCAL_OPTIM_SIGMA
+    settings.threshold = threshold_px
+    settings.maxIterations = _ITERATIONS
+    settings.confidence = _CONFIDENCE
+    settings.randomGeneratorState = _SEED
+    settings.isParallel = False
+    return settings
