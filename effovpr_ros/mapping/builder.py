@@ -92,6 +92,8 @@ def build_map(
     frames: Iterable[Frame],
     config: BuildConfig,
     progress: Callable[[int], object] | None = None,
+    *,
+    points_of: Callable[[RgbImage], bytes] | None = None,
 ) -> BuildReport:
     """Append frames to a map.
 
@@ -105,6 +107,7 @@ def build_map(
         frames: in driving order.
         config: spacing, batch and thumbnail size.
         progress: called with the number of frames that are done since the last call.
+        points_of: encoded points of an image, for the map to keep; None: it keeps none.
 
     Raises:
         ModelMismatchError: the extractor is another model than the map's.
@@ -127,7 +130,15 @@ def build_map(
                 thumbnail = make_thumbnail(image, config.thumbnail_side)
                 pending.append(
                     NewPlace(
-                        frame.session, frame.stamp_ns, frame.name, frame.pose, frame.geo, size_wh, thumbnail, feature
+                        frame.session,
+                        frame.stamp_ns,
+                        frame.name,
+                        frame.pose,
+                        frame.geo,
+                        size_wh,
+                        thumbnail,
+                        feature,
+                        points_of(image) if points_of is not None else None,
                     )
                 )
             if len(pending) >= _COMMIT_PLACES:

@@ -171,7 +171,8 @@ def _copy(source: PlaceMap, merged: PlaceMap, plan: _Plan, progress: Callable[[i
 
 def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], plan: _Plan) -> list[NewPlace]:
     model = source.fingerprint
-    features = store.features([place.place_id for place in batch], model.global_dim, model.local_dim)
+    place_ids = [place.place_id for place in batch]
+    features = store.features(place_ids, model.global_dim, model.local_dim)
     return [
         NewPlace(
             plan.sessions[place.session],
@@ -182,6 +183,7 @@ def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], pla
             place.image_size_wh,
             store.thumbnail(place.place_id),
             found,
+            points,
         )
-        for place, found in zip(batch, features, strict=True)
+        for place, found, points in zip(batch, features, store.points(place_ids), strict=True)
     ]

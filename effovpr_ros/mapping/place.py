@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True)
 class NewPlace:
-    """A place about to join a map: `Place` without a number, with thumbnail (JPEG) and features."""
+    """A place about to join a map: `Place` without a number, with thumbnail (JPEG), features and encoded points."""
 
     session: str
     stamp_ns: int
@@ -56,6 +56,7 @@ class NewPlace:
     image_size_wh: tuple[int, int]
     thumbnail: bytes
     features: Features
+    points: bytes | None = None
 
     def placed(self, place_id: int, own_frame: str) -> Place:
         """The place that it becomes."""

@@ -186,11 +186,7 @@ class PlaceMap:
         return len(self._table)
 
     def require_model(self, fingerprint: ModelFingerprint) -> None:
-        """Refuse a model whose descriptors do not compare with the map's.
-
-        Raises:
-            ModelMismatchError: names every difference.
-        """
+        """Refuse a model whose descriptors do not compare with the map's: ModelMismatchError names the differences."""
         self._manifest.require_model(self.path, fingerprint)
 
     def set_datum(self, datum: Datum) -> None:
@@ -313,12 +309,16 @@ class PlaceMap:
         """
         return self._store.thumbnail(place_id)
 
+    def points(self, place_ids: Sequence[int]) -> list[bytes | None]:
+        """Encoded points of places in the order asked for, None of one without; a MapError where they are damaged."""
+        return self._store.points(place_ids)
+
     def global_descriptors(self) -> NDArray[np.float32]:
         """(N, D) float32, L2-normalised, before PCA."""
         return self._store.global_descriptors(self.fingerprint.global_dim)
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on disk of descriptors, thumbnails and index."""
+        """Bytes on disk of descriptors, thumbnails, points and index."""
         index = self.path / INDEX_NAME
         return {**self._store.bytes_by_part(), "index": index.stat().st_size if index.is_file() else 0}
 

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import sqlite3
 import threading
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.codec import EncodedLocal, decode_globals, decode_local, encode_global, encode_local
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.store_schema import (
+    PLACE_COLUMNS,
+    POINTS_SCHEMA,
+    SCHEMA,
+    TABLES,
+    checksum_of,
+    place_of_row,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -28,28 +34,6 @@ STORE_NAME = "places.sqlite3"
 _BUSY_TIMEOUT_S = 10.0
 _BLOCK = 2**15
 _FRAMES_PROPERTY = "session_frames"
-# Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
-_SCHEMA = """
-CREATE TABLE properties (key TEXT PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE places (
-    id INTEGER PRIMARY KEY, session TEXT NOT NULL, stamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
-    x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
-    latitude REAL, longitude REAL, altitude REAL,
-    image_width INTEGER NOT NULL, image_height INTEGER NOT NULL,
-    grid_columns INTEGER NOT NULL, grid_rows INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    UNIQUE (session, source, stamp_ns)
-);
-CREATE TABLE global_descriptors (place_id INTEGER PRIMARY KEY REFERENCES places, descriptor BLOB NOT NULL);
-CREATE TABLE local_descriptors (
-    place_id INTEGER PRIMARY KEY REFERENCES places, codes BLOB NOT NULL, cells BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-CREATE TABLE thumbnails (place_id INTEGER PRIMARY KEY REFERENCES places, jpeg BLOB NOT NULL);
-"""
-_TABLES = {"thumbnails": "place_id", "local_descriptors": "place_id", "global_descriptors": "place_id", "places": "id"}
-_PLACE_COLUMNS = (
-    "id, session, stamp_ns, source, x, y, z, qx, qy, qz, qw, latitude, longitude, altitude, image_width, image_height"
-)
 
 
 class PlaceStore:
@@ -87,8 +71,12 @@ class PlaceStore:
             if writable:
                 self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if online else 'FULL'}")
             if create:
-                self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+                self._connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             self._connection.execute("SELECT count(*) FROM places").fetchone()
+            if writable:
+                self._connection.executescript(POINTS_SCHEMA)
+            tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()
+            self._has_points = bool(tables[0])
 
     def add(self, places: Sequence[NewPlace]) -> list[int]:
         """Append places in one transaction.
@@ -111,7 +99,7 @@ class PlaceStore:
         pose = (*place.pose.position_xyz, *place.pose.quat_xyzw) if place.pose else (None,) * 7
         geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
         row = (place_id, place.session, place.stamp_ns, place.source, *pose, *geo, *place.image_size_wh)
-        checksum = _checksum(repr(row).encode(), global_blob, place.thumbnail)
+        checksum = checksum_of(repr(row).encode(), global_blob, place.thumbnail)
         execute = self._connection.execute
         execute(
             f"INSERT INTO places VALUES ({', '.join('?' * 19)})",
@@ -120,14 +108,16 @@ class PlaceStore:
         execute("INSERT INTO global_descriptors VALUES (?, ?)", (place_id, global_blob))
         execute(
             "INSERT INTO local_descriptors VALUES (?, ?, ?, ?)",
-            (place_id, local.codes, local.cells, _checksum(local.codes, local.cells)),
+            (place_id, local.codes, local.cells, checksum_of(local.codes, local.cells)),
         )
         execute("INSERT INTO thumbnails VALUES (?, ?)", (place_id, place.thumbnail))
+        if place.points is not None:
+            execute("INSERT INTO points VALUES (?, ?, ?)", (place_id, place.points, checksum_of(place.points)))
 
     def remove(self, place_ids: Collection[int]) -> None:
         """Remove places in one transaction; the space in the file is used again."""
         with self._lock, self._translated(), self._transaction():
-            for table, key in _TABLES.items():
+            for table, key in TABLES.items():
                 rows = [(place_id,) for place_id in place_ids]
                 self._connection.executemany(f"DELETE FROM {table} WHERE {key} = ?", rows)
 
@@ -136,7 +126,7 @@ class PlaceStore:
         rows = []
         for place_id, given in zip(place_ids, features, strict=True):
             local = encode_local(given.local, given.grid_wh)
-            rows.append((local.codes, local.cells, _checksum(local.codes, local.cells), place_id))
+            rows.append((local.codes, local.cells, checksum_of(local.codes, local.cells), place_id))
         with self._lock, self._translated(), self._transaction():
             self._connection.executemany(
                 "UPDATE local_descriptors SET codes = ?, cells = ?, checksum = ? WHERE place_id = ?", rows
@@ -181,8 +171,8 @@ class PlaceStore:
         """Places by ascending number; all where none are named."""
         frames = self.pose_frames()
         named = "" if place_ids is None else f"WHERE id IN ({', '.join('?' * len(place_ids))})"
-        rows = self._query(f"SELECT {_PLACE_COLUMNS} FROM places {named} ORDER BY id", tuple(place_ids or ()))
-        return [_place(row, frames.frame_of(row[1], row[0])) for row in rows]
+        rows = self._query(f"SELECT {PLACE_COLUMNS} FROM places {named} ORDER BY id", tuple(place_ids or ()))
+        return [place_of_row(row, frames.frame_of(row[1], row[0])) for row in rows]
 
     def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(N, 2) x and y in the map frame and (N, 3) latitude, longitude and altitude of all places, NaN if unknown."""
@@ -236,7 +226,7 @@ class PlaceStore:
         )
         found: dict[int, LocalFeatures] = {}
         for place_id, codes, cells, checksum, columns, grid_rows in rows:
-            if _checksum(codes, cells) != checksum:
+            if checksum_of(codes, cells) != checksum:
                 raise MapError(f"local descriptors of place {place_id} in {self._path} are damaged; rebuild the map")
             found[place_id] = decode_local(EncodedLocal(codes, cells), (columns, grid_rows), width)
         missing = [place_id for place_id in place_ids if place_id not in found]
@@ -275,6 +265,22 @@ class PlaceStore:
             raise MapError(f"{self._path} has no place {place_id}")
         return bytes(rows[0][0])
 
+    def points(self, place_ids: Sequence[int]) -> list[bytes | None]:
+        """Encoded points of places, in the order asked for; None of a place without.
+
+        Raises:
+            MapError: a checksum does not fit.
+        """
+        if not self._has_points:
+            return [None] * len(place_ids)
+        marks = ", ".join("?" * len(place_ids))
+        rows = self._query(f"SELECT place_id, points, checksum FROM points WHERE place_id IN ({marks})", (*place_ids,))
+        for place_id, points, checksum in rows:
+            if checksum_of(points) != checksum:
+                raise MapError(f"points of place {place_id} in {self._path} are damaged; rebuild the map")
+        found = {place_id: bytes(points) for place_id, points, _ in rows}
+        return [found.get(place_id) for place_id in place_ids]
+
     def sources(self, session: str) -> set[tuple[str, int]]:
         """(source, stamp_ns) of every place of a session, to resume a build by."""
         return set(self._query("SELECT source, stamp_ns FROM places WHERE session = ?", (session,)))
@@ -285,12 +291,14 @@ class PlaceStore:
         return hashlib.sha256(np.array([row[0] for row in rows], "<u4").tobytes()).hexdigest()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes of global descriptors, local descriptors (codes and cells) and thumbnails."""
+        """Bytes of global descriptors, local descriptors (codes and cells), thumbnails and points."""
         queries = {
             "global_descriptors": "SELECT sum(length(descriptor)) FROM global_descriptors",
             "local_descriptors": "SELECT sum(length(codes) + length(cells)) FROM local_descriptors",
             "thumbnails": "SELECT sum(length(jpeg)) FROM thumbnails",
         }
+        if self._has_points:
+            queries["points"] = "SELECT sum(length(points)) FROM points"
         return {name: int(self._query(query)[0][0] or 0) for name, query in queries.items()}
 
     def get_property(self, key: str) -> bytes | None:
@@ -308,14 +316,15 @@ class PlaceStore:
         for (line,) in self._query("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"{STORE_NAME}: {line}"
-        for row in self._query(f"SELECT {_PLACE_COLUMNS}, checksum FROM places ORDER BY id"):
+        for row in self._query(f"SELECT {PLACE_COLUMNS}, checksum FROM places ORDER BY id"):
             place_id = row[0]
             blobs = self._query("SELECT descriptor FROM global_descriptors WHERE place_id = ?", (place_id,))
             try:
                 parts = (blobs[0][0] if blobs else b"", self.thumbnail(place_id))
-                if _checksum(repr(row[:-1]).encode(), *parts) != row[-1]:
+                if checksum_of(repr(row[:-1]).encode(), *parts) != row[-1]:
                     yield f"place {place_id} ({row[3]}) does not fit its checksum"
                 self.local_features([place_id], width)
+                self.points([place_id])
             except MapError as error:
                 yield str(error)
 
@@ -364,17 +373,3 @@ class PlaceStore:
                 else "it is in use, not writable or damaged; see `effovpr map check`"
             )
             raise MapError(f"{self._path}: {text}; {remedy}") from error
-
-
-def _checksum(*parts: bytes) -> int:
-    value = 0
-    for part in parts:
-        value = zlib.crc32(part, value)
-    return value
-
-
-def _place(row: tuple[Any, ...], own_frame: str) -> Place:
-    x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
-    pose = None if x is None else Pose((x, y, z), (qx, qy, qz, qw))
-    geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)
-    return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]), own_frame)
