@@ -287,7 +287,7 @@ def test_a_map_of_another_model_and_a_folder_in_use_are_refused(
 KILLED = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_loop_detector import *
 extractor = tiny_extractor(Path({weights!r}))
 detector = LoopClosureDetector(extractor, open_session_map({folder!r}, extractor.fingerprint), RECOGNIZER, CONFIG, "a")
@@ -300,7 +300,11 @@ for number in range(100000):
 def test_a_kill_9_loses_at_most_the_last_keyframe_and_the_session_goes_on(
     extractor: FeatureExtractor, begin: Callable[..., LoopClosureDetector], tmp_path: Path
 ):
-    program = KILLED.format(tests=str(Path(__file__).parents[1]), weights=str(tmp_path), folder=str(tmp_path / "map"))
+    program = KILLED.format(
+        tests=[str(folder) for folder in Path(__file__).parents[:2]],
+        weights=str(tmp_path),
+        folder=str(tmp_path / "map"),
+    )
     process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     told = -1
