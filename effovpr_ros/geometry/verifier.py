@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import (
     Correspondences,
     MatchedCells,

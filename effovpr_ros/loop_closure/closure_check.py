@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage, decode_image
-from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.mounted_cameras import parse_pose
 from effovpr_ros.features.extractor import Features
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Verification, View, in_body_frame
 from effovpr_ros.loop_closure.results import LoopClosure
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-
-
-def parse_pose(text: str) -> Pose:
-    """A pose from `x y z roll pitch yaw`, metres and radians; turned about the fixed axes in this order (REP 103).
-
-    Raises:
-        ConfigError: not six finite numbers.
-    """
-    try:
-        values = [float(word) for word in text.split()]
-    except ValueError:
-        values = []
-    if len(values) != 6 or not all(math.isfinite(value) for value in values):
-        raise ConfigError(f"camera_pose {text!r} is not six numbers x y z roll pitch yaw [m, rad]")
-    x, y, z, *angles = values
-    qx, qy, qz, qw = Rotation.from_euler("xyz", angles).as_quat().tolist()
-    return Pose((x, y, z), (qx, qy, qz, qw))
 
 
 class ClosureCheck:

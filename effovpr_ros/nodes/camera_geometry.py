@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from sensor_msgs.msg import CameraInfo, Image
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, ImageError
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.image_decoding import DepthImage, decode_depth
 

@@ -11,9 +11,9 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
+from effovpr_ros.core.cameras import bearing_rad
 from effovpr_ros.core.errors import EffoVPRError, ImageError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.geometry.camera import bearing_rad
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.loop_closure.closure_check import ClosureCheck
 from effovpr_ros.loop_closure.keyframes import Condition

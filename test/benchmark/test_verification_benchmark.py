@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.images import decode_image, read_image
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import CORRESPONDENCES, VerificationConfig
 from effovpr_ros.geometry.verifier import GeometricVerifier, Method, View, in_body_frame

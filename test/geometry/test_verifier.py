@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from synthetic import picture
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, ConfigError
 from effovpr_ros.core.images import RgbImage, decode_image, read_image
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.correspondences import MatchedCells, feature_correspondences, patch_correspondences
 from effovpr_ros.geometry.depth import depth_at, depth_metres, stereo_depth
 from effovpr_ros.geometry.pnp import solve_pnp

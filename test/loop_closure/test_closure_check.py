@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.mounted_cameras import parse_pose
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.camera import CameraModel
 from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.geometry.verifier import Method
-from effovpr_ros.loop_closure.closure_check import ClosureCheck, parse_pose
+from effovpr_ros.loop_closure.closure_check import ClosureCheck
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from effovpr_ros.core.cameras import CameraModel, bearing_rad
 from effovpr_ros.core.errors import CameraError
-from effovpr_ros.geometry.camera import CameraModel, bearing_rad
 
 PINHOLE = CameraModel((640, 480), (320.0, 320.0), (319.5, 239.5))
 K = (500.0, 0.0, 310.0, 0.0, 510.0, 250.0, 0.0, 0.0, 1.0)

@@ -1,10 +1,11 @@
-"""A calibrated camera: pixels to rays and back, its field of view, and displacement to bearing."""
+"""A calibrated camera: pixels to rays, field of view, displacement to bearing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,6 +86,41 @@ class CameraModel:
         return cls((width, height), (float(k[0]), float(k[4])), (float(k[2]), float(k[5])), model, coefficients)
 
     @classmethod
+    def from_message(cls, message: Any, *, rectified: bool) -> CameraModel:
+        """The camera of the images beside which a CameraInfo was published, as sensor_msgs/CameraInfo defines it.
+
+        K, D and P are for the full resolution of calibration; the image is the region of interest of it, then binned.
+
+        Args:
+            message: sensor_msgs/CameraInfo of rclpy or of `rosbags`.
+            rectified: the image comes from a rectified topic, whose camera is P without distortion. The fourth column
+                of P, which a second camera of a stereo pair has, is not used: it moves no ray.
+
+        Raises:
+            CameraError: not calibrated, impossible, or a model that is not known.
+        """
+        if rectified:
+            p = [float(value) for value in message.p]
+            if len(p) != 12:
+                raise CameraError(f"p of camera_info has {len(p)} values; wanted 12")
+            camera = cls.from_camera_info(message.width, message.height, [*p[:3], *p[4:7], *p[8:11]], "", ())
+        else:
+            camera = cls.from_camera_info(
+                message.width,
+                message.height,
+                message.k,
+                message.distortion_model,
+                [float(value) for value in message.d],
+            )
+        roi = message.roi
+        # All zeros is the full picture, and a binning of 0 is none.
+        if (roi.width, roi.height) != (0, 0):
+            camera = camera.cropped((roi.x_offset, roi.y_offset), (roi.width, roi.height))
+        binning = (max(1, message.binning_x), max(1, message.binning_y))
+        width, height = camera.image_size_wh
+        return camera if binning == (1, 1) else camera.scaled((width // binning[0], height // binning[1]))
+
+    @classmethod
     def from_field_of_view(cls, image_size_wh: tuple[int, int], horizontal_fov_rad: float) -> CameraModel:
         """A pinhole with square pixels and its principal point in the middle: a guess where nothing was calibrated.
 
@@ -109,6 +145,30 @@ class CameraModel:
         At most pi: OpenCV's fisheye model ends there.
         """
         return self.azimuth_rad(self.image_size_wh[0] - 0.5) - self.azimuth_rad(-0.5)
+
+    def cropped(self, offset_xy: tuple[int, int], image_size_wh: tuple[int, int]) -> CameraModel:
+        """The same camera for a part of its image.
+
+        Raises:
+            CameraError: the part is not inside the image.
+        """
+        if any(
+            offset < 0 or size <= 0 or offset + size > full
+            for offset, size, full in zip(offset_xy, image_size_wh, self.image_size_wh, strict=True)
+        ):
+            raise CameraError(
+                f"region of interest {image_size_wh} at {offset_xy} is not inside an image of {self.image_size_wh}"
+            )
+        centre = (self.centre_xy_px[0] - offset_xy[0], self.centre_xy_px[1] - offset_xy[1])
+        return replace(self, image_size_wh=image_size_wh, centre_xy_px=centre)
+
+    def fits(self, image_size_wh: tuple[int, int]) -> bool:
+        """Whether an image of this size may be the camera's, resized: the ratio of its sides is the same.
+
+        A side is rounded to whole pixels, so that a small picture's ratio may be off by one of them.
+        """
+        (width, height), (own_width, own_height) = image_size_wh, self.image_size_wh
+        return min(image_size_wh) > 0 and abs(width * own_height - height * own_width) <= max(own_width, own_height)
 
     def scaled(self, image_size_wh: tuple[int, int]) -> CameraModel:
         """The same camera for its image resized, such as a thumbnail; sides may be scaled differently.
