@@ -28,7 +28,7 @@ _SEED = 20240518
 
 
 @dataclass(frozen=True)
-class Described:
+class DenseFeatures:
     """Descriptors of B images before any quantisation.
 
     Attributes:
@@ -73,10 +73,10 @@ class Agreement:
         )
 
 
-def compare(found: Described, wanted: Described) -> Agreement:
+def compare(found: DenseFeatures, expected: DenseFeatures) -> Agreement:
     """Cosines between two descriptions of the same images."""
-    whole = functional.cosine_similarity(found.global_descriptors.cpu(), wanted.global_descriptors.cpu(), dim=-1)
-    local = functional.cosine_similarity(found.facets.cpu().float(), wanted.facets.cpu().float(), dim=-1)
+    whole = functional.cosine_similarity(found.global_descriptors.cpu(), expected.global_descriptors.cpu(), dim=-1)
+    local = functional.cosine_similarity(found.facets.cpu().float(), expected.facets.cpu().float(), dim=-1)
     return Agreement(float(whole.mean()), float(whole.min()), float(local.mean()), float(local.min()))
 
 
@@ -84,7 +84,7 @@ def compare(found: Described, wanted: Described) -> Agreement:
 def verify(
     network: Callable[[Tensor], BackboneOutput],
     reference: Callable[[Tensor], BackboneOutput],
-    describe: Callable[[BackboneOutput], Described],
+    describe: Callable[[BackboneOutput], DenseFeatures],
     images: Sequence[RgbImage],
     image_size: int,
 ) -> Agreement:
@@ -97,23 +97,23 @@ def verify(
         images: to compare on.
         image_size: S.
     """
-    found, wanted = [], []
+    found, expected = [], []
     for image in images:
         pixels = preprocess([image], image_size)
         found.append(describe(network(pixels)))
-        wanted.append(describe(reference(pixels)))
-    return compare(_joined(found), _joined(wanted))
+        expected.append(describe(reference(pixels)))
+    return compare(_joined(found), _joined(expected))
 
 
 def require_agreement(name: str, agreement: Agreement) -> None:
     """Refuse an engine whose descriptors are others than PyTorch's.
 
     Raises:
-        EngineError: names the cosines found and wanted.
+        EngineError: names the cosines found and required.
     """
     if not agreement.shares_maps:
         raise EngineError(
-            f"engine {name} is refused for every map: its {agreement}; wanted are {MIN_MEAN} (worst {MIN_WORST}) and "
+            f"engine {name} is refused for every map: its {agreement}; required are {MIN_MEAN} (worst {MIN_WORST}) and "
             f"{MIN_LOCAL_MEAN}. Use another engine, or, for an 8-bit one, calibrate with more images of the kind that "
             "the robot sees"
         )
@@ -151,5 +151,7 @@ def scene(number: int, size_wh: tuple[int, int]) -> RgbImage:
     return np.clip(cv2.GaussianBlur(picture, (3, 3), 0) + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
 
 
-def _joined(parts: Sequence[Described]) -> Described:
-    return Described(torch.cat([part.global_descriptors for part in parts]), torch.cat([part.facets for part in parts]))
+def _joined(parts: Sequence[DenseFeatures]) -> DenseFeatures:
+    return DenseFeatures(
+        torch.cat([part.global_descriptors for part in parts]), torch.cat([part.facets for part in parts])
+    )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.features.backbone import BackboneOutput
 
 _WARM_UP = 3
@@ -56,15 +56,17 @@ def capture_cuda_graph(device: torch.device, function: Callable[[], Sequence[Ten
 class CapturedNetwork:
     """Records the network for one image at the first such call; batches run as they are."""
 
-    def __init__(self, network: Callable[[Tensor], Sequence[Tensor]], wanted: Wanted, capture: Capture) -> None:
+    def __init__(
+        self, network: Callable[[Tensor], Sequence[Tensor]], requested: RequestedOutputs, capture: Capture
+    ) -> None:
         """Wrap.
 
         Args:
-            network: pixels to the outputs that `Wanted.names` lists.
-            wanted: what is read.
+            network: pixels to the outputs that `RequestedOutputs.names` lists.
+            requested: what is read.
             capture: records a run.
         """
-        self._network, self._wanted, self._capture = network, wanted, capture
+        self._network, self._requested, self._capture = network, requested, capture
         self._lock = threading.Lock()
         self._input: Tensor | None = None
         self._recording: Recording | None = None
@@ -72,7 +74,7 @@ class CapturedNetwork:
     def __call__(self, pixels: Tensor) -> BackboneOutput:
         """(B, 3, S, S) normalised pixels on the device to a forward pass."""
         if len(pixels) != 1:
-            return self._wanted.gather(self._network(pixels))
+            return self._requested.gather(self._network(pixels))
         with self._lock:
             if self._input is None or self._recording is None:
                 self._input = held = pixels.clone()
@@ -80,4 +82,4 @@ class CapturedNetwork:
             self._input.copy_(pixels)
             self._recording.replay()
             # The next replay writes to the same memory.
-            return self._wanted.gather([output.clone() for output in self._recording.outputs])
+            return self._requested.gather([output.clone() for output in self._recording.outputs])

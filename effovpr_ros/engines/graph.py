@@ -1,4 +1,4 @@
-"""The network as one ONNX graph: pixels in, the readings of the wanted blocks out, and nothing computed beyond."""
+"""The network as one ONNX graph: pixels in, the readings of the requested blocks out, and nothing computed beyond."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ONE_FILE_BYTES = 1_500_000_000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedOutputs:
     """What is read of the network in one forward pass; as `Backbone.forward` takes it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Wanted:
     to_the_end: bool
 
     @classmethod
-    def of(cls, blocks: Collection[int], *, to_the_end: bool) -> Wanted:
+    def of(cls, blocks: Collection[int], *, to_the_end: bool) -> RequestedOutputs:
         """From the arguments of `Backbone.forward`."""
         return cls(frozenset(blocks), to_the_end or not blocks)
 
@@ -64,25 +64,35 @@ class Wanted:
 class FlatNetwork(nn.Module):
     """The backbone with tensors alone at its border, for exporters and compilers."""
 
-    def __init__(self, backbone: Backbone, wanted: Wanted) -> None:
+    def __init__(self, backbone: Backbone, requested: RequestedOutputs) -> None:
         """Wrap; the weights are shared."""
         super().__init__()
-        self.backbone, self.wanted = backbone, wanted
+        self.backbone, self.requested = backbone, requested
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, S, S) normalised pixels to the outputs that `Wanted.names` lists."""
-        output: BackboneOutput = self.backbone(pixels, self.wanted.blocks, to_the_end=self.wanted.to_the_end)
-        flat = [tensor for block in sorted(self.wanted.blocks) for tensor in output.blocks[block]]
+        """(B, 3, S, S) normalised pixels to the outputs that `RequestedOutputs.names` lists."""
+        output: BackboneOutput = self.backbone(pixels, self.requested.blocks, to_the_end=self.requested.to_the_end)
+        flat = [tensor for block in sorted(self.requested.blocks) for tensor in output.blocks[block]]
         return tuple(flat if output.cls is None else [*flat, output.cls])
 
 
-def graph_key(architecture: str, weights_sha256: str, tail_sha256: str, image_size: int, wanted: Wanted) -> str:
+def graph_key(
+    architecture: str, weights_sha256: str, tail_sha256: str, image_size: int, requested: RequestedOutputs
+) -> str:
     """Name of everything that the graph depends on."""
-    parts = (_FORMAT, architecture, weights_sha256, tail_sha256, image_size, sorted(wanted.blocks), wanted.to_the_end)
+    parts = (
+        _FORMAT,
+        architecture,
+        weights_sha256,
+        tail_sha256,
+        image_size,
+        sorted(requested.blocks),
+        requested.to_the_end,
+    )
     return f"{architecture}-{image_size}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
-def ensure_graph(folder: Path, backbone: Backbone, wanted: Wanted) -> Path:
+def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) -> Path:
     """The graph of a network in a folder of the cache, exported unless it is there already.
 
     The batch is fixed at one image, which every runtime runs faster; positions were resampled when the backbone was
@@ -91,7 +101,7 @@ def ensure_graph(folder: Path, backbone: Backbone, wanted: Wanted) -> Path:
     Args:
         folder: of this graph alone, see `graph_key`.
         backbone: fp32.
-        wanted: what is read.
+        requested: what is read.
 
     Raises:
         EngineError: PyTorch cannot export the network, or the folder is not writable.
@@ -103,7 +113,7 @@ def ensure_graph(folder: Path, backbone: Backbone, wanted: Wanted) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as partial:
-            _export(backbone, wanted, Path(partial) / GRAPH_NAME)
+            _export(backbone, requested, Path(partial) / GRAPH_NAME)
             if not graph.is_file():
                 shutil.rmtree(graph.parent, ignore_errors=True)
                 Path(partial).rename(graph.parent)
@@ -116,8 +126,8 @@ def ensure_graph(folder: Path, backbone: Backbone, wanted: Wanted) -> Path:
     return graph
 
 
-def _export(backbone: Backbone, wanted: Wanted, path: Path) -> None:
-    flat = FlatNetwork(copy.deepcopy(backbone).cpu().float(), wanted).eval()
+def _export(backbone: Backbone, requested: RequestedOutputs, path: Path) -> None:
+    flat = FlatNetwork(copy.deepcopy(backbone).cpu().float(), requested).eval()
     rows, columns = backbone.grid_hw
     example = torch.zeros(1, 3, rows * backbone.patch_size, columns * backbone.patch_size)
     num_bytes = sum(parameter.numel() for parameter in flat.parameters()) * 4
@@ -132,7 +142,7 @@ def _export(backbone: Backbone, wanted: Wanted, path: Path) -> None:
                 dynamo=True,
                 opset_version=_OPSET,
                 input_names=[INPUT_NAME],
-                output_names=wanted.names,
+                output_names=requested.names,
                 external_data=num_bytes > _ONE_FILE_BYTES,
                 verbose=False,
             )

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, MapFormatError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.engines.agreement import Described
+from effovpr_ros.engines.agreement import DenseFeatures
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
-from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.running import Engines, Model, Reader
+from effovpr_ros.engines.runtime import Engines, FeatureHead, Model
 from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision
@@ -61,7 +61,7 @@ class ExtractorConfig:
             package, see `features.local_projection`), full, or the name of a projection.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
-        engine: what runs the network, see `features.engines.catalogue`; auto for the fastest on this machine that
+        engine: what runs the network, see `engines.catalogue`; auto for the fastest on this machine that
             gives PyTorch's descriptors.
     """
 
@@ -242,8 +242,8 @@ class FeatureExtractor:
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
-        reader = Reader(self.wanted, self._describe, repr(self.fingerprint))
-        self.engine = self._engines.open(config.engine, reader)
+        head = FeatureHead(self.requested_outputs, self._describe, repr(self.fingerprint))
+        self.engine = self._engines.open(config.engine, head)
 
     def reading(self, config: ExtractorConfig) -> FeatureExtractor:
         """An extractor of other features that shares this one's network, so that nothing is loaded.
@@ -279,22 +279,26 @@ class FeatureExtractor:
         """
         if not images:
             return []
-        return self.features(self.run(images, self.wanted))
+        return self.features(self.run(images, self.requested_outputs))
 
     @property
-    def wanted(self) -> Wanted:
+    def requested_outputs(self) -> RequestedOutputs:
         """What the features need of a forward pass."""
-        return Wanted.of({self.block, *self._descriptor.blocks}, to_the_end=not self._descriptor.blocks)
+        return RequestedOutputs.of({self.block, *self._descriptor.blocks}, to_the_end=not self._descriptor.blocks)
 
     @torch.inference_mode()
-    def run(self, images: Sequence[RgbImage], wanted: Wanted) -> BackboneOutput:
+    def run(self, images: Sequence[RgbImage], requested_outputs: RequestedOutputs) -> BackboneOutput:
         """One forward pass; see `Backbone.forward`.
 
         Raises:
             ConfigError: the engine was made, and verified, for another reading.
             ImageError: an image of another type or shape.
         """
-        network = self.engine.run if wanted == self.wanted else self._engines.another(self.engine.name, wanted)
+        network = (
+            self.engine.run
+            if requested_outputs == self.requested_outputs
+            else self._engines.another(self.engine.name, requested_outputs)
+        )
         return network(self.pixels(images))
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
@@ -307,10 +311,10 @@ class FeatureExtractor:
             return preprocess_on(self.device, images, self.config.image_size).to(self.dtype)
         return preprocess(images, self.config.image_size).to(self.dtype)
 
-    def _describe(self, output: BackboneOutput) -> Described:
+    def _describe(self, output: BackboneOutput) -> DenseFeatures:
         reading = output.blocks[self.block]
         facets = self.backbone.read_facet(reading, self.config.facet, centered=self.config.centered)
-        return Described(self._descriptor(output), facets)
+        return DenseFeatures(self._descriptor(output), facets)
 
     @torch.inference_mode()
     def features(self, output: BackboneOutput) -> list[Features]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import TORCH
-from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 
@@ -40,9 +40,9 @@ def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[Rg
         ImageError: an image of another type or shape.
     """
     variants: dict[int, TimedFeatures] = {}
-    for wanted, numbers in _passes(extractors).items():
+    for requested, numbers in _passes(extractors).items():
         started = time.perf_counter()
-        output = extractors[numbers[0]].run(images, wanted)
+        output = extractors[numbers[0]].run(images, requested)
         wait_for(extractors[numbers[0]].device)
         shared_ms = (time.perf_counter() - started) * 1e3
         for number in numbers:
@@ -52,13 +52,13 @@ def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[Rg
     return [variants[number] for number in range(len(extractors))]
 
 
-def _passes(extractors: Sequence[FeatureExtractor]) -> dict[Wanted, list[int]]:
+def _passes(extractors: Sequence[FeatureExtractor]) -> dict[RequestedOutputs, list[int]]:
     """Extractors by the forward pass that serves them; other engines than PyTorch give what they were made for."""
     if extractors[0].engine.name == TORCH:
-        blocks = frozenset().union(*(extractor.wanted.blocks for extractor in extractors))
-        to_the_end = any(extractor.wanted.to_the_end for extractor in extractors)
-        return {Wanted(blocks, to_the_end): list(range(len(extractors)))}
-    passes: dict[Wanted, list[int]] = {}
+        blocks = frozenset().union(*(extractor.requested_outputs.blocks for extractor in extractors))
+        to_the_end = any(extractor.requested_outputs.to_the_end for extractor in extractors)
+        return {RequestedOutputs(blocks, to_the_end): list(range(len(extractors)))}
+    passes: dict[RequestedOutputs, list[int]] = {}
     for number, extractor in enumerate(extractors):
-        passes.setdefault(extractor.wanted, []).append(number)
+        passes.setdefault(extractor.requested_outputs, []).append(number)
     return passes

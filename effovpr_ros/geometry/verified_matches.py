@@ -13,7 +13,7 @@ from torch import Tensor
 
 from effovpr_ros.geometry.points import DESCRIPTOR_SCALE, SIFT, XFEAT, Points
 from effovpr_ros.matching.cpu import has_integer_kernel
-from effovpr_ros.matching.shares import in_shares
+from effovpr_ros.matching.parallel import map_in_threads
 
 MIN_COSINE = {XFEAT: 0.82, SIFT: 0.9}
 """Least cosine of two descriptors that match: of XFeat its authors' value."""
@@ -89,7 +89,7 @@ def verify(query: Points, candidates: Sequence[Points], *, num_fundamental: int 
     def verify_share(share: Sequence[tuple[Points, bool]]) -> list[VerifiedMatches]:
         return [_verified(query, candidate, fundamental) for candidate, fundamental in share]
 
-    return in_shares(verify_share, [(candidate, place < wanted) for place, candidate in enumerate(candidates)])
+    return map_in_threads(verify_share, [(candidate, place < wanted) for place, candidate in enumerate(candidates)])
 
 
 def with_fundamental(query: Points, pairs: Sequence[tuple[VerifiedMatches, Points]]) -> list[VerifiedMatches]:
@@ -108,7 +108,7 @@ def with_fundamental(query: Points, pairs: Sequence[tuple[VerifiedMatches, Point
             for matches, candidate in share
         ]
 
-    return in_shares(fit_share, pairs)
+    return map_in_threads(fit_share, pairs)
 
 
 def mutual_matches(

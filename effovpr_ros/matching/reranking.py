@@ -14,7 +14,7 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
 from effovpr_ros.matching.mutual_nn import match_candidates, require_same_width
-from effovpr_ros.matching.shares import in_shares
+from effovpr_ros.matching.parallel import map_in_threads
 
 SCORES = ("coherent", "count", "weighted", "spatial")
 # ln(2 + s) for each number s of neighbours within the 5x5.
@@ -91,7 +91,7 @@ class Reranker:
         # Here, since the error counts the candidates.
         require_same_width(query, candidates)
         if torch.device(self.device).type == "cpu":
-            return in_shares(partial(self._score, query), candidates)
+            return map_in_threads(partial(self._score, query), candidates)
         return self._score(query, candidates)
 
     def matched_cells(

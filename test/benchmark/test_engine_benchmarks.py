@@ -15,8 +15,8 @@ from effovpr_ros.cli.main import main
 from effovpr_ros.core.images import RgbImage, read_image
 from effovpr_ros.engines.agreement import scenes, verify
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.engines.choice import times_side_by_side
 from effovpr_ros.engines.quantisation_images import QuantisationImages, readable
+from effovpr_ros.engines.selection import times_side_by_side
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess
 

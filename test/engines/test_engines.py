@@ -14,14 +14,14 @@ from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError, ImageError
-from effovpr_ros.engines import agreement, cache, catalogue, graph, running
-from effovpr_ros.engines.agreement import Agreement, Described, compare, scenes
+from effovpr_ros.engines import agreement, cache, catalogue, graph, runtime
+from effovpr_ros.engines.agreement import Agreement, DenseFeatures, compare, scenes
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
-from effovpr_ros.engines.choice import Trial, fastest, times_side_by_side
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, Recording
-from effovpr_ros.engines.graph import Wanted
+from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.openvino_runtime import OpenVinoSession
 from effovpr_ros.engines.quantisation_images import MAX_IMAGES, QuantisationImages, readable
+from effovpr_ros.engines.selection import Trial, fastest, times_side_by_side
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
@@ -106,7 +106,7 @@ def test_a_network_is_exported_and_verified_once(tmp_path: Path, monkeypatch: py
         raise AssertionError("this was done before")
 
     monkeypatch.setattr(graph, "_export", not_again)
-    monkeypatch.setattr(running, "verify", not_again)
+    monkeypatch.setattr(runtime, "verify", not_again)
     again = with_engine(tmp_path, name)
     assert again.engine.agreement == first.engine.agreement
     with pytest.raises(AssertionError, match="done before"):
@@ -122,9 +122,9 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch:
 
 def test_an_engine_with_other_descriptors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name = needs("onnxruntime")
-    make = running.Engines._session
+    make = runtime.Engines._session
 
-    def noisy(self: running.Engines, name: str, wanted: Wanted) -> running.Session:
+    def noisy(self: runtime.Engines, name: str, wanted: RequestedOutputs) -> runtime.Session:
         session = make(self, name, wanted)
 
         def run(pixels: Tensor) -> Sequence[Tensor]:
@@ -133,11 +133,11 @@ def test_an_engine_with_other_descriptors_is_refused(tmp_path: Path, monkeypatch
 
         return run
 
-    monkeypatch.setattr(running.Engines, "_session", noisy)
-    with pytest.raises(EngineError, match=r"refused for every map.*cosine 0\.9\d+ .*wanted are 0\.999"):
+    monkeypatch.setattr(runtime.Engines, "_session", noisy)
+    with pytest.raises(EngineError, match=r"refused for every map.*cosine 0\.9\d+ .*required are 0\.999"):
         with_engine(tmp_path, name)
     # What was measured is remembered, a refusal too.
-    monkeypatch.setattr(running, "verify", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(runtime, "verify", lambda *_: pytest.fail("measured twice"))
     with pytest.raises(EngineError, match="refused for every map"):
         with_engine(tmp_path, name)
 
@@ -154,7 +154,7 @@ def test_auto_takes_the_fastest_and_remembers(tmp_path: Path, monkeypatch: pytes
         opened = candidates if len(functions) == len(candidates) else [n for n in candidates if "bf16" not in n]
         return [faked[name] for name in opened]
 
-    monkeypatch.setattr(running, "medians_side_by_side", times)
+    monkeypatch.setattr(runtime, "medians_side_by_side", times)
     assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
     assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
     assert len(timed) == 1
@@ -172,17 +172,17 @@ def test_auto_leaves_out_what_is_inaccurate_or_fails(
 ):
     for name in ("onnxruntime", "openvino-fp32"):
         needs(name)
-    make, real = running.Engines._make, running.verify
+    make, real = runtime.Engines._make, runtime.verify
 
-    def failing(self: running.Engines, name: str, wanted: Wanted) -> running.Network:
+    def failing(self: runtime.Engines, name: str, wanted: RequestedOutputs) -> runtime.Network:
         if name == "onnxruntime":
             raise EngineError("ONNX Runtime refuses this")
         return make(self, name, wanted)
 
-    monkeypatch.setattr(running.Engines, "_make", failing)
+    monkeypatch.setattr(runtime.Engines, "_make", failing)
     # Good enough for a map, and not for whoever asked for nothing.
-    monkeypatch.setattr(running, "verify", lambda *given: replace(real(*given), mean=0.9995))
-    monkeypatch.setattr(running, "medians_side_by_side", lambda functions: [7.0] * len(functions))
+    monkeypatch.setattr(runtime, "verify", lambda *given: replace(real(*given), mean=0.9995))
+    monkeypatch.setattr(runtime, "medians_side_by_side", lambda functions: [7.0] * len(functions))
     assert with_engine(tmp_path, "auto").engine.name == "torch"
     assert "leaves onnxruntime out: ONNX Runtime refuses this" in caplog.text
 
@@ -251,7 +251,7 @@ def test_an_engine_that_is_not_installed_names_the_remedy(tmp_path: Path, monkey
     with pytest.raises(EngineError, match=r"pip install openvino nncf onnx onnxscript"):
         with_engine(tmp_path, "openvino-int8", CALIBRATION)
     # Nothing else is here, so there is nothing to measure either.
-    monkeypatch.setattr(running, "verify", lambda *_: pytest.fail("nothing to verify"))
+    monkeypatch.setattr(runtime, "verify", lambda *_: pytest.fail("nothing to verify"))
     assert with_engine(tmp_path, "auto").engine.name == "torch"
 
 
@@ -279,13 +279,13 @@ def test_variants_share_passes_where_their_engine_allows(tmp_path: Path):
         for found, wanted in zip(variant.features, expected.extract(images), strict=True):
             assert found.global_descriptor @ wanted.global_descriptor > 0.999999
     with pytest.raises(ConfigError, match="use engine torch"):
-        network.run(images, readings[2].wanted)
+        network.run(images, readings[2].requested_outputs)
 
 
 def test_agreement_worked_by_hand():
     # Global descriptors at 0 and 60 degrees; local ones: three patches alike, one opposite.
-    wanted = Described(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[[1.0, 0.0]] * 2, [[0.0, 2.0]] * 2]))
-    found = Described(
+    wanted = DenseFeatures(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[[1.0, 0.0]] * 2, [[0.0, 2.0]] * 2]))
+    found = DenseFeatures(
         torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]]), torch.tensor([[[3.0, 0.0]] * 2, [[0.0, 1.0], [0.0, -1.0]]])
     )
     agreement = compare(found, wanted)
@@ -329,7 +329,7 @@ def test_timing_and_choice_worked_by_hand():
 
 
 def test_a_recorded_network_replays_for_one_image_and_runs_for_batches():
-    wanted = Wanted(frozenset(), to_the_end=True)
+    wanted = RequestedOutputs(frozenset(), to_the_end=True)
     ran: list[int] = []
     recorded: list[list[Tensor]] = []
 

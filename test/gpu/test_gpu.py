@@ -119,8 +119,8 @@ def test_preprocessing_is_the_cpus_to_a_grey_level(size_wh: tuple[int, int]):
 
 def recorded_and_eager(folder: Path, **options: object) -> tuple[CapturedNetwork, FlatNetwork, FeatureExtractor]:
     extractor = tiny_extractor(folder, device="cuda", **options)
-    network = FlatNetwork(extractor.backbone, extractor.wanted)
-    return CapturedNetwork(network, extractor.wanted, partial(capture_cuda_graph, CUDA)), network, extractor
+    network = FlatNetwork(extractor.backbone, extractor.requested_outputs)
+    return CapturedNetwork(network, extractor.requested_outputs, partial(capture_cuda_graph, CUDA)), network, extractor
 
 
 @torch.inference_mode()
@@ -196,7 +196,7 @@ def test_a_graph_is_recorded_while_another_thread_uses_the_gpu(tmp_path: Path):
     def record() -> None:
         try:
             for _ in range(5):
-                anew = CapturedNetwork(network, extractor.wanted, partial(capture_cuda_graph, CUDA))
+                anew = CapturedNetwork(network, extractor.requested_outputs, partial(capture_cuda_graph, CUDA))
                 assert_replays(anew, network, [0, 1])
         finally:
             done.set()

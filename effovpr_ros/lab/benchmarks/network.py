@@ -26,7 +26,7 @@ class EngineFigures:
         name: of the engine.
         time: of the network on one image, as far as the features read it; None where it was not measured.
         times_as_fast: as PyTorch, by medians of this run.
-        agreement: cosines to PyTorch's descriptors, see `features.engines.verification.Agreement`; None for PyTorch.
+        agreement: cosines to PyTorch's descriptors, see `engines.agreement.Agreement`; None for PyTorch.
         opened_s: loading the weights and opening the engine, with what earlier runs left in the cache.
         skipped: why it was not measured; empty if it was.
     """

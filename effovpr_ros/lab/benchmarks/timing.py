@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effovpr_ros.engines.choice import times_side_by_side
+from effovpr_ros.engines.selection import times_side_by_side
 
 
 @dataclass(frozen=True)

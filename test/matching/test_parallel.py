@@ -12,8 +12,8 @@ import torch
 
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.matching.parallel import map_in_threads
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.matching.shares import in_shares
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def seen_by(items: Sequence[int]) -> list[tuple[int, str, int]]:
 
 
 def test_results_come_in_order_from_threads_in_which_torch_computes_alone():
-    results = in_shares(seen_by, list(range(8)))
+    results = map_in_threads(seen_by, list(range(8)))
     assert [item for item, _, _ in results] == list(range(8))
     assert all(name.startswith("share") and threads == 1 for _, name, threads in results)
     # Items take turns: those of one call are three apart.
@@ -37,7 +37,7 @@ def test_results_come_in_order_from_threads_in_which_torch_computes_alone():
 
 
 def test_threads_that_come_later_have_the_default_still():
-    in_shares(seen_by, [0, 1])
+    map_in_threads(seen_by, [0, 1])
     assert torch.get_num_threads() == 3
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 3
@@ -46,8 +46,8 @@ def test_threads_that_come_later_have_the_default_still():
 @pytest.mark.parametrize("threads", [1, 3])
 def test_nothing_to_share_stays_in_the_caller(threads: int):
     torch.set_num_threads(threads)
-    assert in_shares(seen_by, []) == []
-    assert in_shares(seen_by, [5]) == [(5, threading.current_thread().name, threads)]
+    assert map_in_threads(seen_by, []) == []
+    assert map_in_threads(seen_by, [5]) == [(5, threading.current_thread().name, threads)]
 
 
 def some_features(rng: np.random.Generator, size: int, width: int = 16) -> LocalFeatures:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError
 from effovpr_ros.engines import catalogue
-from effovpr_ros.engines.agreement import Agreement, Described, require_agreement, scenes, verify
+from effovpr_ros.engines.agreement import Agreement, DenseFeatures, require_agreement, scenes, verify
 from effovpr_ros.engines.cache import (
     cache_root,
     digest,
@@ -21,10 +21,10 @@ from effovpr_ros.engines.cache import (
     read_record,
     write_record,
 )
-from effovpr_ros.engines.choice import Trial, fastest, medians_side_by_side
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
-from effovpr_ros.engines.graph import FlatNetwork, Wanted, ensure_graph, graph_key
+from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_graph, graph_key
 from effovpr_ros.engines.quantisation_images import QuantisationImages
+from effovpr_ros.engines.selection import Trial, fastest, medians_side_by_side
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.preprocessing import preprocess
 
@@ -34,7 +34,7 @@ MIN_MEAN_OF_AUTO = 0.9999
 """Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
 
 Session = Callable[[Tensor], Sequence[Tensor]]
-"""(1, 3, S, S) normalised pixels to the outputs that `Wanted.names` lists."""
+"""(1, 3, S, S) normalised pixels to the outputs that `RequestedOutputs.names` lists."""
 Network = Callable[[Tensor], BackboneOutput]
 """(B, 3, S, S) normalised pixels to a forward pass."""
 
@@ -51,18 +51,18 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What is read of a network.
+class FeatureHead:
+    """What is computed from a forward pass of a network.
 
     Attributes:
-        wanted: of a forward pass.
-        describe: descriptors of a forward pass.
-        meaning: of the descriptors: equal for two readers whose descriptors may be compared.
+        requested: outputs of a forward pass.
+        describe: its descriptors.
+        fingerprint: equal for two heads whose descriptors may be compared.
     """
 
-    wanted: Wanted
-    describe: Callable[[BackboneOutput], Described]
-    meaning: str
+    requested: RequestedOutputs
+    describe: Callable[[BackboneOutput], DenseFeatures]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -96,62 +96,62 @@ class Engines:
             quantisation_images: for an 8-bit engine.
         """
         self._model, self._quantisation_images = model, quantisation_images
-        self._networks: dict[tuple[str, Wanted], Network] = {}
+        self._networks: dict[tuple[str, RequestedOutputs], Network] = {}
 
-    def open(self, name: str, reader: Reader) -> RunningEngine:
+    def open(self, name: str, head: FeatureHead) -> RunningEngine:
         """An engine that is installed and agrees with PyTorch.
 
         Raises:
             EngineError: it is not installed, cannot be made, or its descriptors are others.
         """
         if name == catalogue.AUTO:
-            name = self._choose(reader)
+            name = self._choose(head)
         catalogue.require(name)
-        run = self._network(name, reader.wanted)
+        run = self._network(name, head.requested)
         if name == catalogue.TORCH:
             return RunningEngine(name, run, None)
-        agreement = self._agreement(name, run, reader)
+        agreement = self._agreement(name, run, head)
         if name == catalogue.OPENVINO_INT8 and not agreement.shares_maps:
             # More images may be there next time.
-            self._quantised(reader.wanted).unlink()
-            self._agreement_record(name, reader).unlink()
+            self._quantised(head.requested).unlink()
+            self._agreement_record(name, head).unlink()
         require_agreement(name, agreement)
         _logger.info("engine %s: %s", name, agreement)
         return RunningEngine(name, run, agreement)
 
-    def another(self, name: str, wanted: Wanted) -> Network:
+    def another(self, name: str, requested: RequestedOutputs) -> Network:
         """The network for another reading than the one that was opened; of PyTorch, which needs no verification.
 
         Raises:
             ConfigError: another engine.
         """
         if name != catalogue.TORCH:
-            raise ConfigError(f"engine {name} gives what it was opened for and not {wanted}; use engine torch")
-        return self._network(name, wanted)
+            raise ConfigError(f"engine {name} gives what it was opened for and not {requested}; use engine torch")
+        return self._network(name, requested)
 
-    def _choose(self, reader: Reader) -> str:
+    def _choose(self, head: FeatureHead) -> str:
         """The fastest engine on this machine that keeps PyTorch's descriptors; measured once, then remembered."""
         device = self._device.type
         kinds = [kind for kind in catalogue.ENGINES.values() if kind.automatic and kind.device in (device, "any")]
         present = [kind.name for kind in kinds if not catalogue.what_is_missing(kind.name)]
         versions = [catalogue.versions(name) for name in present]
-        record = self._folder(reader.wanted) / f"auto-{digest(machine_name(), versions, reader.meaning)}.json"
+        record = self._folder(head.requested) / f"auto-{digest(machine_name(), versions, head.fingerprint)}.json"
         known = read_record(record)
         if known is not None and known.get("engine") in present:
             _logger.info("engine auto: %s, %s", known["engine"], known.get("measured"))
             return str(known["engine"])
-        trials = self._try(present, reader)
+        trials = self._try(present, head)
         chosen = fastest(trials)
         measured = "; ".join(str(trial) for trial in trials)
         _logger.info("engine auto: %s is the fastest of %s on %s", chosen.name, measured, machine_name())
         write_record(record, {"engine": chosen.name, "measured": measured, "machine": machine_name()})
         return chosen.name
 
-    def _try(self, names: Sequence[str], reader: Reader) -> list[Trial]:
+    def _try(self, names: Sequence[str], head: FeatureHead) -> list[Trial]:
         opened, refused = [], []
         for name in names:
             try:
-                engine = self.open(name, reader)
+                engine = self.open(name, head)
             except EngineError as error:
                 refused.append(Trial(name, None, str(error)))
                 _logger.warning("engine auto leaves %s out: %s", name, error)
@@ -164,58 +164,60 @@ class Engines:
 
         def once(engine: RunningEngine) -> Callable[[], object]:
             # The copy to the CPU ends the work of a GPU.
-            return lambda: reader.describe(engine.run(self._placed(pixels))).facets.cpu()
+            return lambda: head.describe(engine.run(self._placed(pixels))).facets.cpu()
 
         with torch.inference_mode():
             times_ms = medians_side_by_side([once(engine) for engine in opened])
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
 
-    def _agreement(self, name: str, run: Network, reader: Reader) -> Agreement:
-        record = self._agreement_record(name, reader)
+    def _agreement(self, name: str, run: Network, head: FeatureHead) -> Agreement:
+        record = self._agreement_record(name, head)
         known = read_record(record)
         if known is not None:
             return Agreement(**known["agreement"])
-        backbone, wanted = self._model.backbone, reader.wanted
+        backbone, requested = self._model.backbone, head.requested
         # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
         images = self._required_images().checking() if name == catalogue.OPENVINO_INT8 else scenes()
         agreement = verify(
             lambda pixels: run(self._placed(pixels)),
-            lambda pixels: backbone(self._placed(pixels), wanted.blocks, to_the_end=wanted.to_the_end),
-            reader.describe,
+            lambda pixels: backbone(self._placed(pixels), requested.blocks, to_the_end=requested.to_the_end),
+            head.describe,
             images,
             self._model.image_size,
         )
         write_record(record, {"engine": name, "agreement": agreement.to_dict(), "machine": machine_name()})
         return agreement
 
-    def _agreement_record(self, name: str, reader: Reader) -> Path:
+    def _agreement_record(self, name: str, head: FeatureHead) -> Path:
         images_name = self._required_images().name if name == catalogue.OPENVINO_INT8 else ""
-        conditions = digest(machine_name(), catalogue.versions(name), reader.meaning, images_name)
-        return self._folder(reader.wanted) / f"{name}-{conditions}.json"
+        conditions = digest(machine_name(), catalogue.versions(name), head.fingerprint, images_name)
+        return self._folder(head.requested) / f"{name}-{conditions}.json"
 
-    def _quantised(self, wanted: Wanted) -> Path:
+    def _quantised(self, requested: RequestedOutputs) -> Path:
         name = catalogue.OPENVINO_INT8
-        return self._folder(wanted) / f"int8-{digest(self._required_images().name, catalogue.versions(name))}.xml"
+        return self._folder(requested) / f"int8-{digest(self._required_images().name, catalogue.versions(name))}.xml"
 
-    def _network(self, name: str, wanted: Wanted) -> Network:
-        if (name, wanted) not in self._networks:
-            self._networks[name, wanted] = self._make(name, wanted)
-        return self._networks[name, wanted]
+    def _network(self, name: str, requested: RequestedOutputs) -> Network:
+        if (name, requested) not in self._networks:
+            self._networks[name, requested] = self._make(name, requested)
+        return self._networks[name, requested]
 
-    def _make(self, name: str, wanted: Wanted) -> Network:
+    def _make(self, name: str, requested: RequestedOutputs) -> Network:
         backbone = self._model.backbone
         if name == catalogue.TORCH:
             if self._device.type == "cuda":
-                return CapturedNetwork(FlatNetwork(backbone, wanted), wanted, partial(capture_cuda_graph, self._device))
-            return lambda pixels: backbone(pixels, wanted.blocks, to_the_end=wanted.to_the_end)
+                return CapturedNetwork(
+                    FlatNetwork(backbone, requested), requested, partial(capture_cuda_graph, self._device)
+                )
+            return lambda pixels: backbone(pixels, requested.blocks, to_the_end=requested.to_the_end)
         if name == catalogue.TORCH_COMPILE:
-            compiled = torch.compile(FlatNetwork(backbone, wanted))
-            return lambda pixels: wanted.gather(compiled(pixels))
-        return _one_by_one(self._session(name, wanted), wanted)
+            compiled = torch.compile(FlatNetwork(backbone, requested))
+            return lambda pixels: requested.gather(compiled(pixels))
+        return _one_by_one(self._session(name, requested), requested)
 
-    def _session(self, name: str, wanted: Wanted) -> Session:
-        folder = self._folder(wanted)
-        graph = ensure_graph(folder, self._model.backbone, wanted)
+    def _session(self, name: str, requested: RequestedOutputs) -> Session:
+        folder = self._folder(requested)
+        graph = ensure_graph(folder, self._model.backbone, requested)
         if name == catalogue.ONNXRUNTIME:
             from effovpr_ros.engines.onnx_runtime import OnnxRuntimeSession
 
@@ -227,7 +229,7 @@ class Engines:
         from effovpr_ros.engines.openvino_runtime import OpenVinoSession, bind_to_f32, quantise
 
         if name == catalogue.OPENVINO_INT8:
-            quantised = self._quantised(wanted)
+            quantised = self._quantised(requested)
             if not quantised.is_file():
                 quantise(graph, quantised, self._required_images(), self._model.image_size)
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
@@ -247,9 +249,9 @@ class Engines:
             )
         return self._quantisation_images
 
-    def _folder(self, wanted: Wanted) -> Path:
+    def _folder(self, requested: RequestedOutputs) -> Path:
         model = self._model
-        key = graph_key(model.architecture, model.weights_sha256, model.tail_sha256, model.image_size, wanted)
+        key = graph_key(model.architecture, model.weights_sha256, model.tail_sha256, model.image_size, requested)
         return cache_root() / key
 
     @property
@@ -261,13 +263,13 @@ class Engines:
         return pixels.to(parameter.device, parameter.dtype)
 
 
-def _one_by_one(session: Session, wanted: Wanted) -> Network:
+def _one_by_one(session: Session, requested: RequestedOutputs) -> Network:
     """A session of single images as a network of batches."""
 
     def run(pixels: Tensor) -> BackboneOutput:
         if len(pixels) == 1:
-            return wanted.gather(session(pixels))
+            return requested.gather(session(pixels))
         outputs = [session(pixels[number : number + 1]) for number in range(len(pixels))]
-        return wanted.gather([torch.cat(parts) for parts in zip(*outputs, strict=True)])
+        return requested.gather([torch.cat(parts) for parts in zip(*outputs, strict=True)])
 
     return run

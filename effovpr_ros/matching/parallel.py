@@ -1,4 +1,4 @@
-"""Work on many candidates, a share of them in each of several threads."""
+"""A function of many items, computed in several threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def in_shares(function: Callable[[Sequence[_Item]], list[_Result]], items: Sequence[_Item]) -> list[_Result]:
+def map_in_threads(function: Callable[[Sequence[_Item]], list[_Result]], items: Sequence[_Item]) -> list[_Result]:
     """What a function gives of items, each by itself, computed in as many threads as torch has here.
 
     Torch's own threads would have to meet after each of many short operations, and NumPy's would stay single.
