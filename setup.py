@@ -38,7 +38,6 @@ setup(
         "pyproj>=3.4",
         "PyYAML>=6.0",
         "rosbags>=0.10",
-        "rosbags-image>=0.10",
         "tqdm>=4.60",
         "scipy>=1.9",
         "jinja2>=3.0",

@@ -122,7 +122,7 @@ def test_package_xml_has_what_the_nodes_import():
         match
         for path in (ROOT / "effovpr_ros" / "nodes").rglob("*.py")
         for match in re.findall(r"^(?:from|import) ([a-z_]+)", path.read_text(), flags=re.MULTILINE)
-        if match.endswith(("_msgs", "_interfaces")) or match in ("rclpy", "cv_bridge")
+        if match.endswith(("_msgs", "_interfaces")) or match == "rclpy"
     }
     assert imported <= named
     assert package.findtext("license") == "Apache-2.0"

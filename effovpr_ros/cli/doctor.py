@@ -59,7 +59,6 @@ def examine() -> list[Finding]:
         "opencv",
         "pyproj",
         "rosbags",
-        "rosbags-image",
         "scipy",
         "jinja2",
         "matplotlib",
@@ -71,7 +70,6 @@ def examine() -> list[Finding]:
     findings.append(_module("effovpr_ros.msg", f"colcon build; {ros_remedy}", lambda: "messages are built"))
     for module, remedy in (
         ("launch_ros", "comes with a ROS distribution; without it run the nodes directly"),
-        ("cv_bridge", "comes with a ROS distribution; rosbags-image is used without it"),
         ("vizdoom", "pip install vizdoom (for `effovpr demo` only)"),
     ):
         findings.append(_module(module, remedy, lambda: "installed", required=False))

@@ -19,7 +19,6 @@ from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.nodes import parameters
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.executor import NodeExecutor
-from effovpr_ros.nodes.image_decoding import make_decoder
 from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.nodes.program import run_node
@@ -113,8 +112,6 @@ class CameraNode(LifecycleNode, Generic[Item]):
         self._sensor_group = MutuallyExclusiveCallbackGroup()
         # A service may wait for the worker, so it must not hold up anything else.
         self._service_group = ReentrantCallbackGroup()
-        decoder_name, self._decode = make_decoder()
-        self.get_logger().info(f"raw images are decoded by {decoder_name}")
         try:
             self._camera_config = parameters.read(self, CameraNodeConfig)
             self._open(worker)

@@ -169,7 +169,7 @@ class LoopClosureDetectorNode(CameraNode[_Arrival]):
         if not detector.wants(stamp_ns, odometry):
             self._note(detector.condition)
             return
-        image = decode_message(arrival.message, self._decode)
+        image = decode_message(arrival.message, round(self._camera_config.max_megapixels * 1e6))
         result = detector.process(image, stamp_ns, odometry)
         self._note(result.condition)
         frame_id = self._odometry.frame_id or self._engine.place_map.frame_id

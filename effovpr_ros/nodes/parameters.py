@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.images import MAX_PIXELS
 from effovpr_ros.core.settings import check_limits, setting
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.devices import PRECISIONS
@@ -49,6 +50,9 @@ class CameraNodeConfig:
         choices=("best_effort", "reliable"),
     )
     max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
+    max_megapixels: float = setting(
+        MAX_PIXELS / 1e6, "Images of more million pixels are refused before they are decoded.", min=0.001, max=10000.0
+    )
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ class PlaceRecognizerNode(CameraNode[_Query]):
 
     def _process(self, query: _Query) -> None:
         try:
-            image = decode_message(query.message, self._decode)
+            image = decode_message(query.message, round(self._camera_config.max_megapixels * 1e6))
             hint = self._current_hint(query.message.header)
             stamp_ns = conversions.ns_from_time(query.message.header.stamp) if query.in_stream else None
             odometry = self._odometry.at(stamp_ns) if stamp_ns is not None else None

@@ -16,7 +16,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from effovpr_ros.core.errors import EffoVPRError, ImageError, SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.core.images import RgbImage, decode_image, to_rgb_uint8
+from effovpr_ros.core.images import MAX_PIXELS, RgbImage
+from effovpr_ros.core.pixels import compressed_to_rgb, raw_to_rgb
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import enu_pose
@@ -221,29 +222,23 @@ def bag_topics(path: str | Path) -> dict[str, str]:
         return {connection.topic: connection.msgtype for connection in reader.connections}
 
 
-def image_from_message(message: Any) -> RgbImage:
+def image_from_message(message: Any, max_pixels: int = MAX_PIXELS) -> RgbImage:
     """An Image or CompressedImage as RGB.
 
     Args:
         message: deserialised by `rosbags`.
+        max_pixels: a larger image is refused before it is decoded.
 
     Raises:
-        ImageError: empty, damaged or of an unknown encoding; names it.
+        ImageError: empty, damaged, too large or of an unknown encoding; names it.
     """
-    if hasattr(message, "format"):
-        return decode_image(message.data.tobytes(), f"compressed image at {_stamp_ns(message) * 1e-9:.3f} s")
-    size = f"image {message.width}x{message.height} {message.encoding} at {_stamp_ns(message) * 1e-9:.3f} s"
-    if message.data.size == 0 or message.data.size < message.step * message.height:
-        raise ImageError(f"{size} has {message.data.size} bytes, its step needs {message.step * message.height}")
-    from rosbags.image import message_to_cvimage
-
-    mono = message.encoding.startswith(("mono", "8UC1", "16UC1"))
+    stamp = f"at {_stamp_ns(message) * 1e-9:.3f} s"
     try:
-        return to_rgb_uint8(np.asarray(message_to_cvimage(message, None if mono else "rgb8")), size)
-    except ImageError:
-        raise
-    except Exception as error:  # rosbags-image raises several types for unknown encodings
-        raise ImageError(f"{size} cannot be converted to RGB: {error}") from error
+        if hasattr(message, "format"):
+            return compressed_to_rgb(message.data.tobytes(), message.format, max_pixels=max_pixels)
+        return raw_to_rgb(message, max_pixels=max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{stamp}: {error}") from error
 
 
 class opened_bag:  # noqa: N801

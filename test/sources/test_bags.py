@@ -168,7 +168,7 @@ class Raw:
         ("bgr8", np.tile(np.array([1, 2, 3], np.uint8), 4), 6, [3, 2, 1]),
         ("bgra8", np.tile(np.array([1, 2, 3, 9], np.uint8), 4), 8, [3, 2, 1]),
         ("mono8", np.full(4, 7, np.uint8), 2, [7, 7, 7]),
-        ("mono16", np.full(4, 0x1234, np.uint16), 4, [0x12, 0x12, 0x12]),
+        ("mono16", np.array([0xFF00, 0, 0, 0x1234], np.uint16), 4, [0x12, 0x12, 0x12]),
     ],
 )
 def test_encodings(encoding: str, pixels: np.ndarray, step: int, expected: list[int]):
@@ -182,7 +182,7 @@ def test_bayer_images_are_demosaiced():
 
 
 def test_images_that_are_too_short_or_unknown_are_named():
-    with pytest.raises(ImageError, match=r"2x2 rgb8 at 5\.000 s has 3 bytes, its step needs 12"):
+    with pytest.raises(ImageError, match=r"at 5\.000 s: the image \(2x2 rgb8\) has 3 bytes, its step of 6 needs 12"):
         image_from_message(Raw("rgb8", np.zeros(3, np.uint8), 6))
     with pytest.raises(ImageError, match=r"32FC7.*cannot be converted"):
         image_from_message(Raw("32FC7", np.zeros(112, np.uint8), 56))
