@@ -77,6 +77,7 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
                 "quat_xyzw": candidate.place.map_pose.quat_xyzw if candidate.place.map_pose else None,
                 "latitude": candidate.place.geo.latitude_deg if candidate.place.geo else None,
                 "longitude": candidate.place.geo.longitude_deg if candidate.place.geo else None,
+                "altitude": candidate.place.geo.altitude_m if candidate.place.geo else None,
             }
             for candidate in recognition.candidates[:num_candidates]
         ],
@@ -92,7 +93,8 @@ def _print(result: dict[str, Any]) -> None:
     for candidate in result["candidates"]:
         where = ""
         if candidate["position_xyz"]:
-            where = " at ({:.2f}, {:.2f}, {:.2f}) m".format(*candidate["position_xyz"])
+            numbers = ("?" if value is None else f"{value:.2f}" for value in candidate["position_xyz"])
+            where = f" at ({', '.join(numbers)}) m"
         if candidate["latitude"] is not None:
             where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
         print(

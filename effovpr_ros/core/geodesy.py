@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -18,7 +19,12 @@ _UTM_LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 
 @dataclass(frozen=True)
 class Datum:
-    """Origin of a local tangent plane: x east, y north, z up (REP-103, REP-105 `map`)."""
+    """Origin of a local tangent plane: x east, y north, z up (REP-103, REP-105 `map`).
+
+    Where the altitude of the origin is unknown, so is the height of everything above it; the plane then lies on the
+    ellipsoid. A point of unknown altitude is placed horizontally as if it were as high as the origin, which moves it
+    by 0.016 % of its distance a kilometre of error.
+    """
 
     origin: GeoPoint
 
@@ -27,36 +33,58 @@ class Datum:
         return pyproj.Transformer.from_pipeline(
             "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step +proj=cart +ellps=WGS84 "
             f"+step +proj=topocentric +ellps=WGS84 +lon_0={self.origin.longitude_deg!r} "
-            f"+lat_0={self.origin.latitude_deg!r} +h_0={self.origin.altitude_m!r}"
+            f"+lat_0={self.origin.latitude_deg!r} +h_0={self._plane_altitude_m!r}"
         )
 
-    def to_enu(self, geo: GeoPoint) -> tuple[float, float, float]:
-        """Metres east, north and up of the origin."""
-        east, north, up = self._topocentric.transform(geo.longitude_deg, geo.latitude_deg, geo.altitude_m)
-        return float(east), float(north), float(up)
+    @property
+    def _plane_altitude_m(self) -> float:
+        return self.origin.altitude_m if self.origin.altitude_m is not None else 0.0
+
+    def to_enu(self, geo: GeoPoint) -> tuple[float, float, float | None]:
+        """Metres east, north and up of the origin; up is None where an altitude is unknown."""
+        known = geo.altitude_m is not None and self.origin.altitude_m is not None
+        altitude_m = geo.altitude_m if known else self._plane_altitude_m
+        east, north, up = self._topocentric.transform(geo.longitude_deg, geo.latitude_deg, altitude_m)
+        return float(east), float(north), float(up) if known else None
 
     def to_enu_many(self, geo_deg_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """As `to_enu`, of many points.
 
         Args:
-            geo_deg_m: (N, 3) latitude and longitude in degrees, altitude in metres.
+            geo_deg_m: (N, 3) latitude and longitude in degrees, altitude in metres, NaN where it is unknown.
 
         Returns:
-            (N, 3) metres east, north and up of the origin.
+            (N, 3) metres east, north and up of the origin; up is NaN where an altitude is unknown.
         """
         latitude, longitude, altitude = geo_deg_m.T
-        return np.stack(self._topocentric.transform(longitude, latitude, altitude), axis=1)
+        known = ~np.isnan(altitude) & (self.origin.altitude_m is not None)
+        heights = np.where(known, altitude, self._plane_altitude_m)
+        enu = np.stack(self._topocentric.transform(longitude, latitude, heights), axis=1)
+        enu[~known, 2] = np.nan
+        return enu
 
-    def to_geo(self, position_xyz: tuple[float, float, float]) -> GeoPoint:
+    def to_geo(self, position_xyz: tuple[float, float, float | None]) -> GeoPoint:
         """Inverse of `to_enu`.
 
         Raises:
             GeodesyError: a coordinate is not finite.
         """
-        if not all(math.isfinite(value) for value in position_xyz):
+        x, y, z = position_xyz
+        if not all(math.isfinite(value) for value in (x, y, z or 0.0)):
             raise GeodesyError(f"position {position_xyz} is not finite")
-        longitude, latitude, height = self._topocentric.transform(*position_xyz, direction="INVERSE")
-        return GeoPoint(float(latitude), float(longitude), float(height))
+        longitude, latitude, height = self._topocentric.transform(x, y, z or 0.0, direction="INVERSE")
+        known = z is not None and self.origin.altitude_m is not None
+        return GeoPoint(float(latitude), float(longitude), float(height) if known else None)
+
+
+def origin_of(points: Sequence[GeoPoint]) -> GeoPoint:
+    """Origin of a frame for points: the first of them, as high as the first whose altitude is known.
+
+    Args:
+        points: at least one.
+    """
+    altitude_m = next((point.altitude_m for point in points if point.altitude_m is not None), None)
+    return replace(points[0], altitude_m=altitude_m)
 
 
 def utm_to_geo(east_m: float, north_m: float, zone: int, letter: str) -> GeoPoint:

@@ -203,11 +203,11 @@ def in_body_frame(verification: Verification, body_from_camera: Pose) -> Verific
     pose, covariance = verification.relative_pose, verification.covariance
     if pose is None or covariance is None:
         return verification
-    mount, lever = Rotation.from_quat(body_from_camera.quat_xyzw), np.array(body_from_camera.position_xyz)
-    rotation = mount * Rotation.from_quat(pose.quat_xyzw) * mount.inv()
+    mount, lever = Rotation.from_quat(body_from_camera.known_quat_xyzw), np.array(body_from_camera.known_xyz)
+    rotation = mount * Rotation.from_quat(pose.known_quat_xyzw) * mount.inv()
     # T_body = T_body_camera T_match_query T_camera_body.
     swung = rotation.apply(lever)
-    x, y, z = (mount.apply(np.array(pose.position_xyz)) + lever - swung).tolist()
+    x, y, z = (mount.apply(np.array(pose.known_xyz)) + lever - swung).tolist()
     qx, qy, qz, qw = rotation.as_quat().tolist()
     # A small turn w about the place's axes turns the lever too: it moves the body by -w x swung = [swung]x w.
     turned = mount.as_matrix()

@@ -127,13 +127,12 @@ def distance_with(progress: Progress, odometry: Pose | None) -> float:
     before = progress.posed_keyframe
     if before is None or before.odometry is None or odometry is None:
         return progress.distance_m
-    return progress.distance_m + math.dist(before.odometry.position_xyz, odometry.position_xyz)
+    return progress.distance_m + before.odometry.distance_m(odometry)
 
 
 def turned_deg(a: Pose, b: Pose) -> float:
-    """Angle of the rotation between two orientations in degrees, in [0, 180]."""
-    cosine = abs(sum(left * right for left, right in zip(a.quat_xyzw, b.quat_xyzw, strict=True)))
-    return math.degrees(2.0 * math.acos(min(1.0, cosine)))
+    """Angle of the rotation between two orientations in degrees, in [0, 180]; 0 where odometry gives none."""
+    return math.degrees(a.turn_rad(b) or 0.0)
 
 
 def _condition(progress: Progress, sighting: Sighting, config: LoopConfig) -> Condition:
@@ -155,7 +154,7 @@ def _has_jumped(before: Sighting | None, now: Sighting, config: LoopConfig) -> b
     if before is None or before.odometry is None or now.odometry is None:
         return False
     passed_s = (now.stamp_ns - before.stamp_ns) * 1e-9
-    moved_m = math.dist(before.odometry.position_xyz, now.odometry.position_xyz)
+    moved_m = before.odometry.distance_m(now.odometry)
     if moved_m > config.jump_margin_m + config.max_speed_m_s * passed_s:
         return True
     # A turn of up to half a circle is no jump after long enough, and small ones never are.
@@ -166,7 +165,7 @@ def _has_jumped(before: Sighting | None, now: Sighting, config: LoopConfig) -> b
 def _has_moved(before: Sighting | None, now: Sighting, config: LoopConfig) -> bool:
     if before is None or before.odometry is None or now.odometry is None:
         return False
-    moved_m = math.dist(before.odometry.position_xyz, now.odometry.position_xyz)
+    moved_m = before.odometry.distance_m(now.odometry)
     return moved_m >= config.keyframe_distance_m or turned_deg(before.odometry, now.odometry) >= (
         config.keyframe_angle_deg
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from effovpr_ros.loop_closure.keyframes import turned_deg
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import Keyframe
@@ -36,7 +34,7 @@ def contradiction(query: Keyframe, match: Keyframe, same_place_radius_m: float, 
         return (
             f"{said} turned by {heading_deg:.0f} degrees by odometry, above max_heading_deg {config.max_heading_deg:g}"
         )
-    apart_m, driven_m = math.dist(then.position_xyz, now.position_xyz), query.distance_m - match.distance_m
+    apart_m, driven_m = then.distance_m(now), query.distance_m - match.distance_m
     limit_m = same_place_radius_m + config.max_drift * driven_m
     if config.max_drift > 0.0 and apart_m > limit_m:
         return (

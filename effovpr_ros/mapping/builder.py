@@ -217,9 +217,9 @@ def _select(
 def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
     if config.spacing_m == 0.0 and config.spacing_deg == 0.0:
         return False
-    moved = config.spacing_m > 0.0 and math.dist(last.position_xyz, pose.position_xyz) >= config.spacing_m
-    turn_rad = 2.0 * math.acos(min(1.0, abs(sum(a * b for a, b in zip(last.quat_xyzw, pose.quat_xyzw, strict=True)))))
-    turned = config.spacing_deg > 0.0 and math.degrees(turn_rad) >= config.spacing_deg
+    moved = config.spacing_m > 0.0 and last.distance_m(pose) >= config.spacing_m
+    turn_rad = last.turn_rad(pose)
+    turned = turn_rad is not None and config.spacing_deg > 0.0 and math.degrees(turn_rad) >= config.spacing_deg
     return not (moved or turned)
 
 

@@ -40,7 +40,8 @@ def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
                 image = f"thumbnails/{place.place_id:06d}.jpg"
                 (folder / image).write_bytes(place_map.thumbnail(place.place_id))
                 where = place.map_pose
-                pose = (*where.position_xyz, *where.quat_xyzw) if where else ("",) * 7
+                # The csv module writes None, which is what is not known, as an empty cell.
+                pose = (*where.position_xyz, *(where.quat_xyzw or (None,) * 4)) if where else ("",) * 7
                 geo = (
                     (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else ("",) * 3
                 )

@@ -172,9 +172,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         updated=str(content["updated"]),
         fingerprint=ModelFingerprint.from_dict(content["model"]),
         frame_id=str(content["frame_id"]),
-        datum=Datum(GeoPoint(float(datum["latitude"]), float(datum["longitude"]), float(datum["altitude"])))
-        if datum
-        else None,
+        datum=_datum(datum) if datum else None,
         global_dim=int(content["global_dim"]),
         num_places=int(content["num_places"]),
         sessions=tuple(str(session) for session in content["sessions"]),
@@ -182,6 +180,12 @@ def _parse(content: dict[str, Any]) -> Manifest:
         index_sha256=str(content["checksums"]["index.faiss"]),
         index=_index(content.get("index", {})),
     )
+
+
+def _datum(content: dict[str, Any]) -> Datum:
+    altitude = content["altitude"]
+    known = None if altitude is None else float(altitude)
+    return Datum(GeoPoint(float(content["latitude"]), float(content["longitude"]), known))
 
 
 def _index(content: dict[str, Any]) -> IndexSummary:

@@ -38,11 +38,6 @@ class Place:
         """The pose, where it is in the map frame."""
         return None if self.own_frame else self.pose
 
-    @property
-    def has_heading(self) -> bool:
-        """Whether the orientation is known: geo-tags without a heading give poses that are not turned at all."""
-        return self.pose is not None and not (self.geo is not None and self.pose.quat_xyzw == (0.0, 0.0, 0.0, 1.0))
-
 
 @dataclass(frozen=True)
 class NewPlace:

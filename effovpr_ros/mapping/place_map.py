@@ -18,6 +18,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.codec import require_dimension
+from effovpr_ros.mapping.earlier_places import EarlierPlaces
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import load_index, write_index
 from effovpr_ros.mapping.local_cache import LocalCache
@@ -46,10 +47,9 @@ class PlaceMap:
         self._manifest = manifest
         self._store = store
         self._writable = writable
-        self._frames = store.pose_frames()
-        self._table = PlaceTable(store)
+        self._frames, stored_pca = store.pose_frames(), store.get_property(_PCA_PROPERTY)
+        self._table = PlaceTable(EarlierPlaces(store, manifest.datum) if store.guessed_below else store)
         self._positions = PlacePositions(store)
-        stored_pca = store.get_property(_PCA_PROPERTY)
         self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
         dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from effovpr_ros.mapping.store_schema import (
     TABLES,
     checksum_of,
     place_of_row,
+    place_row,
+    translated_errors,
 )
 
 _logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ STORE_NAME = "places.sqlite3"
 _BUSY_TIMEOUT_S = 10.0
 _BLOCK = 2**15
 _FRAMES_PROPERTY = "session_frames"
+_UNKNOWN_PROPERTY = "unknown_from"
 
 
 class PlaceStore:
@@ -77,6 +80,8 @@ class PlaceStore:
                 self._connection.executescript(POINTS_SCHEMA)
             tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()
             self._has_points = bool(tables[0])
+        if writable and self.get_property(_UNKNOWN_PROPERTY) is None:
+            self.set_property(_UNKNOWN_PROPERTY, str(self.guessed_below).encode())
 
     def add(self, places: Sequence[NewPlace]) -> list[int]:
         """Append places in one transaction.
@@ -95,10 +100,7 @@ class PlaceStore:
 
     def _insert(self, place_id: int, place: NewPlace) -> None:
         local = encode_local(place.features.local, place.features.grid_wh)
-        global_blob = encode_global(place.features.global_descriptor)
-        pose = (*place.pose.position_xyz, *place.pose.quat_xyzw) if place.pose else (None,) * 7
-        geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
-        row = (place_id, place.session, place.stamp_ns, place.source, *pose, *geo, *place.image_size_wh)
+        row, global_blob = place_row(place_id, place), encode_global(place.features.global_descriptor)
         checksum = checksum_of(repr(row).encode(), global_blob, place.thumbnail)
         execute = self._connection.execute
         execute(
@@ -156,6 +158,16 @@ class PlaceStore:
         """Number of places."""
         return int(self._query("SELECT count(*) FROM places")[0][0])
 
+    @property
+    def guessed_below(self) -> int:
+        """Places below this number hold 0 for what is unknown, as earlier versions wrote it; see `EarlierPlaces`."""
+        stored = self.get_property(_UNKNOWN_PROPERTY)
+        if stored is None:
+            return int(self._query("SELECT coalesce(max(id) + 1, 0) FROM places")[0][0])
+        if not stored.isdigit():
+            raise MapFormatError(f"{self._path} says {_UNKNOWN_PROPERTY} {stored!r}; restore or rebuild the map")
+        return int(stored)
+
     def place_ids(self) -> Sequence[int]:
         """Numbers of all places, ascending."""
         ((count, first, last),) = self._query("SELECT count(*), min(id), max(id) FROM places")
@@ -202,8 +214,8 @@ class PlaceStore:
 
     def global_descriptors(self, dimension: int) -> NDArray[np.float32]:
         """(N, D) float32 descriptors of the model, before PCA, L2-normalised."""
-        rows = self._query("SELECT descriptor FROM global_descriptors ORDER BY place_id")
-        return decode_globals([row[0] for row in rows], dimension)
+        sql = "SELECT descriptor FROM global_descriptors ORDER BY place_id"
+        return decode_globals([row[0] for row in self._query(sql)], dimension)
 
     def descriptor_blocks(self, dimension: int, first_id: int) -> Iterator[NDArray[np.float32]]:
         """As `global_descriptors`, of the places from a number on, at most `_BLOCK` at a time."""
@@ -356,20 +368,5 @@ class PlaceStore:
                 self._connection.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn SQLite's errors into this package's, with a remedy."""
-        try:
-            yield
-        except sqlite3.IntegrityError as error:
-            raise MapError(
-                f"{self._path}: a place is already there ({error}); give the drive another session"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            text = str(error)
-            remedy = (
-                "free some space; the map keeps what was committed and the build resumes"
-                if "full" in text
-                else "it is in use, not writable or damaged; see `effovpr map check`"
-            )
-            raise MapError(f"{self._path}: {text}; {remedy}") from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated_errors(self._path)

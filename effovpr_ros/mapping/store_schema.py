@@ -1,12 +1,17 @@
-"""Tables and rows of `places.sqlite3`."""
+"""Tables, rows and errors of `places.sqlite3`."""
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.mapping.place import Place
+from effovpr_ros.mapping.place import NewPlace, Place
 
 # Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
 SCHEMA = """
@@ -52,9 +57,34 @@ def checksum_of(*parts: bytes) -> int:
     return value
 
 
+def place_row(place_id: int, place: NewPlace) -> tuple[Any, ...]:
+    """The values of `PLACE_COLUMNS`; what is not known is NULL."""
+    position = place.pose.position_xyz if place.pose else (None,) * 3
+    quat = (place.pose.quat_xyzw if place.pose else None) or (None,) * 4
+    geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
+    return (place_id, place.session, place.stamp_ns, place.source, *position, *quat, *geo, *place.image_size_wh)
+
+
 def place_of_row(row: tuple[Any, ...], own_frame: str) -> Place:
     """The place of a row of `PLACE_COLUMNS`."""
     x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
-    pose = None if x is None else Pose((x, y, z), (qx, qy, qz, qw))
+    pose = None if x is None else Pose((x, y, z), None if qw is None else (qx, qy, qz, qw))
     geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)
     return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]), own_frame)
+
+
+@contextmanager
+def translated_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into this package's, with a remedy."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise MapError(f"{path}: a place is already there ({error}); give the drive another session") from error
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        remedy = (
+            "free some space; the map keeps what was committed and the build resumes"
+            if "full" in text
+            else "it is in use, not writable or damaged; see `effovpr map check`"
+        )
+        raise MapError(f"{path}: {text}; {remedy}") from error

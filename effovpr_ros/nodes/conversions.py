@@ -40,11 +40,14 @@ def ns_from_time(stamp: Time) -> int:
 
 
 def pose_message(pose: Pose) -> PoseMessage:
-    """A pose as geometry_msgs/Pose."""
-    message = PoseMessage()
-    message.position.x, message.position.y, message.position.z = pose.position_xyz
+    """A pose as geometry_msgs/Pose, which cannot say that something is unknown.
+
+    An unknown height becomes 0 and an unknown orientation the identity; the covariance or the flags beside the message
+    say so.
+    """
+    message = PoseMessage(position=_point(pose))
     orientation = message.orientation
-    orientation.x, orientation.y, orientation.z, orientation.w = pose.quat_xyzw
+    orientation.x, orientation.y, orientation.z, orientation.w = pose.quat_xyzw or (0.0, 0.0, 0.0, 1.0)
     return message
 
 
@@ -61,6 +64,8 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
         num_consistent=candidate.num_consistent,
         score=candidate.score,
         has_pose=place.map_pose is not None,
+        has_height=place.map_pose is not None and place.map_pose.position_xyz[2] is not None,
+        has_heading=place.map_pose is not None and place.map_pose.quat_xyzw is not None,
         has_geo=place.geo is not None,
     )
     if place.map_pose is not None:
@@ -68,7 +73,7 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
     if place.geo is not None:
         message.latitude = place.geo.latitude_deg
         message.longitude = place.geo.longitude_deg
-        message.altitude = place.geo.altitude_m
+        message.altitude = math.nan if place.geo.altitude_m is None else place.geo.altitude_m
     return message
 
 
@@ -105,7 +110,10 @@ def match_message(
 
 
 def match_record(message: PlaceMatch) -> dict[str, Any]:
-    """An effovpr_ros/PlaceMatch as plain values for JSON; `pose` is [x, y, z, qx, qy, qz, qw] or None."""
+    """An effovpr_ros/PlaceMatch as plain values for JSON.
+
+    `pose` is [x, y, z, qx, qy, qz, qw] or None; z and the quaternion are None where they are unknown.
+    """
     return {
         "stamp_ns": ns_from_time(message.header.stamp),
         "frame_id": message.header.frame_id,
@@ -123,7 +131,8 @@ def match_record(message: PlaceMatch) -> dict[str, Any]:
 
 def _candidate_record(message: PlaceCandidate) -> dict[str, Any]:
     position, orientation = message.pose.position, message.pose.orientation
-    pose = [position.x, position.y, position.z, orientation.x, orientation.y, orientation.z, orientation.w]
+    turned = [orientation.x, orientation.y, orientation.z, orientation.w] if message.has_heading else [None] * 4
+    pose = [position.x, position.y, position.z if message.has_height else None, *turned]
     return {
         "place_id": message.place_id,
         "session": message.session,
@@ -148,12 +157,14 @@ def pose_with_covariance(recognition: Recognition, header: Header) -> PoseWithCo
 def fix_message(recognition: Recognition, header: Header) -> NavSatFix | None:
     """The geo-tag of a MATCH; None for any other status or where the place has none.
 
-    The covariance (east, north, up) is the pose's where there is one, else unknown.
+    The altitude is NaN where it is unknown, as the message's definition wants. The covariance (east, north, up) is the
+    pose's where there is one, and then has a large variance for an unknown height; else its type is unknown.
     """
     if recognition.status is not Status.MATCH or recognition.geo is None:
         return None
     geo = recognition.geo
-    message = NavSatFix(header=header, latitude=geo.latitude_deg, longitude=geo.longitude_deg, altitude=geo.altitude_m)
+    altitude_m = math.nan if geo.altitude_m is None else geo.altitude_m
+    message = NavSatFix(header=header, latitude=geo.latitude_deg, longitude=geo.longitude_deg, altitude=altitude_m)
     message.status = NavSatStatus(status=NavSatStatus.STATUS_FIX)
     if recognition.covariance is not None:
         message.position_covariance = recognition.covariance[:3, :3].ravel()
@@ -185,14 +196,19 @@ def map_markers(places: Sequence[Place], frame_id: str) -> MarkerArray:
 
 
 def match_markers(recognition: Recognition, header: Header) -> MarkerArray:
-    """The best place as an arrow with its status as text; both are deleted for a NO_MATCH without a place."""
-    arrow = Marker(header=header, ns="match", id=0, type=Marker.ARROW, action=Marker.DELETE)
-    text = Marker(header=header, ns="match", id=1, type=Marker.TEXT_VIEW_FACING, action=Marker.DELETE)
+    """The best place as an arrow, a ball where its heading is unknown, with its status as text.
+
+    Both are deleted for a NO_MATCH without a place.
+    """
     pose = recognition.pose
+    is_turned = pose is None or pose.quat_xyzw is not None
+    shape = Marker.ARROW if is_turned else Marker.SPHERE
+    arrow = Marker(header=header, ns="match", id=0, type=shape, action=Marker.DELETE)
+    text = Marker(header=header, ns="match", id=1, type=Marker.TEXT_VIEW_FACING, action=Marker.DELETE)
     if pose is not None:
         arrow.action = text.action = Marker.ADD
         arrow.pose = pose_message(pose)
-        arrow.scale.x, arrow.scale.y, arrow.scale.z = 1.0, 0.2, 0.2
+        arrow.scale.x, arrow.scale.y, arrow.scale.z = (1.0, 0.2, 0.2) if is_turned else (0.5, 0.5, 0.5)
         text.pose = pose_message(pose)
         text.pose.position.z += 1.0
         text.scale.z = 0.5
@@ -203,4 +219,4 @@ def match_markers(recognition: Recognition, header: Header) -> MarkerArray:
 
 def _point(pose: Pose) -> Point:
     x, y, z = pose.position_xyz
-    return Point(x=x, y=y, z=z)
+    return Point(x=x, y=y, z=0.0 if z is None else z)

@@ -10,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.confidence import ConfidenceModel, evidence_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -111,14 +112,18 @@ def decide(
     return Decision(Status.AMBIGUOUS, confidence, f"{said}; confidence {confidence:.3f} is below {wanted:.3f}")
 
 
+_UNKNOWN_HEIGHT_STD_M = 1000.0
+"""Of a height that is not known: 10^6 m^2, as other packages publish it; consumers that fuse it give it no weight."""
+
+
 def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -> NDArray[np.float64]:
     """Covariance of the best candidate's pose from how far its supporters spread about it.
 
     Supporters are the candidates within `same_place_radius_m` that have poses of its frame, weighted by score (by
     similarity if nothing was re-ranked). The spread of x, y, z and yaw is taken about the best candidate,
     since that is the pose published, and added to the floor of `min_position_std_m` and `min_yaw_std_rad`.
-    Roll and pitch have the floor alone; where the best place's heading is unknown, all three angles have a standard
-    deviation of pi. Diagonal, hence positive definite and without negative entries,
+    Roll and pitch have the floor alone. What the best place's pose does not know has no spread: a height has a standard
+    deviation of 1000 m, all three angles one of pi. Diagonal, hence positive definite and without negative entries,
     which Nav2's AMCL rejects.
 
     Args:
@@ -134,21 +139,32 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
     if best is None:
         raise ValueError(f"place {first.place_id} has no pose, so no covariance")
     reranked = candidates[0].score > 0.0
-    spread, total = np.zeros(6), 0.0
+    # Weights by axis, since a supporter may know one and not the other.
+    spread, total = np.zeros(6), np.zeros(6)
     for candidate in candidates:
         pose = candidate.place.pose
         if pose is None or candidate.place.own_frame != first.own_frame:
             continue
-        if math.dist(pose.position_xyz, best.position_xyz) > config.same_place_radius_m:
+        if pose.distance_m(best) > config.same_place_radius_m:
             continue
         weight = max(candidate.score if reranked else candidate.similarity, 0.0)
-        turn_rad = math.remainder(pose.yaw_rad - best.yaw_rad, math.tau)
-        offset_xyz = np.subtract(pose.position_xyz, best.position_xyz)
-        spread += weight * np.square([*offset_xyz, 0.0, 0.0, turn_rad])
-        total += weight
-    angle_std = config.min_yaw_std_rad if first.has_heading else math.pi
-    floor = np.square([config.min_position_std_m] * 3 + [angle_std] * 3)
-    return np.asarray(np.diag(floor + (spread / total if total > 0.0 else 0.0)), dtype=np.float64)
+        offset = _offset(best, pose)
+        spread += weight * np.nan_to_num(np.square(offset), nan=0.0)
+        total += weight * ~np.isnan(offset)
+    height_std_m = config.min_position_std_m if best.position_xyz[2] is not None else _UNKNOWN_HEIGHT_STD_M
+    angle_std_rad = config.min_yaw_std_rad if best.quat_xyzw is not None else math.pi
+    floor = np.square([config.min_position_std_m] * 2 + [height_std_m] + [angle_std_rad] * 3)
+    mean = np.divide(spread, total, out=np.zeros(6), where=total > 0.0)
+    return np.asarray(np.diag(floor + mean), dtype=np.float64)
+
+
+def _offset(best: Pose, pose: Pose) -> NDArray[np.float64]:
+    """(6,) how far a pose is from another one, order x y z roll pitch yaw; NaN where it is unknown, 0 for tilt."""
+    (x, y, z), (x0, y0, z0) = pose.position_xyz, best.position_xyz
+    up_m = math.nan if z is None or z0 is None else z - z0
+    yaw_rad, yaw0_rad = pose.yaw_rad, best.yaw_rad
+    turn_rad = math.nan if yaw_rad is None or yaw0_rad is None else math.remainder(yaw_rad - yaw0_rad, math.tau)
+    return np.array([x - x0, y - y0, up_m, 0.0, 0.0, turn_rad])
 
 
 def bearing_offset(displacement_xy_cells: tuple[float, float], grid_wh: tuple[int, int]) -> float:

@@ -40,7 +40,7 @@ class Spots:
         ids: (K,) int64 numbers in the map.
         session: (K,) int64, equal for places of one session.
         frame: (K,) int64, equal for positions in one frame.
-        position: (K, 3) float64 metres; NaN where unknown.
+        position: (K, 3) float64 metres; NaN where unknown, as a height alone may be.
         yaw_rad: (K,) float64; NaN where unknown.
     """
 
@@ -74,9 +74,11 @@ class SpotTable:
     def _add(self, place: Place) -> tuple[int, int, float, float, float, float]:
         session = self._sessions.setdefault(place.session, len(self._sessions))
         frame = self._frames.setdefault(place.own_frame, len(self._frames))
-        xyz = place.pose.position_xyz if place.pose is not None else (math.nan,) * 3
-        yaw_rad = place.pose.yaw_rad if place.pose is not None and place.has_heading else math.nan
-        row = self._row[place.place_id] = (session, frame, *xyz, yaw_rad)
+        x = y = z = yaw_rad = None
+        if place.pose is not None:
+            (x, y, z), yaw_rad = place.pose.position_xyz, place.pose.yaw_rad
+        x, y, z, yaw_rad = (math.nan if value is None else value for value in (x, y, z, yaw_rad))
+        row = self._row[place.place_id] = (session, frame, x, y, z, yaw_rad)
         return row
 
 
@@ -144,12 +146,20 @@ def arrive(
 
 def moved_m(before: Pose, now: Pose) -> float:
     """Metres between two poses."""
-    return math.dist(before.position_xyz, now.position_xyz)
+    return before.distance_m(now)
 
 
 def turned_rad(before: Pose, now: Pose) -> float:
-    """Absolute difference in yaw."""
-    return abs(math.remainder(now.yaw_rad - before.yaw_rad, math.tau))
+    """Absolute difference in yaw; 0 where one is unknown, since then no turn was seen."""
+    turn_rad = _yaw_between(before, now)
+    return 0.0 if turn_rad is None else abs(turn_rad)
+
+
+def _yaw_between(before: Pose, now: Pose) -> float | None:
+    """Turn to the left in (-pi, pi]; None where it is unknown."""
+    if before.yaw_rad is None or now.yaw_rad is None:
+        return None
+    return math.remainder(now.yaw_rad - before.yaw_rad, math.tau)
 
 
 def _go_in_order(departing: Array, step: NDArray[np.int64], lag: int) -> Array:
@@ -159,9 +169,9 @@ def _go_in_order(departing: Array, step: NDArray[np.int64], lag: int) -> Array:
 
 
 def _distances_m(before: Spots, now: Spots) -> Array:
-    """(J, K) metres; NaN where a position is unknown."""
-    squares = sum(np.square(now.position[None, :, axis] - before.position[:, None, axis]) for axis in range(3))
-    return np.asarray(np.sqrt(squares), np.float64)
+    """(J, K) metres, horizontal where a height is unknown; NaN where a position is."""
+    x, y, z = (now.position[None, :, axis] - before.position[:, None, axis] for axis in range(3))
+    return np.asarray(np.sqrt(x * x + y * y + np.square(np.nan_to_num(z, nan=0.0))), np.float64)
 
 
 def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: float) -> Array:
@@ -169,10 +179,10 @@ def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: f
     distance_m = moved_m(then, here)
     variance = tolerance_m**2 + (_ODOMETRY_DRIFT * distance_m) ** 2
     squared_residual = np.square(_distances_m(before, now) - distance_m)
-    oriented = ~np.isnan(before.yaw_rad)
-    if oriented.any():
+    oriented, turned = ~np.isnan(before.yaw_rad), _yaw_between(then, here)
+    if oriented.any() and then.yaw_rad is not None and turned is not None:
         # Odometry and map frames differ by a rotation about z, which the heading of the earlier place gives.
-        x, y, _ = np.subtract(here.position_xyz, then.position_xyz)
+        x, y = np.subtract(here.position_xyz[:2], then.position_xyz[:2])
         turn = before.yaw_rad - then.yaw_rad
         expected_x = before.position[:, 0] + np.cos(turn) * x - np.sin(turn) * y
         expected_y = before.position[:, 1] + np.sin(turn) * x + np.cos(turn) * y
@@ -181,7 +191,7 @@ def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: f
         )
         squared_residual[oriented] = as_vector[oriented]
         # 2 (1 - cos e) is e^2 for a small error e of the turn, and periodic.
-        expected_yaw = before.yaw_rad + math.remainder(here.yaw_rad - then.yaw_rad, math.tau)
+        expected_yaw = before.yaw_rad + turned
         cosine = np.outer(np.cos(expected_yaw), np.cos(now.yaw_rad)) + np.outer(
             np.sin(expected_yaw), np.sin(now.yaw_rad)
         )

@@ -75,6 +75,8 @@ def one_session_a_place(candidates: Sequence[Candidate], config: RecognizerConfi
         if kept[number]:
             comparable = posed & posed[number] & (frame == frame[number])
             offset = np.where(comparable[:, None], by_pose - by_pose[number], by_geo - by_geo[number])
+            # Where a height is unknown, poses are compared horizontally.
+            offset[comparable, 2] = np.nan_to_num(offset[comparable, 2], nan=0.0)
             # Comparisons with NaN, which stands for unknown, are false.
             near = np.einsum("nd,nd->n", offset, offset) <= config.same_place_radius_m**2
             near[: number + 1] = False
@@ -89,7 +91,11 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _pose_xyz(pose: Pose | None) -> tuple[float, float, float]:
-    return pose.position_xyz if pose is not None else (math.nan, math.nan, math.nan)
+    """Metres, NaN where unknown, as a height alone may be."""
+    if pose is None:
+        return (math.nan, math.nan, math.nan)
+    x, y, z = pose.position_xyz
+    return (x, y, math.nan if z is None else z)
 
 
 def _geo_xyz(geo: GeoPoint | None) -> tuple[float, float, float]:

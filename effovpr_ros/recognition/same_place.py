@@ -14,12 +14,13 @@ EARTH_RADIUS_M = 6378137.0
 
 
 def distance_between_m(a: Place, b: Place) -> float | None:
-    """Metres between two places: by poses of one frame (3-D), else geo-tags (horizontal), else None.
+    """Metres between two places: by poses of one frame, else geo-tags (horizontal), else None.
 
-    Height is left out of geo-tags because many have none and GNSS heights are poor.
+    By poses in three dimensions, horizontally where a height is unknown. Height is left out of geo-tags because many
+    have none and GNSS heights are poor.
     """
     if a.pose is not None and b.pose is not None and a.own_frame == b.own_frame:
-        return math.dist(a.pose.position_xyz, b.pose.position_xyz)
+        return a.pose.distance_m(b.pose)
     if a.geo is not None and b.geo is not None:
         return _horizontal_distance_m(a.geo, b.geo)
     return None

@@ -121,7 +121,7 @@ class BagWriter:
             self._make("sensor_msgs/msg/NavSatStatus", 0, 1),
             geo.latitude_deg,
             geo.longitude_deg,
-            geo.altitude_m,
+            geo.altitude_m if geo.altitude_m is not None else math.nan,
             np.eye(3).reshape(-1) * std_m**2,
             2,
         )
@@ -135,10 +135,14 @@ class BagWriter:
         self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, kind))
 
     def pose_message(self, pose: Pose) -> Any:
-        """A pose as geometry_msgs/Pose."""
-        position = self._make("geometry_msgs/msg/Point", *pose.position_xyz)
+        """A pose as geometry_msgs/Pose, which cannot say that something is unknown.
+
+        Raises:
+            TrajectoryError: height or orientation is unknown.
+        """
+        position = self._make("geometry_msgs/msg/Point", *pose.known_xyz)
         return self._make(
-            "geometry_msgs/msg/Pose", position, self._make("geometry_msgs/msg/Quaternion", *pose.quat_xyzw)
+            "geometry_msgs/msg/Pose", position, self._make("geometry_msgs/msg/Quaternion", *pose.known_quat_xyzw)
         )
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:

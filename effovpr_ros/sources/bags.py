@@ -41,7 +41,7 @@ class BagLocation:
     """Where a bag says that the robot was.
 
     Attributes:
-        pose: in the map frame; not turned where it follows from a fix.
+        pose: in the map frame; without an orientation where it follows from a fix.
         geo: the fix, if the poses are fixes.
     """
 
@@ -92,7 +92,7 @@ class BagSource:
         try:
             if topics[self.pose_topic] == "sensor_msgs/msg/NavSatFix":
                 self._fixes = self._read_fixes()
-                self.datum = datum or Datum(self._fixes.first)
+                self.datum = datum or Datum(self._fixes.origin)
             else:
                 self._poses = self._read_poses()
         except TrajectoryError as error:
@@ -127,9 +127,7 @@ class BagSource:
                 self.refused[reason] += 1
                 continue
             load = partial(self._read_image, recorded_ns, stamp_ns) if reread else partial(image_from_message, message)
-            yield Frame(
-                self.image_topic, self.session, stamp_ns, where.pose, where.geo, load, has_heading=where.geo is None
-            )
+            yield Frame(self.image_topic, self.session, stamp_ns, where.pose, where.geo, load)
 
     def location(self, stamp_ns: int) -> BagLocation:
         """Where the robot was at a time.
@@ -158,7 +156,7 @@ class BagSource:
                 continue
             altitude = float(message.altitude)
             try:
-                fix = GeoPoint(message.latitude, message.longitude, altitude if np.isfinite(altitude) else 0.0)
+                fix = GeoPoint(message.latitude, message.longitude, altitude if np.isfinite(altitude) else None)
             except EffoVPRError as error:
                 self._refuse_pose(error)
                 continue

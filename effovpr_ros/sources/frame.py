@@ -20,7 +20,6 @@ class Frame:
         pose: in the map frame, if known.
         geo: geo-tag, if known.
         load: reads the image; raises `ImageError`.
-        has_heading: whether the pose's orientation is known; geo-tags and tables may give a position alone.
     """
 
     name: str
@@ -29,4 +28,3 @@ class Frame:
     pose: Pose | None
     geo: GeoPoint | None
     load: Callable[[], RgbImage]
-    has_heading: bool = True

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from effovpr_ros.core.errors import SourceError
-from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.geodesy import Datum, origin_of
 from effovpr_ros.core.images import read_image
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.frame import Frame
@@ -74,10 +74,10 @@ def open_image_folder(
         kind = _guess(paths, table)
         _logger.info("%s: images are tagged by %s", root, kind)
     tags = _read_tags(kind, root, paths, table)
-    origin = next((tag.geo for tag in tags.tags if tag.geo), None)
+    tagged = [tag.geo for tag in tags.tags if tag.geo]
     # Poses of a table are in a frame of their own, which a geo-tag beside them does not locate.
-    if datum is None and origin is not None and not any(tag.pose for tag in tags.tags):
-        datum = Datum(origin)
+    if datum is None and tagged and not any(tag.pose for tag in tags.tags):
+        datum = Datum(origin_of(tagged))
     frames = [
         Frame(
             name=tag.path.relative_to(root).as_posix(),
@@ -86,7 +86,6 @@ def open_image_folder(
             pose=tag.pose or (enu_pose(datum, tag.geo, tag.heading_deg) if datum and tag.geo else None),
             geo=tag.geo,
             load=partial(read_image, tag.path),
-            has_heading=tag.oriented if tag.pose else tag.heading_deg is not None,
         )
         for tag in tags.tags
     ]
@@ -94,15 +93,15 @@ def open_image_folder(
 
 
 def enu_pose(datum: Datum, geo: GeoPoint, heading_deg: float | None = None) -> Pose:
-    """Pose of a geo-tag in the frame of a datum; identity orientation where no heading is known.
+    """Pose of a geo-tag in the frame of a datum.
 
     Args:
         datum: origin of the frame.
         geo: the tag.
-        heading_deg: clockwise from north.
+        heading_deg: clockwise from north; None where it is unknown.
     """
     x, y, z = datum.to_enu(geo)
-    return Pose.from_yaw(x, y, math.radians(90.0 - heading_deg) if heading_deg is not None else 0.0, z)
+    return Pose.from_yaw(x, y, None if heading_deg is None else math.radians(90.0 - heading_deg), z)
 
 
 def _read_tags(kind: str, root: Path, paths: list[Path], table: Path | None) -> Tags:

@@ -31,7 +31,6 @@ class Tag:
         pose: in the map frame, if known.
         geo: WGS84, if known.
         heading_deg: clockwise from north, if known.
-        oriented: the pose's orientation is known.
     """
 
     path: Path
@@ -39,7 +38,6 @@ class Tag:
     pose: Pose | None = None
     geo: GeoPoint | None = None
     heading_deg: float | None = None
-    oriented: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,9 @@ def _exif_position(gps: Mapping[int, object]) -> GeoPoint:
         raise GeodesyError("it has no GPS tags")
     latitude = degrees(gps[ExifTags.GPS.GPSLatitude], gps.get(ExifTags.GPS.GPSLatitudeRef, "N"), "S")
     longitude = degrees(gps[ExifTags.GPS.GPSLongitude], gps.get(ExifTags.GPS.GPSLongitudeRef, "E"), "W")
-    altitude = float(gps.get(ExifTags.GPS.GPSAltitude, 0.0))  # type: ignore[arg-type]
+    if ExifTags.GPS.GPSAltitude not in gps:
+        return GeoPoint(latitude, longitude)
+    altitude = float(gps[ExifTags.GPS.GPSAltitude])  # type: ignore[arg-type]
     below = gps.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01")
     return GeoPoint(latitude, longitude, -altitude if below else altitude)
 
@@ -136,22 +136,23 @@ def _csv_tag(row: Mapping[str, str | None], folder: Path) -> Tag:
     if not cells["image"] or not path.is_file():
         raise SourceError(f"image {path} does not exist")
 
-    def number(name: str, default: float = 0.0) -> float:
-        return float(cells[name]) if cells.get(name) else default
+    def number(name: str) -> float | None:
+        return float(cells[name]) if cells.get(name) else None
 
     pose = geo = None
-    oriented = False
-    if cells.get("x") and cells.get("y"):
-        x, y, z = (number(name) for name in _POSITION)
-        if all(cells.get(name) for name in _QUATERNION):
-            qx, qy, qz, qw = (number(name) for name in _QUATERNION)
-            pose, oriented = Pose((x, y, z), (qx, qy, qz, qw)), True
+    x, y, z = (number(name) for name in _POSITION)
+    if x is not None and y is not None:
+        qx, qy, qz, qw = (number(name) for name in _QUATERNION)
+        if qx is not None and qy is not None and qz is not None and qw is not None:
+            pose = Pose((x, y, z), (qx, qy, qz, qw))
         else:
-            pose, oriented = Pose.from_yaw(x, y, math.radians(number("yaw_deg")), z), bool(cells.get("yaw_deg"))
-    if cells.get("latitude") and cells.get("longitude"):
-        geo = GeoPoint(number("latitude"), number("longitude"), number("altitude"))
-    heading = number("heading_deg") if cells.get("heading_deg") else None
-    return Tag(path, stamp_to_ns(cells["stamp"]) if cells.get("stamp") else 0, pose, geo, heading, oriented)
+            yaw_deg = number("yaw_deg")
+            pose = Pose.from_yaw(x, y, None if yaw_deg is None else math.radians(yaw_deg), z)
+    latitude, longitude = number("latitude"), number("longitude")
+    if latitude is not None and longitude is not None:
+        geo = GeoPoint(latitude, longitude, number("altitude"))
+    stamp_ns = stamp_to_ns(cells["stamp"]) if cells.get("stamp") else 0
+    return Tag(path, stamp_ns, pose, geo, number("heading_deg"))
 
 
 def read_tum_folder(table: Path, paths: Sequence[Path]) -> Tags:
@@ -170,7 +171,7 @@ def read_tum_folder(table: Path, paths: Sequence[Path]) -> Tags:
     for path in paths:
         try:
             stamp_ns = stamp_to_ns(path.stem)
-            tags.append(Tag(path, stamp_ns, trajectory.at(stamp_ns, _TUM_TOLERANCE_NS), oriented=True))
+            tags.append(Tag(path, stamp_ns, trajectory.at(stamp_ns, _TUM_TOLERANCE_NS)))
         except ValueError:
             refused.append(f"{path.name}: its name is no stamp in seconds, so it has no pose in {table.name}")
         except TrajectoryError as error:
@@ -203,10 +204,10 @@ def read_utm_names(paths: Sequence[Path]) -> Tags:
                 geo = GeoPoint(float(latitude), float(longitude))
             else:
                 origin = origin or (east, north)
-                yaw_deg = 90.0 - heading if heading is not None else 0.0
-                pose = Pose.from_yaw(east - origin[0], north - origin[1], math.radians(yaw_deg))
+                yaw_rad = None if heading is None else math.radians(90.0 - heading)
+                pose = Pose.from_yaw(east - origin[0], north - origin[1], yaw_rad, None)
         except (EffoVPRError, ValueError, IndexError) as error:
             refused.append(f"{path.name}: no valid @utm_east@utm_north@ name ({error})")
             continue
-        tags.append(Tag(path, 0, pose, geo, heading, heading is not None))
+        tags.append(Tag(path, 0, pose, geo, heading))
     return Tags(tuple(tags), tuple(refused))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.errors import SourceError, TrajectoryError
+from effovpr_ros.core.geodesy import origin_of
 from effovpr_ros.core.poses import GeoPoint, Pose
 
 
@@ -75,8 +76,9 @@ class Trajectory:
         a, b = self._poses[before], self._poses[after]
         if before == after:
             return a
-        position = _lerp(a.position_xyz, b.position_xyz, fraction)
-        return Pose((position[0], position[1], position[2]), slerp(a.quat_xyzw, b.quat_xyzw, fraction))
+        (ax, ay, az), (bx, by, bz) = a.position_xyz, b.position_xyz
+        turned = slerp(a.quat_xyzw, b.quat_xyzw, fraction) if a.quat_xyzw and b.quat_xyzw else None
+        return Pose((_lerp(ax, bx, fraction), _lerp(ay, by, fraction), _lerp_known(az, bz, fraction)), turned)
 
 
 class GeoTrajectory:
@@ -88,9 +90,9 @@ class GeoTrajectory:
         self._fixes = [fixes[i] for i in self._timeline.order]
 
     @property
-    def first(self) -> GeoPoint:
-        """The earliest fix."""
-        return self._fixes[0]
+    def origin(self) -> GeoPoint:
+        """The earliest fix, as high as the earliest one whose altitude is known."""
+        return origin_of(self._fixes)
 
     def at(self, stamp_ns: int, max_gap_ns: int) -> GeoPoint:
         """Position at a time, linear in degrees, across the 180th meridian too.
@@ -104,7 +106,7 @@ class GeoTrajectory:
         return GeoPoint(
             a.latitude_deg + fraction * (b.latitude_deg - a.latitude_deg),
             math.remainder(a.longitude_deg + fraction * turn_deg, 360.0),
-            a.altitude_m + fraction * (b.altitude_m - a.altitude_m),
+            _lerp_known(a.altitude_m, b.altitude_m, fraction),
         )
 
 
@@ -163,10 +165,11 @@ def write_tum(path: Path, poses: Iterable[tuple[int, Pose]]) -> None:
 
     Raises:
         SourceError: not writable.
+        TrajectoryError: a height or an orientation is unknown, which the format cannot say.
     """
     lines = []
     for stamp_ns, pose in poses:
-        numbers = " ".join(f"{value:.9f}" for value in (*pose.position_xyz, *pose.quat_xyzw))
+        numbers = " ".join(f"{value:.9f}" for value in (*pose.known_xyz, *pose.known_quat_xyzw))
         lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
     try:
         path.write_text("".join(lines), encoding="utf-8")
@@ -189,5 +192,10 @@ def stamp_to_ns(text: str) -> int:
     return round(value * 1e9)
 
 
-def _lerp(a: Sequence[float], b: Sequence[float], fraction: float) -> list[float]:
-    return [p + fraction * (q - p) for p, q in zip(a, b, strict=True)]
+def _lerp(a: float, b: float, fraction: float) -> float:
+    return a + fraction * (b - a)
+
+
+def _lerp_known(a: float | None, b: float | None, fraction: float) -> float | None:
+    """Between two values; unknown where one is."""
+    return None if a is None or b is None else _lerp(a, b, fraction)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import GeodesyError, TrajectoryError
-from effovpr_ros.core.geodesy import Datum, utm_to_geo
+from effovpr_ros.core.geodesy import Datum, origin_of, utm_to_geo
 from effovpr_ros.core.poses import GeoPoint, Pose
 
 EQUATOR_RADIUS_M, FLATTENING = 6378137.0, 1 / 298.257223563
@@ -33,6 +34,20 @@ def test_height_is_up_and_there_and_back_is_exact():
     assert DATUM.to_enu(geo) == pytest.approx((1234.5, -678.9, 3.0), abs=1e-6)
     with pytest.raises(GeodesyError, match="not finite"):
         DATUM.to_geo((math.nan, 0.0, 0.0))
+
+
+def test_an_unknown_altitude_is_an_unknown_height_and_moves_nothing_else():
+    east, north, up = DATUM.to_enu(GeoPoint(50.101, 8.69))
+    assert up is None
+    # As high as the origin: what it would be there.
+    assert (east, north) == DATUM.to_enu(GeoPoint(50.101, 8.69, 112.0))[:2]
+    assert Datum(GeoPoint(50.1, 8.68)).to_enu(GeoPoint(50.1, 8.68, 520.0))[2] is None
+    many = DATUM.to_enu_many(np.array([[50.101, 8.69, math.nan], [50.1, 8.68, 122.0]]))
+    np.testing.assert_allclose(many, [[east, north, math.nan], [0.0, 0.0, 10.0]], atol=1e-6)
+    assert np.isnan(Datum(GeoPoint(50.1, 8.68)).to_enu_many(np.array([[50.1, 8.68, 122.0]]))[0, 2])
+    assert DATUM.to_geo((0.0, 0.0, None)).altitude_m is None
+    assert Datum(GeoPoint(50.1, 8.68)).to_geo((0.0, 0.0, 3.0)).altitude_m is None
+    assert origin_of([GeoPoint(1.0, 2.0), GeoPoint(3.0, 4.0, 5.0)]) == GeoPoint(1.0, 2.0, 5.0)
 
 
 def test_utm_on_the_central_meridian():
@@ -73,3 +88,20 @@ def test_poses_are_normalised_and_checked():
             Pose(bad, (0.0, 0.0, 0.0, 1.0))
     with pytest.raises(TrajectoryError, match="zero quaternion"):
         Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(TrajectoryError, match="may be None"):
+        Pose((None, 0.0, 0.0), None)  # type: ignore[arg-type]
+
+
+def test_poses_that_do_not_know_all():
+    flat = Pose((3.0, 4.0, None), None)
+    assert (flat.position_xyz, flat.quat_xyzw, flat.yaw_rad) == ((3.0, 4.0, None), None, None)
+    assert Pose.from_yaw(3.0, 4.0, None, None) == flat
+    known = Pose.from_yaw(0.0, 0.0, 1.0, 12.0)
+    # Three dimensions where both heights are known, two otherwise.
+    assert known.distance_m(Pose((3.0, 4.0, 0.0), None)) == pytest.approx(13.0)
+    assert known.distance_m(flat) == flat.distance_m(known) == pytest.approx(5.0)
+    assert known.turn_rad(Pose.from_yaw(0.0, 0.0, -1.0)) == pytest.approx(2.0)
+    assert known.turn_rad(flat) is None
+    for wanted in ("known_yaw_rad", "known_xyz", "known_quat_xyzw"):
+        with pytest.raises(TrajectoryError, match="unknown"):
+            getattr(flat, wanted)

@@ -236,6 +236,8 @@ def match_message(
             7.0,
             True,
             writer.pose_message(pose),
+            True,
+            True,
             False,
             0.0,
             0.0,

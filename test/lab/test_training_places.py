@@ -20,10 +20,8 @@ from effovpr_ros.sources.frame import Frame
 
 
 def posed(x: float, y: float, yaw_deg: float | None = 0.0, *, name: str = "", area: str = "town") -> TrainingFrame:
-    pose = Pose.from_yaw(x, y, math.radians(yaw_deg or 0.0))
-    frame = Frame(
-        name or f"{x},{y},{yaw_deg}", area, 0, pose, None, lambda: picture(0), has_heading=yaw_deg is not None
-    )
+    pose = Pose.from_yaw(x, y, None if yaw_deg is None else math.radians(yaw_deg))
+    frame = Frame(name or f"{x},{y},{yaw_deg}", area, 0, pose, None, lambda: picture(0))
     return TrainingFrame(frame, area, columns={"source": area})
 
 
@@ -172,7 +170,7 @@ def test_gsv_cities_layout(tmp_path: Path):
 def test_utm_names_and_plain_folders(tmp_path: Path):
     write_images(tmp_path / "utm", ["@100@200@@@@@@@90@@@@@.jpg", "@130@200@@@@@@@90@@@@@.jpg"])
     source = open_source(parse_source(str(tmp_path / "utm")))
-    assert [item.frame.pose.position_xyz for item in source.frames] == [(0.0, 0.0, 0.0), (30.0, 0.0, 0.0)]
+    assert [item.frame.pose.position_xyz for item in source.frames] == [(0.0, 0.0, None), (30.0, 0.0, None)]
     write_images(tmp_path / "plain", ["one/1.png", "one/2.png", "two/1.png"])
     with pytest.raises(TrainingError, match="kind=clips"):
         open_source(parse_source(f"{tmp_path / 'plain'}:kind=plain"))

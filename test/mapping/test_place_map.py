@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +20,13 @@ from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.core.poses import GeoPoint
+from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping import place_map as place_map_module
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.sources.images import open_image_folder
 
 
 def make_map(folder: Path, count: int = 6) -> Path:
@@ -54,6 +57,73 @@ def test_what_goes_in_comes_out(folder: Path):
             assert found[0].place.place_id == number
             assert found[0].similarity == pytest.approx(1.0, abs=1e-3)
         assert place_map.check() == []
+
+
+def test_what_is_unknown_comes_out_as_unknown(tmp_path: Path):
+    given = [
+        (Pose((1.0, 2.0, None), None), None),
+        (Pose((1.0, 2.0, 0.0), (0.0, 0.0, 0.0, 1.0)), GeoPoint(50.0, 8.0)),
+        (Pose((1.0, 2.0, 0.0), None), GeoPoint(50.0, 8.0, 0.0)),
+        (None, GeoPoint(50.0, 8.0)),
+    ]
+    datum = Datum(GeoPoint(50.0, 8.0))
+    with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT, datum=datum) as place_map:
+        place_map.add([new_place(number, pose=pose, geo=geo) for number, (pose, geo) in enumerate(given)])
+        place_map.flush()
+    with PlaceMap.open(tmp_path / "m") as place_map:
+        assert place_map.datum == datum
+        assert [(place.pose, place.geo) for place in place_map.places()] == given
+        assert place_map.check() == []
+        # By geo-tag, at the origin; by pose, 5 m away.
+        assert place_map.rows_near((0.0, 0.0), 1.0).tolist() == [3]
+        export_map(place_map, tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "places.csv").open()))
+    assert [rows[0][name] for name in ("x", "y", "z", "qw", "altitude")] == ["1.0", "2.0", "", "", ""]
+    assert [rows[2][name] for name in ("z", "qw", "altitude")] == ["0.0", "", "0.0"]
+    again = open_image_folder(tmp_path / "out", table=tmp_path / "out" / "places.csv").frames
+    assert [(frame.pose, frame.geo) for frame in again] == given
+
+
+def make_earlier(folder: Path, poses: Sequence[Pose], geos: Sequence[GeoPoint | None], datum: Datum | None) -> None:
+    """A map as versions wrote it that had no word for unknown."""
+    with PlaceMap.create(folder, fingerprint=FINGERPRINT, datum=datum) as place_map:
+        zipped = enumerate(zip(poses, geos, strict=True))
+        place_map.add([new_place(number, pose=pose, geo=geo) for number, (pose, geo) in zipped])
+        place_map.flush()
+    with sqlite3.connect(folder / "places.sqlite3") as connection:
+        connection.execute("DELETE FROM properties WHERE key = 'unknown_from'")
+    connection.close()
+
+
+def test_what_earlier_versions_guessed_is_read_as_unknown(tmp_path: Path):
+    datum, east = Datum(GeoPoint(50.0, 8.0, 520.0)), (0.0, 0.0, 0.0, 1.0)
+    poses = [
+        Pose((0.0, 0.0, 0.0), east),
+        Pose((0.0, 0.0, -520.0), east),
+        Pose((0.0, 0.0, -520.0), (0.0, 0.0, 1.0, 0.0)),
+        Pose((0.0, 0.0, 3.0), east),
+        Pose((0.0, 0.0, 0.0), east),
+    ]
+    geos = [GeoPoint(50.0, 8.0, 520.0), *[GeoPoint(50.0, 8.0, 0.0)] * 3, None]
+    make_earlier(tmp_path / "m", poses, geos, datum)
+    expected = [
+        (Pose((0.0, 0.0, 0.0), None), GeoPoint(50.0, 8.0, 520.0)),
+        (Pose((0.0, 0.0, None), None), GeoPoint(50.0, 8.0)),
+        (Pose((0.0, 0.0, None), (0.0, 0.0, 1.0, 0.0)), GeoPoint(50.0, 8.0)),
+        # This height does not follow from an altitude of 0.
+        (Pose((0.0, 0.0, 3.0), None), GeoPoint(50.0, 8.0)),
+        (Pose((0.0, 0.0, 0.0), east), None),
+    ]
+    with PlaceMap.open(tmp_path / "m") as place_map:
+        assert [(place.pose, place.geo) for place in place_map.places()] == expected
+        assert place_map.check() == []
+    # What is added by this version means what it says.
+    known = (Pose((0.0, 0.0, 0.0), east), GeoPoint(50.0, 8.0, 0.0))
+    with PlaceMap.open(tmp_path / "m", writable=True) as place_map:
+        place_map.add([new_place(5, pose=known[0], geo=known[1])])
+        place_map.flush()
+    with PlaceMap.open(tmp_path / "m") as place_map:
+        assert [(place.pose, place.geo) for place in place_map.places()] == [*expected, known]
 
 
 def test_search_within_some_places(folder: Path):

@@ -322,6 +322,21 @@ def test_nav2_gets_one_initial_pose_until_it_is_rearmed(bench: Callable[..., Ben
     b.until(lambda: None, lambda: len(received) > 2, "the initial pose of another activation")
 
 
+def test_a_pose_without_a_heading_resets_nobody_unless_told_to(bench: Callable[..., Bench]):
+    unturned = pose(1.0)
+    unturned.pose.covariance[35] = math.pi**2
+    b = bench(MatchAdapterConfig(adapters="nav2"))
+    received = b.listen(PoseWithCovarianceStamped, "initialpose")
+    b.until(lambda: None, lambda: b.adapter._publisher.get_subscription_count(), "the listener")
+    b.adapter.on_match(match(1.0), unturned)
+    # The adapter stays armed for a pose that knows its heading.
+    b.until(lambda: b.adapter.on_match(match(2.0), pose(2.0)), lambda: received, "an initial pose")
+    assert [message.header.stamp for message in received] == [at(2.0)]
+    told = bench(MatchAdapterConfig(adapters="nav2", initial_pose_without_heading=True))
+    heard = told.listen(PoseWithCovarianceStamped, "initialpose")
+    told.until(lambda: told.adapter.on_match(match(1.0), unturned), lambda: heard, "an initial pose")
+
+
 def test_a_period_sends_initial_poses_again(bench: Callable[..., Bench]):
     b = bench(MatchAdapterConfig(adapters="nav2", initial_pose_period_s=10.0))
     received = b.listen(PoseWithCovarianceStamped, "initialpose")

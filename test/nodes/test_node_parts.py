@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,35 @@ def test_pose_and_fix_of_a_match():
     assert fix is not None
     assert (fix.latitude, fix.longitude, fix.altitude) == (10.0, 20.0, 30.0)
     assert list(fix.position_covariance) == [1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0]
+
+
+def test_what_a_place_does_not_know_is_no_zero_in_a_message():
+    pose = Pose((1.0, 2.0, None), None)
+    place = Place(4, "a", 0, "4.jpg", pose, GeoPoint(10.0, 20.0), (64, 48))
+    answer = replace(
+        recognition(geo=place.geo),
+        candidates=(Candidate(place, 0.9),),
+        pose=pose,
+        covariance=np.diag([1.0, 1.0, 1e6, math.pi**2, math.pi**2, math.pi**2]),
+    )
+    message = conversions.match_message(answer, HEADER, map_name="m", num_candidates=1, total_ms=0.0)
+    candidate = message.candidates[0]
+    assert (candidate.has_pose, candidate.has_height, candidate.has_heading) == (True, False, False)
+    assert math.isnan(candidate.altitude)
+    assert conversions.match_record(message)["candidates"][0]["pose"] == [1.0, 2.0, None, None, None, None, None]
+    published = conversions.pose_with_covariance(answer, HEADER)
+    assert published is not None
+    # A message must hold numbers; its covariance says what they are worth.
+    assert (published.pose.pose.position.z, published.pose.pose.orientation.w) == (0.0, 1.0)
+    assert (published.pose.covariance[14], published.pose.covariance[35]) == (1e6, math.pi**2)
+    fix = conversions.fix_message(answer, HEADER)
+    assert fix is not None
+    assert math.isnan(fix.altitude)
+    assert (fix.position_covariance_type, fix.position_covariance[8]) == (fix.COVARIANCE_TYPE_APPROXIMATED, 1e6)
+    ball = conversions.match_markers(answer, HEADER).markers[0]
+    assert (ball.type, ball.action) == (ball.SPHERE, ball.ADD)
+    arrow = conversions.match_markers(recognition(), HEADER).markers[0]
+    assert arrow.type == arrow.ARROW
 
 
 def test_a_hint_reaches_three_standard_deviations():

@@ -181,10 +181,24 @@ def test_covariance_wraps_yaw_and_weights_by_similarity_without_scores():
 
 
 def test_an_unknown_heading_is_published_as_unknown():
-    photo = Candidate(place(1, pose_at(3.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
-    np.testing.assert_allclose(np.diag(pose_covariance([photo], CONFIG)), [0.25] * 3 + [math.pi**2] * 3)
-    turned = Candidate(place(1, pose_at(3.0, yaw=1.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
-    assert pose_covariance([turned], CONFIG)[5, 5] == pytest.approx(0.17**2)
+    photo = Candidate(place(1, Pose((3.0, 0.0, 0.0), None), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
+    turned = Candidate(place(2, pose_at(3.0, yaw=1.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
+    # A supporter's heading says nothing of the best place's.
+    for ranked in ([photo], [photo, turned]):
+        np.testing.assert_allclose(np.diag(pose_covariance(ranked, CONFIG)), [0.25] * 3 + [math.pi**2] * 3)
+    assert pose_covariance([turned, photo], CONFIG)[5, 5] == pytest.approx(0.17**2)
+    # East is a heading like any other.
+    east = Candidate(place(1, pose_at(3.0), geo=GeoPoint(50.0, 8.0)), 0.9, 50, 50, 50.0)
+    assert pose_covariance([east], CONFIG)[5, 5] == pytest.approx(0.17**2)
+
+
+def test_an_unknown_height_has_a_large_variance_and_says_nothing_of_others():
+    flat = Candidate(place(1, Pose((0.0, 0.0, None), (0.0, 0.0, 0.0, 1.0))), 0.9, 50, 50, 50.0)
+    high = Candidate(place(2, pose_at(0.0, z=500.0)), 0.9, 50, 50, 50.0)
+    low = Candidate(place(3, pose_at(0.0, z=498.0)), 0.9, 50, 50, 50.0)
+    assert pose_covariance([flat, high], CONFIG)[2, 2] == pytest.approx(1000.0**2)
+    # Two of three know their height, and they spread about the best by 0 and 2 m with equal weights.
+    assert pose_covariance([high, flat, low], CONFIG)[2, 2] == pytest.approx(0.25 + 4.0 / 2.0)
 
 
 def test_covariance_is_diagonal_positive_definite_and_symmetric():

@@ -9,7 +9,7 @@ import pytest
 
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive, motion_after
+from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive, motion_after, turned_rad
 
 SLOW, STEADY, FAST = range(3)
 BACKWARD = 3
@@ -73,7 +73,7 @@ def test_a_motion_mostly_goes_on():
     assert after[BACKWARD, 0] == pytest.approx(0.02 / 5)
 
 
-def at(x: float, y: float = 0.0, yaw: float = 0.0) -> Pose:
+def at(x: float, y: float = 0.0, yaw: float | None = 0.0) -> Pose:
     return Pose.from_yaw(x, y, yaw)
 
 
@@ -89,11 +89,24 @@ def test_odometry_as_a_vector_where_headings_are_known():
 
 
 def test_odometry_as_a_length_where_headings_are_unknown():
-    tag = GeoPoint(50.0, 8.0)
-    now = [place(1, at(3), geo=tag), place(2, at(0, 3), geo=tag), place(3, at(0, 7), geo=tag)]
-    ahead, aside, far = go([place(0, at(0), geo=tag)], now, moved=(at(0, 0, 1.0), at(3, 0, 1.0)))
+    now = [place(1, at(3, yaw=None)), place(2, at(0, 3, None)), place(3, at(0, 7, None))]
+    ahead, aside, far = go([place(0, at(0, yaw=None))], now, moved=(at(0, 0, 1.0), at(3, 0, 1.0)))
     assert ahead == pytest.approx(aside)
     assert far / ahead == pytest.approx(math.exp(-0.5 * 16.0 / (4.0 + 0.3**2)))
+
+
+def test_a_height_that_is_unknown_leaves_the_horizontal_way():
+    now = [place(1, Pose((3.0, 0.0, None), None)), place(2, Pose((3.0, 4.0, None), None))]
+    ahead, far = go([place(0, Pose((0.0, 0.0, 520.0), None))], now, moved=(at(0), at(3)))
+    # 3 m and 5 m, where 3 m were driven.
+    assert far / ahead == pytest.approx(math.exp(-0.5 * 4.0 / (4.0 + 0.3**2)))
+
+
+def test_odometry_without_a_heading_counts_as_a_length():
+    now = [place(1, at(3)), place(2, at(0, 3))]
+    ahead, aside = go([place(0, at(0))], now, moved=(at(0, yaw=None), at(3, yaw=None)))
+    assert ahead == pytest.approx(aside)
+    assert turned_rad(at(0, yaw=None), at(0, yaw=1.0)) == 0.0
 
 
 def test_a_turn_that_the_odometry_does_not_know_is_unlikely():

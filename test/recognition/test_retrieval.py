@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,10 @@ def test_the_rule_is_that_of_is_same_place():
         tag = GeoPoint(60.0 + rng.uniform(0, 2e-4), 10.0 + rng.uniform(0, 4e-4)) if rng.random() < 0.7 else None
         x = rng.uniform(0, 40) if rng.random() < 0.6 else None
         frame = "odom" if rng.random() < 0.3 else ""
-        places.append(place(number, "abc"[rng.integers(3)], x, tag, frame))
+        made = place(number, "abc"[rng.integers(3)], x, tag, frame)
+        if x is not None:
+            made = replace(made, pose=Pose((x, 0.0, rng.choice([None, 0.0, 20.0])), None))
+        places.append(made)
     expected: list[Place] = []
     for item in places:
         others = [other for other in expected if other.session != item.session]

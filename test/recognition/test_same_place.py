@@ -14,7 +14,7 @@ CONFIG = RecognizerConfig(same_place_radius_m=5.0, same_place_ids=3)
 
 def place(
     place_id: int,
-    xyz: tuple[float, float, float] | None = None,
+    xyz: tuple[float, float, float | None] | None = None,
     *,
     geo: GeoPoint | None = None,
     session: str = "a",
@@ -30,6 +30,13 @@ def test_same_place_by_pose_is_three_dimensional():
     assert is_same_place(here, place(900, (3.0, 4.0, 0.0), session="b"), CONFIG)
     assert not is_same_place(here, place(2, (3.0, 4.1, 0.0)), CONFIG)
     assert not is_same_place(here, place(2, (0.0, 0.0, 6.0)), CONFIG)
+
+
+def test_an_unknown_height_leaves_the_horizontal_distance():
+    high, flat = place(1, (0.0, 0.0, 520.0)), place(2, (3.0, 4.0, None), session="b")
+    assert distance_between_m(high, flat) == distance_between_m(flat, high) == pytest.approx(5.0)
+    assert is_same_place(high, flat, CONFIG)
+    assert not is_same_place(high, place(3, (0.0, 0.0, 0.0)), CONFIG)
 
 
 def test_same_place_by_geo_tag_in_metres():

@@ -52,11 +52,21 @@ def test_slerp_takes_the_shorter_arc():
 
 
 def test_fixes_are_interpolated_across_the_180th_meridian():
-    fixes = GeoTrajectory([0, SECOND], [GeoPoint(0.0, 179.0), GeoPoint(2.0, -179.0, 10.0)])
+    fixes = GeoTrajectory([0, SECOND], [GeoPoint(0.0, 179.0, 0.0), GeoPoint(2.0, -179.0, 10.0)])
     middle = fixes.at(SECOND // 2, SECOND)
     assert middle.latitude_deg == 1.0
     assert abs(middle.longitude_deg) == pytest.approx(180.0)
     assert middle.altitude_m == 5.0
+    unknown = GeoTrajectory([0, SECOND], [GeoPoint(0.0, 1.0), GeoPoint(0.0, 1.0, 10.0)])
+    assert unknown.at(SECOND // 2, SECOND).altitude_m is None
+    assert unknown.origin == GeoPoint(0.0, 1.0, 10.0)
+
+
+def test_what_one_of_two_poses_does_not_know_is_unknown_between_them():
+    known, flat = Pose.from_yaw(0.0, 0.0, 1.0, 4.0), Pose((2.0, 0.0, None), None)
+    trajectory = Trajectory([0, SECOND, 2 * SECOND], [known, flat, known])
+    assert trajectory.at(SECOND // 2, SECOND) == Pose((1.0, 0.0, None), None)
+    assert trajectory.at(2 * SECOND, SECOND) == known
 
 
 def test_stamps_keep_their_nanoseconds():
@@ -102,7 +112,7 @@ def test_csv_with_poses_and_geo_tags(tmp_path: Path):
     first, second = source.frames
     assert (first.name, first.stamp_ns, first.geo) == ("b.jpg", 12_500_000_000, None)
     assert first.pose is not None
-    assert first.pose.position_xyz == (1.0, 2.0, 0.0)
+    assert first.pose.position_xyz == (1.0, 2.0, None)
     assert first.pose.yaw_rad == pytest.approx(math.pi / 2)
     assert second.geo == GeoPoint(50.1, 8.7)
     assert [line.split(":")[0] for line in source.refused] == [
@@ -150,7 +160,7 @@ def test_utm_names(tmp_path: Path):
 def test_utm_names_without_zone_are_metres_from_the_first(tmp_path: Path):
     save(tmp_path, "@550000.5@4180000@.jpg", "@550003.5@4180004@.jpg")
     poses = [frame.pose for frame in open_image_folder(tmp_path).frames]
-    assert [pose.position_xyz for pose in poses if pose] == [(0.0, 0.0, 0.0), (3.0, 4.0, 0.0)]
+    assert [pose.position_xyz for pose in poses if pose] == [(0.0, 0.0, None), (3.0, 4.0, None)]
 
 
 def test_images_named_by_stamp_with_a_tum_trajectory(tmp_path: Path):
@@ -186,6 +196,46 @@ def test_exif_positions(tmp_path: Path):
     assert frame.pose.yaw_rad == pytest.approx(0.0)
     assert source.datum == Datum(frame.geo)
     assert "2.jpg" in source.refused[0]
+
+
+def test_a_photograph_without_altitude_has_no_height_and_no_heading(tmp_path: Path):
+    for number, altitude in enumerate((520.0, None, 523.0)):
+        exif = exif_gps((10.0, 30.0, 36.0), (20.0, 15.0, 0.0))
+        gps = exif.get_ifd(0x8825)
+        del gps[6]
+        if altitude is not None:
+            gps[6] = altitude
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.jpg", exif=exif)
+    poses = [frame.pose for frame in open_image_folder(tmp_path).frames]
+    assert [pose.position_xyz[2] for pose in poses] == [
+        pytest.approx(0.0, abs=1e-6),
+        None,
+        pytest.approx(3.0, abs=1e-6),
+    ]
+    assert [pose.quat_xyzw for pose in poses] == [None] * 3
+    assert poses[0].distance_m(poses[1]) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_first_photograph_without_altitude_takes_no_heights_from_the_others(tmp_path: Path):
+    for number in range(2):
+        exif = exif_gps((10.0, 30.0, 36.0), (20.0, 15.0, 0.0))
+        if number == 0:
+            del exif.get_ifd(0x8825)[6]
+        Image.fromarray(picture(number)).save(tmp_path / f"{number}.jpg", exif=exif)
+    folder = open_image_folder(tmp_path)
+    assert folder.datum is not None
+    assert folder.datum.origin.altitude_m == 12.5
+    assert [frame.pose.position_xyz[2] for frame in folder.frames] == [None, pytest.approx(0.0, abs=1e-6)]
+
+
+def test_a_table_without_headings_and_heights_says_so(tmp_path: Path):
+    save(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    table = tmp_path / "poses.csv"
+    table.write_text("image,x,y,z,yaw_deg,latitude,longitude\na.jpg,1,2,,,,\nb.jpg,1,2,0,0,,\nc.jpg,,,,,50,8\n")
+    unknown, known, tagged = open_image_folder(tmp_path, table=table).frames
+    assert unknown.pose == Pose((1.0, 2.0, None), None)
+    assert known.pose == Pose((1.0, 2.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    assert tagged.geo == GeoPoint(50.0, 8.0, None)
 
 
 def test_plain_folders_keep_natural_order_and_sub_folders(tmp_path: Path):

@@ -93,7 +93,7 @@ def _rendered(level: Level, poses: Sequence[tuple[int, Pose]], session: str, see
     frames = []
     for stamp_ns, wanted in poses:
         x, y, _ = wanted.position_xyz
-        picture, (x, y, yaw) = level.view(x, y, wanted.yaw_rad)
+        picture, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
         picture = expose(picture)
         if seed is not None:
             picture = disturb(picture, (stamp_ns - poses[0][0]) * 1e-9, generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -187,7 +186,6 @@ def map_frames(place_map: PlaceMap) -> list[Frame]:
             pose=_pose(place, place_map.datum),
             geo=place.geo,
             load=partial(load, place.place_id),
-            has_heading=place.has_heading,
         )
         for place in place_map.places()
     ]
@@ -206,7 +204,7 @@ def stamp_name(stamp_ns: int) -> str:
 
 def _pose(place: Place, datum: Datum | None) -> Pose | None:
     if place.map_pose is None and place.geo is not None and datum is not None:
-        return Pose(datum.to_enu(place.geo), (0.0, 0.0, 0.0, 1.0))
+        return Pose(datum.to_enu(place.geo), None)
     return place.map_pose
 
 
@@ -219,7 +217,7 @@ def _spaced(frames: Sequence[Frame], spacing_m: float) -> list[Frame]:
     kept: list[Frame] = []
     last: Pose | None = None
     for frame in frames:
-        if last is None or frame.pose is None or math.dist(last.position_xyz, frame.pose.position_xyz) >= spacing_m:
+        if last is None or frame.pose is None or last.distance_m(frame.pose) >= spacing_m:
             kept.append(frame)
             last = frame.pose
     return kept

@@ -131,7 +131,10 @@ def _candidate_from_message(message: Any) -> RecordedCandidate:
     position, orientation = message.pose.position, message.pose.orientation
     pose = None
     if message.has_pose:
-        pose = Pose((position.x, position.y, position.z), (orientation.x, orientation.y, orientation.z, orientation.w))
+        # Messages of earlier versions, which bags hold too, do not say what is unknown.
+        z = position.z if getattr(message, "has_height", True) else None
+        quat = (orientation.x, orientation.y, orientation.z, orientation.w)
+        pose = Pose((position.x, position.y, z), quat if getattr(message, "has_heading", True) else None)
     return RecordedCandidate(int(message.place_id), str(message.session), pose)
 
 
@@ -149,10 +152,14 @@ def _from_record(record: Mapping[str, Any]) -> RecordedAnswer:
     )
 
 
-def _pose(values: Sequence[float] | None) -> Pose | None:
+def _pose(values: Sequence[float | None] | None) -> Pose | None:
     if values is None:
         return None
     x, y, z, qx, qy, qz, qw = values
+    if x is None or y is None:
+        return None
+    if qx is None or qy is None or qz is None or qw is None:
+        return Pose((x, y, z), None)
     return Pose((x, y, z), (qx, qy, qz, qw))
 
 

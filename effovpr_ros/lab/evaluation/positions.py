@@ -106,7 +106,8 @@ def horizontal_distance_m(query: Frame, stored: Frame) -> float | None:
 
 def headings_rad(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """(N,) yaw in the map frame, NaN where it is unknown."""
-    return np.array([f.pose.yaw_rad if f.pose is not None and f.has_heading else np.nan for f in frames], np.float64)
+    yaws = (frame.pose.yaw_rad if frame.pose is not None else None for frame in frames)
+    return np.array([np.nan if yaw_rad is None else yaw_rad for yaw_rad in yaws], np.float64)
 
 
 def turn_deg(a_rad: NDArray[np.float64], b_rad: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,9 +205,8 @@ def _zones(frames: Sequence[Frame]) -> set[str]:
 
 def _moved(frames: Sequence[Frame], xy: Metres) -> list[Frame]:
     """Frames at other positions, their orientation kept."""
-    unturned = (0.0, 0.0, 0.0, 1.0)
     return [
-        replace(frame, pose=Pose((float(x), float(y), 0.0), frame.pose.quat_xyzw if frame.pose else unturned))
+        replace(frame, pose=Pose((float(x), float(y), None), frame.pose.quat_xyzw if frame.pose else None))
         for frame, (x, y) in zip(frames, xy, strict=True)
     ]
 
@@ -219,8 +219,7 @@ def _geo_posed(frame: Frame, datum: Datum) -> Frame:
             f"{frame.name} has a position in local metres only, while the database is geo-tagged; give both folders "
             "the same kind of positions, or name the right answers with --positives"
         )
-    orientation = frame.pose.quat_xyzw if frame.pose else (0.0, 0.0, 0.0, 1.0)
-    return replace(frame, pose=Pose(datum.to_enu(frame.geo), orientation))
+    return replace(frame, pose=Pose(datum.to_enu(frame.geo), frame.pose.quat_xyzw if frame.pose else None))
 
 
 def _swapped_geo(geo: GeoPoint | None, datum: Datum) -> tuple[float, float]:

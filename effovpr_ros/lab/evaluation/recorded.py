@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -138,9 +137,7 @@ def _with_truth(
         name = stamp_name(answer.stamp_ns)
         load = images.get(answer.stamp_ns, partial(_no_image, name))
         judged.append(answer)
-        queries.append(
-            Frame(name, source.session, answer.stamp_ns, where.pose, where.geo, load, has_heading=where.geo is None)
-        )
+        queries.append(Frame(name, source.session, answer.stamp_ns, where.pose, where.geo, load))
     if not judged:
         raise EvaluationError(
             f"bag {source.path}: no answer has a pose of {source.pose_topic} at its stamp ({last}); do the image "
@@ -171,7 +168,7 @@ def _require_same_map(answers: Sequence[RecordedAnswer], places: Mapping[int, Fr
     for answer in answers:
         for candidate in answer.candidates:
             pose = places[candidate.place_id].pose if candidate.place_id in places else None
-            moved = pose and candidate.pose and math.dist(pose.position_xyz, candidate.pose.position_xyz) > _SAME_POSE_M
+            moved = pose and candidate.pose and pose.distance_m(candidate.pose) > _SAME_POSE_M
             if pose is None or moved:
                 raise EvaluationError(
                     f"the answer at {stamp_name(answer.stamp_ns)} s names place {candidate.place_id} of the map "

@@ -50,7 +50,7 @@ def record_laps(
     with BagWriter(bag) as writer:
         for number, (stamp_ns, wanted) in enumerate(poses):
             x, y, _ = wanted.position_xyz
-            image, (x, y, yaw) = level.view(x, y, wanted.yaw_rad)
+            image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
             image = expose(image)
             if number >= disturbed_from:
                 image = disturb(image, (stamp_ns - poses[disturbed_from][0]) * 1e-9, generator)

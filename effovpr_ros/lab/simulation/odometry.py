@@ -64,9 +64,9 @@ class DriftingOdometry:
         config = self._config
         dx, dy = np.subtract(after.position_xyz[:2], before.position_xyz[:2])
         distance_m = math.hypot(dx, dy)
-        turn = math.remainder(after.yaw_rad - before.yaw_rad, math.tau)
+        turn = math.remainder(after.known_yaw_rad - before.known_yaw_rad, math.tau)
         # Where the step led, seen from the robot half way through its turn, as wheels measure it.
-        direction = math.atan2(dy, dx) - before.yaw_rad - turn / 2.0 if distance_m > 0.0 else 0.0
+        direction = math.atan2(dy, dx) - before.known_yaw_rad - turn / 2.0 if distance_m > 0.0 else 0.0
         along, slip, twist = self._generator.normal(0.0, 1.0, 3)
         driven_m = distance_m * (1.0 + config.scale_error) + along * config.distance_noise_m * math.sqrt(distance_m)
         turned = (

@@ -202,8 +202,8 @@ def _gtsam() -> Any:
 
 
 def _pose3(gtsam: Any, pose: Pose) -> Any:
-    x, y, z, w = pose.quat_xyzw
-    return gtsam.Pose3(gtsam.Rot3.Quaternion(w, x, y, z), np.array(pose.position_xyz))
+    x, y, z, w = pose.known_quat_xyzw
+    return gtsam.Pose3(gtsam.Rot3.Quaternion(w, x, y, z), np.array(pose.known_xyz))
 
 
 def _pose(pose3: Any) -> Pose:

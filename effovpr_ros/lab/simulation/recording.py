@@ -59,7 +59,7 @@ def record_drive(
     with BagWriter(bag, storage=storage) as writer:
         for stamp_ns, wanted in poses:
             x, y, _ = wanted.position_xyz
-            image, (x, y, yaw) = level.view(x, y, wanted.yaw_rad)
+            image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
             pose = Pose.from_yaw(x, y, yaw)
             image = expose(image)
             if disturbed:

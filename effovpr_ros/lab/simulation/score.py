@@ -122,7 +122,7 @@ def judge(
     """
     by_stamp = dict(truth)
     map_xy = np.array([place.position_xyz[:2] for place in places]).reshape(-1, 2)
-    map_yaw = np.array([place.yaw_rad for place in places])
+    map_yaw = np.array([place.known_yaw_rad for place in places])
     answers = []
     for record in records:
         stamp_ns = int(record["stamp_ns"])
@@ -137,7 +137,7 @@ def judge(
             best = Pose((x, y, z), (quat[0], quat[1], quat[2], quat[3]))
         error_m, error_deg = math.inf, 180.0
         if best is not None:
-            apart = _apart(pose, np.array([best.position_xyz[:2]]), np.array([best.yaw_rad]))
+            apart = _apart(pose, np.array([best.position_xyz[:2]]), np.array([best.known_yaw_rad]))
             error_m, error_deg = float(apart[0][0]), float(apart[1][0])
         answers.append(
             Answer(
@@ -189,7 +189,7 @@ def _apart(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Metres and degrees between one pose and many."""
     distance = np.linalg.norm(xy - np.array(pose.position_xyz[:2]), axis=1)
-    turn = np.abs((yaw - pose.yaw_rad + np.pi) % (2.0 * np.pi) - np.pi)
+    turn = np.abs((yaw - pose.known_yaw_rad + np.pi) % (2.0 * np.pi) - np.pi)
     return distance, np.degrees(turn)
 
 

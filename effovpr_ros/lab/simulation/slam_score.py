@@ -191,10 +191,10 @@ def judge_closures(
     for closure, counts in zip(closures, accepted, strict=True):
         query, match = numbers[closure.query_id], numbers[closure.match_id]
         dx, dy = np.subtract(truth[query].position_xyz[:2], truth[match].position_xyz[:2])
-        yaw = truth[match].yaw_rad
+        yaw = truth[match].known_yaw_rad
         true_xy = (dx * math.cos(yaw) + dy * math.sin(yaw), dy * math.cos(yaw) - dx * math.sin(yaw))
         measured_xy = closure.relative_pose.position_xyz[:2] if closure.is_metric else (0.0, 0.0)
-        turn = math.remainder(truth[query].yaw_rad - yaw - closure.relative_pose.yaw_rad, math.tau)
+        turn = math.remainder(truth[query].known_yaw_rad - yaw - closure.relative_pose.known_yaw_rad, math.tau)
         judged.append(
             JudgedClosure(query, match, math.dist(true_xy, measured_xy), abs(math.degrees(turn)), bool(counts))
         )
@@ -262,7 +262,7 @@ def _aligned(truth: Sequence[Pose], estimate: Sequence[Pose], *, from_start: boo
 
 
 def _path(poses: Sequence[Pose]) -> Any:
-    quats_wxyz = np.array([(pose.quat_xyzw[3], *pose.quat_xyzw[:3]) for pose in poses])
+    quats_wxyz = np.array([pose.known_quat_xyzw for pose in poses])[:, [3, 0, 1, 2]]
     return _evo().PosePath3D(_positions(poses), quats_wxyz)
 
 
@@ -281,7 +281,7 @@ def _evo() -> Any:
 
 
 def _positions(poses: Sequence[Pose]) -> NDArray[np.float64]:
-    return np.array([pose.position_xyz for pose in poses], np.float64).reshape(-1, 3)
+    return np.array([pose.known_xyz for pose in poses], np.float64).reshape(-1, 3)
 
 
 def _pair(before: float, after: float) -> str:

@@ -144,7 +144,6 @@ def _from_map(spec: SourceSpec) -> TrainingSource:
                     place.pose,
                     place.geo,
                     load,
-                    has_heading=place.has_heading,
                 )
             )
     return _posed(frames, spec, [])
@@ -205,12 +204,13 @@ def _clip_frame(row: Mapping[str, str], root: Path, source: str) -> TrainingFram
     path = root / row["image"]
     if not row["image"] or not path.is_file():
         raise SourceError(f"image {path} does not exist")
-    pose, oriented = None, False
+    pose = None
     if row.get("x") and row.get("y"):
-        turned = row.get("yaw") or row.get("yaw_deg")
-        yaw = float(row["yaw"]) if row.get("yaw") else math.radians(float(row.get("yaw_deg") or 0.0))
-        pose, oriented = Pose.from_yaw(float(row["x"]), float(row["y"]), yaw), bool(turned)
-    frame = Frame(row["image"], source, 0, pose, None, partial(read_image, path), has_heading=oriented)
+        yaw_rad = float(row["yaw"]) if row.get("yaw") else None
+        if yaw_rad is None and row.get("yaw_deg"):
+            yaw_rad = math.radians(float(row["yaw_deg"]))
+        pose = Pose.from_yaw(float(row["x"]), float(row["y"]), yaw_rad, None)
+    frame = Frame(row["image"], source, 0, pose, None, partial(read_image, path))
     place = row.get("place") or ""
     area = f"{source} {row.get('area') or row['clip']}" if pose is not None or place else source
     return TrainingFrame(frame, area, row["clip"], int(row["frame"]), place, {**row, "source": source})

@@ -225,7 +225,7 @@ def _class_of(item: TrainingFrame, window: int | None, config: PlacesConfig) -> 
         cell_x, cell_y = _cell(pose.position_xyz, config.cell_m)
         sectors = round(360.0 / config.sector_deg)
         sector, group = "any", "any"
-        if sectors > 1 and item.frame.has_heading:
+        if sectors > 1 and pose.yaw_rad is not None:
             number = math.floor(math.degrees(pose.yaw_rad) % 360.0 / config.sector_deg) % sectors
             sector, group = str(number), str(number % config.sector_groups)
         source = item.columns.get("source", item.area)
@@ -237,7 +237,7 @@ def _class_of(item: TrainingFrame, window: int | None, config: PlacesConfig) -> 
     return _Class(f"{source} windows {window % config.window_groups}", f"{item.area} {item.clip} {window}")
 
 
-def _cell(position_xyz: tuple[float, float, float], cell_m: float) -> tuple[int, int]:
+def _cell(position_xyz: tuple[float, float, float | None], cell_m: float) -> tuple[int, int]:
     return math.floor(position_xyz[0] / cell_m), math.floor(position_xyz[1] / cell_m)
 
 
@@ -267,7 +267,7 @@ def _near(one: TrainingFrame, other: TrainingFrame, frames_between: int, config:
         return one.frame.pose is other.frame.pose and frames_between <= config.window
     if math.dist(one.frame.pose.position_xyz[:2], other.frame.pose.position_xyz[:2]) > config.cell_m:
         return False
-    if not (one.frame.has_heading and other.frame.has_heading) or config.sector_deg >= 360.0:
+    yaw_rad, other_yaw_rad = one.frame.pose.yaw_rad, other.frame.pose.yaw_rad
+    if yaw_rad is None or other_yaw_rad is None or config.sector_deg >= 360.0:
         return True
-    turn = one.frame.pose.yaw_rad - other.frame.pose.yaw_rad
-    return abs(math.degrees(math.remainder(turn, math.tau))) <= config.sector_deg
+    return abs(math.degrees(math.remainder(yaw_rad - other_yaw_rad, math.tau))) <= config.sector_deg

@@ -33,6 +33,10 @@ class MatchAdapterConfig:
         0.0, "Adapters nav2 and cuvslam: send again after this time; 0: only when re-armed.", min=0.0, max=86400.0
     )
 
+    initial_pose_without_heading: bool = setting(
+        False, "Adapters nav2 and cuvslam: send a pose whose heading is unknown too, with a yaw of 0."
+    )
+
     def __post_init__(self) -> None:
         """Refuse unknown adapters and a body without a name."""
         check_names(self.names, MATCH_ADAPTERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 from std_srvs.srv import Trigger
@@ -50,6 +52,13 @@ class InitialPoseAdapter(Adapter):
         stamp_ns = ns_from_time(match.header.stamp)
         if not self._is_due(stamp_ns) or not self._publisher.get_subscription_count():
             return
+        if not self._config.initial_pose_without_heading and has_unknown_heading(pose):
+            self._node.get_logger().warning(
+                f"no initial pose sent on {self._topic}: the place's heading is unknown; build the map with headings, "
+                "or set initial_pose_without_heading",
+                throttle_duration_sec=60.0,
+            )
+            return
         self._is_armed, self._sent_ns = False, stamp_ns
         self._publisher.publish(pose)
         self._node.get_logger().info(f"initial pose sent on {self._topic}: {match.reason}")
@@ -62,6 +71,11 @@ class InitialPoseAdapter(Adapter):
         period_ns = round(self._config.initial_pose_period_s * 1e9)
         # Time that ran backwards is a new beginning for the other side too.
         return self._is_armed or (period_ns > 0 and not 0 <= stamp_ns - self._sent_ns < period_ns)
+
+
+def has_unknown_heading(pose: PoseWithCovarianceStamped) -> bool:
+    """Whether the yaw of a pose says nothing: a standard deviation of half a turn."""
+    return float(pose.pose.covariance[35]) >= math.pi**2
 
 
 class Nav2Adapter(InitialPoseAdapter):
