@@ -23,6 +23,11 @@ from effovpr_ros.sources.frame import Frame
 
 _logger = logging.getLogger(__name__)
 
+Decoded = tuple[Frame, RgbImage, str]
+"""A frame, its image and its digest."""
+Stored = dict[tuple[str, int], set[str]]
+"""Digests by name and time, see `PlaceStore.sources`."""
+
 _COMMIT_PLACES = 64
 _THUMBNAIL_QUALITY = 80
 
@@ -82,8 +87,18 @@ class _Progress:
     added: int = 0
     skipped_spacing: int = 0
     already_present: int = 0
+    known_by_name: int = 0
     extract_seconds: float = 0.0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def refuse(self, frame: Frame, error: ImageError, progress: Callable[[int], object] | None) -> None:
+        _logger.warning("skipped %s: %s", frame.name, error)
+        self.unreadable.append((frame.name, str(error)))
+        self.advance(progress)
+
+    def advance(self, progress: Callable[[int], object] | None) -> None:
+        if progress:
+            progress(1)
 
 
 def build_map(
@@ -97,9 +112,10 @@ def build_map(
 ) -> BuildReport:
     """Append frames to a map.
 
-    Frames that are stored already (same session, name and stamp) are passed over before they are decoded, so a
-    build that was interrupted or killed resumes. An unreadable image is skipped, logged and reported. Images are
-    decoded in a thread beside the network; places are committed every 64 frames. Ctrl-C keeps what is finished.
+    Frames that are stored already (same session, name, stamp and content) are passed over before they are decoded, so
+    a build that was interrupted or killed resumes, and another source with the same names joins in full. An unreadable
+    image is skipped, logged and reported. Images are decoded in a thread beside the network; places are committed
+    every 64 frames. Ctrl-C keeps what is finished.
 
     Args:
         place_map: open for writing.
@@ -123,9 +139,9 @@ def build_map(
     try:
         for batch in _batches(_decoded(selected, state, progress, 2 * config.batch_size), config.batch_size):
             before = time.perf_counter()
-            features = extractor.extract([image for _, image in batch])
+            features = extractor.extract([image for _, image, _ in batch])
             state.extract_seconds += time.perf_counter() - before
-            for (frame, image), feature in zip(batch, features, strict=True):
+            for (frame, image, digest), feature in zip(batch, features, strict=True):
                 size_wh = (image.shape[1], image.shape[0])
                 thumbnail = make_thumbnail(image, config.thumbnail_side)
                 pending.append(
@@ -139,6 +155,7 @@ def build_map(
                         thumbnail,
                         feature,
                         points_of(image) if points_of is not None else None,
+                        digest,
                     )
                 )
             if len(pending) >= _COMMIT_PLACES:
@@ -189,29 +206,51 @@ def _select(
     config: BuildConfig,
     state: _Progress,
     progress: Callable[[int], object] | None,
-) -> Iterator[Frame]:
-    """Frames that are new and far enough from the last place; those without a pose are never too close."""
-    stored: dict[str, set[tuple[str, int]]] = {}
+) -> Iterator[tuple[Frame, str]]:
+    """Frames that are new and far enough from the last place, with their digests; without a pose none is too close."""
+    stored: dict[str, Stored] = {}
     last: dict[str, Pose] = {}
     for frame in frames:
-        known = stored.setdefault(frame.session, place_map.stored_sources(frame.session))
-        if (frame.name, frame.stamp_ns) in known:
-            state.already_present += 1
-        elif frame.pose and frame.session in last and _too_close(last[frame.session], frame.pose, config):
+        if frame.session not in stored:
+            stored[frame.session] = place_map.stored_sources(frame.session)
+        digests = stored[frame.session].setdefault((frame.name, frame.stamp_ns), set())
+        is_close = frame.pose and frame.session in last and _too_close(last[frame.session], frame.pose, config)
+        # A picture that no other shares its name with is not read before it is known to be wanted.
+        if is_close and not digests:
             state.skipped_spacing += 1
-            if progress:
-                progress(1)
+            state.advance(progress)
             continue
+        try:
+            digest = frame.digest() if frame.digest is not None else ""
+        except ImageError as error:
+            state.refuse(frame, error, progress)
+            continue
+        is_present = _is_present(digests, digest, frame.session, state)
+        state.already_present += is_present
+        if is_close and not is_present:
+            state.skipped_spacing += 1
+            state.advance(progress)
+            continue
+        if is_present:
+            state.advance(progress)
         else:
-            known.add((frame.name, frame.stamp_ns))
-            yield frame
-            if frame.pose:
-                last[frame.session] = frame.pose
-            continue
+            digests.add(digest)
+            yield frame, digest
         if frame.pose:
             last[frame.session] = frame.pose
-        if progress:
-            progress(1)
+
+
+def _is_present(digests: set[str], digest: str, session: str, state: _Progress) -> bool:
+    """Whether a picture is in the map, whose pictures of its session, name and time have these digests."""
+    by_name = bool(digest) and "" in digests
+    if by_name and not state.known_by_name:
+        _logger.warning(
+            "session %s was built by an earlier version, which kept names and times alone: pictures of the same name "
+            "are taken for the same; give pictures of another folder or bag another --session",
+            session,
+        )
+    state.known_by_name += by_name
+    return by_name or digest in digests
 
 
 def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
@@ -224,13 +263,13 @@ def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
 
 
 def _decoded(
-    frames: Iterable[Frame], state: _Progress, progress: Callable[[int], object] | None, ahead: int
-) -> Iterator[tuple[Frame, RgbImage]]:
+    frames: Iterable[tuple[Frame, str]], state: _Progress, progress: Callable[[int], object] | None, ahead: int
+) -> Iterator[Decoded]:
     """Decode in a thread, at most `ahead` images before they are needed; errors of the source come out here."""
-    waiting: queue.Queue[tuple[Frame, RgbImage] | BaseException | None] = queue.Queue(maxsize=ahead)
+    waiting: queue.Queue[Decoded | BaseException | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
-    def put(item: tuple[Frame, RgbImage] | BaseException | None) -> None:
+    def put(item: Decoded | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -240,14 +279,11 @@ def _decoded(
 
     def decode() -> None:
         try:
-            for frame in frames:
+            for frame, digest in frames:
                 try:
-                    put((frame, frame.load()))
+                    put((frame, frame.load(), digest))
                 except ImageError as error:
-                    _logger.warning("skipped %s: %s", frame.name, error)
-                    state.unreadable.append((frame.name, str(error)))
-                    if progress:
-                        progress(1)
+                    state.refuse(frame, error, progress)
                 if stop.is_set():
                     return
             put(None)
@@ -266,8 +302,8 @@ def _decoded(
         thread.join()
 
 
-def _batches(items: Iterator[tuple[Frame, RgbImage]], size: int) -> Iterator[list[tuple[Frame, RgbImage]]]:
-    batch: list[tuple[Frame, RgbImage]] = []
+def _batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
+    batch: list[Decoded] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:

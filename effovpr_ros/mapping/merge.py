@@ -184,6 +184,7 @@ def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], pla
             store.thumbnail(place.place_id),
             found,
             points,
+            store.digest(place.place_id),
         )
         for place, found, points in zip(batch, features, store.points(place_ids), strict=True)
     ]

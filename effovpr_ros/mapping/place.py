@@ -41,7 +41,10 @@ class Place:
 
 @dataclass(frozen=True)
 class NewPlace:
-    """A place about to join a map: `Place` without a number, with thumbnail (JPEG), features and encoded points."""
+    """A place about to join a map: `Place` without a number, with thumbnail (JPEG), features and encoded points.
+
+    `digest` tells it from places of the same session, source and time, see `sources.frame.content_digest`.
+    """
 
     session: str
     stamp_ns: int
@@ -52,6 +55,7 @@ class NewPlace:
     thumbnail: bytes
     features: Features
     points: bytes | None = None
+    digest: str = ""
 
     def placed(self, place_id: int, own_frame: str) -> Place:
         """The place that it becomes."""

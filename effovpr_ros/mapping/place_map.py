@@ -297,8 +297,8 @@ class PlaceMap:
         """All places by number; evenly chosen ones where there are more than `at_most`."""
         return self._table.places(at_most)
 
-    def stored_sources(self, session: str) -> set[tuple[str, int]]:
-        """(source, stamp_ns) of every place of a session."""
+    def stored_sources(self, session: str) -> dict[tuple[str, int], set[str]]:
+        """Digests of all places of a session by source and stamp_ns; see `PlaceStore.sources`."""
         return self._store.sources(session)
 
     def thumbnail(self, place_id: int) -> bytes:

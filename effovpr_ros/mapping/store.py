@@ -21,12 +21,11 @@ from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.store_schema import (
     PLACE_COLUMNS,
-    POINTS_SCHEMA,
-    SCHEMA,
     TABLES,
     checksum_of,
     place_of_row,
     place_row,
+    prepare_tables,
     translated_errors,
 )
 
@@ -73,13 +72,8 @@ class PlaceStore:
                 self._connection.execute("PRAGMA journal_mode = WAL")
             if writable:
                 self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if online else 'FULL'}")
-            if create:
-                self._connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-            self._connection.execute("SELECT count(*) FROM places").fetchone()
-            if writable:
-                self._connection.executescript(POINTS_SCHEMA)
-            tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()
-            self._has_points = bool(tables[0])
+            tables = prepare_tables(self._connection, create=create, writable=writable)
+        self._has_points, self._digest_column = tables.points, "digest" if tables.digests else "''"
         if writable and self.get_property(_UNKNOWN_PROPERTY) is None:
             self.set_property(_UNKNOWN_PROPERTY, str(self.guessed_below).encode())
 
@@ -104,8 +98,8 @@ class PlaceStore:
         checksum = checksum_of(repr(row).encode(), global_blob, place.thumbnail)
         execute = self._connection.execute
         execute(
-            f"INSERT INTO places VALUES ({', '.join('?' * 19)})",
-            (*row, *place.features.grid_wh, checksum),
+            f"INSERT INTO places VALUES ({', '.join('?' * 20)})",
+            (*row, *place.features.grid_wh, checksum, place.digest),
         )
         execute("INSERT INTO global_descriptors VALUES (?, ?)", (place_id, global_blob))
         execute(
@@ -293,9 +287,17 @@ class PlaceStore:
         found = {place_id: bytes(points) for place_id, points, _ in rows}
         return [found.get(place_id) for place_id in place_ids]
 
-    def sources(self, session: str) -> set[tuple[str, int]]:
-        """(source, stamp_ns) of every place of a session, to resume a build by."""
-        return set(self._query("SELECT source, stamp_ns FROM places WHERE session = ?", (session,)))
+    def sources(self, session: str) -> dict[tuple[str, int], set[str]]:
+        """Digests of all places of a session by source and stamp_ns, to resume a build by; empty ones are unknown."""
+        found: dict[tuple[str, int], set[str]] = {}
+        sql = f"SELECT source, stamp_ns, {self._digest_column} FROM places WHERE session = ?"
+        for source, stamp_ns, digest in self._query(sql, (session,)):
+            found.setdefault((source, stamp_ns), set()).add(digest)
+        return found
+
+    def digest(self, place_id: int) -> str:
+        """What tells a place's image from others of its name and time; empty if unknown."""
+        return str(self._query(f"SELECT {self._digest_column} FROM places WHERE id = ?", (place_id,))[0][0])
 
     def checksum(self, num_places: int) -> str:
         """SHA-256 over the checksums of the first places: what a manifest remembers of the store."""

@@ -6,6 +6,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,41 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import NewPlace, Place
 
-# Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
-SCHEMA = """
-CREATE TABLE properties (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+_PLACES_SCHEMA = """
 CREATE TABLE places (
     id INTEGER PRIMARY KEY, session TEXT NOT NULL, stamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
     x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
     latitude REAL, longitude REAL, altitude REAL,
     image_width INTEGER NOT NULL, image_height INTEGER NOT NULL,
     grid_columns INTEGER NOT NULL, grid_rows INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    UNIQUE (session, source, stamp_ns)
+    checksum INTEGER NOT NULL, digest TEXT NOT NULL DEFAULT '',
+    UNIQUE (session, source, stamp_ns, digest)
 );
+"""
+# Thumbnails and descriptors have tables of their own, so that listing the places reads few pages.
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE properties (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+{_PLACES_SCHEMA}
 CREATE TABLE global_descriptors (place_id INTEGER PRIMARY KEY REFERENCES places, descriptor BLOB NOT NULL);
 CREATE TABLE local_descriptors (
     place_id INTEGER PRIMARY KEY REFERENCES places, codes BLOB NOT NULL, cells BLOB NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE TABLE thumbnails (place_id INTEGER PRIMARY KEY REFERENCES places, jpeg BLOB NOT NULL);
+COMMIT;
+"""
+# In maps of before, name and time alone told images apart, and a constraint of SQLite cannot be changed in its table.
+_DIGEST_SCHEMA = f"""
+PRAGMA legacy_alter_table = ON;
+BEGIN IMMEDIATE;
+ALTER TABLE places RENAME TO places_before;
+{_PLACES_SCHEMA}
+INSERT INTO places SELECT *, '' FROM places_before;
+DROP TABLE places_before;
+COMMIT;
 """
 # Maps of before have none of it; they get it when they are opened to be written to.
-POINTS_SCHEMA = """
+_POINTS_SCHEMA = """
 CREATE TABLE IF NOT EXISTS points (
     place_id INTEGER PRIMARY KEY REFERENCES places, points BLOB NOT NULL, checksum INTEGER NOT NULL
 );
@@ -47,6 +63,28 @@ TABLES = {
 PLACE_COLUMNS = (
     "id, session, stamp_ns, source, x, y, z, qx, qy, qz, qw, latitude, longitude, altitude, image_width, image_height"
 )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the tables of an open file can hold; those of maps of before hold less while they are open read-only."""
+
+    points: bool
+    digests: bool
+
+
+def prepare_tables(connection: sqlite3.Connection, *, create: bool, writable: bool) -> Tables:
+    """Make the tables of a new file, or add what those of an earlier version lack."""
+    if create:
+        connection.executescript(_SCHEMA)
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(places)")]
+    if writable:
+        connection.executescript(_POINTS_SCHEMA)
+        if "digest" not in columns:
+            connection.executescript(_DIGEST_SCHEMA)
+    connection.execute("SELECT count(*) FROM places").fetchone()
+    tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()
+    return Tables(points=bool(tables[0]), digests=writable or "digest" in columns)
 
 
 def checksum_of(*parts: bytes) -> int:

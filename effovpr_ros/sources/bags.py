@@ -19,7 +19,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import MAX_PIXELS, RgbImage
 from effovpr_ros.core.pixels import compressed_to_rgb, raw_to_rgb
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.sources.frame import Frame
+from effovpr_ros.sources.frame import Frame, content_digest
 from effovpr_ros.sources.images import enu_pose
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory
 
@@ -116,7 +116,7 @@ class BagSource:
             SourceError: the bag turns out damaged midway.
         """
         self.refused.clear()
-        for recorded_ns, message in self._messages(self.image_topic):
+        for number, (recorded_ns, message) in enumerate(self._messages(self.image_topic)):
             stamp_ns = _stamp_ns(message) or recorded_ns
             try:
                 where = self.location(stamp_ns)
@@ -127,7 +127,8 @@ class BagSource:
                 self.refused[reason] += 1
                 continue
             load = partial(self._read_image, recorded_ns, stamp_ns) if reread else partial(image_from_message, message)
-            yield Frame(self.image_topic, self.session, stamp_ns, where.pose, where.geo, load)
+            digest = None if reread else partial(_message_digest, message, number)
+            yield Frame(self.image_topic, self.session, stamp_ns, where.pose, where.geo, load, digest)
 
     def location(self, stamp_ns: int) -> BagLocation:
         """Where the robot was at a time.
@@ -280,6 +281,11 @@ def _choose(topics: dict[str, str], wanted: str, kinds: tuple[str, ...], what: s
         found = f"{len(fitting)} fit" if fitting else "none fits"
         raise SourceError(f"bag {path}: name the {what} topic with --{what}-topic, as {found}; topics: {listed}")
     return fitting[0]
+
+
+def _message_digest(message: Any, number: int) -> str:
+    """Of an image message and its number on its topic: images of a robot that stands still may be the same."""
+    return content_digest(number.to_bytes(8, "little"), np.ascontiguousarray(message.data).data)
 
 
 def _pose(message: Any) -> Pose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ class Frame:
         pose: in the map frame, if known.
         geo: geo-tag, if known.
         load: reads the image; raises `ImageError`.
+        digest: reads what tells this image from others of the same name and time, see `content_digest`; raises
+            `ImageError`. None where name and time tell.
     """
 
     name: str
@@ -28,3 +31,16 @@ class Frame:
     pose: Pose | None
     geo: GeoPoint | None
     load: Callable[[], RgbImage]
+    digest: Callable[[], str] | None = None
+
+
+def content_digest(*parts: bytes | memoryview) -> str:
+    """16 hexadecimal digits over the bytes of a picture as it is stored, and where it stands in its source.
+
+    A repetition of a build knows its pictures again by them; another folder or bag whose pictures have the same names
+    and times has other ones.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

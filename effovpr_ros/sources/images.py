@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from effovpr_ros.core.errors import SourceError
+from effovpr_ros.core.errors import ImageError, SourceError
 from effovpr_ros.core.geodesy import Datum, origin_of
 from effovpr_ros.core.images import read_image
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.sources.frame import Frame
+from effovpr_ros.sources.frame import Frame, content_digest
 from effovpr_ros.sources.tables import Tag, Tags, read_csv, read_exif, read_tum_folder, read_utm_names
 
 _logger = logging.getLogger(__name__)
@@ -86,10 +86,18 @@ def open_image_folder(
             pose=tag.pose or (enu_pose(datum, tag.geo, tag.heading_deg) if datum and tag.geo else None),
             geo=tag.geo,
             load=partial(read_image, tag.path),
+            digest=partial(_file_digest, tag.path),
         )
         for tag in tags.tags
     ]
     return ImageFolder(frames, tags.refused, datum, kind)
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return content_digest(path.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def enu_pose(datum: Datum, geo: GeoPoint, heading_deg: float | None = None) -> Pose:
