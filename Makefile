@@ -1,5 +1,5 @@
 SHELL := /bin/bash
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test test-fast bench lint clean
 
 setup:
 	@scripts/setup.sh
@@ -9,6 +9,9 @@ demo: setup
 
 test: setup
 	@source scripts/env.sh && python -P -m pytest test
+
+test-fast: setup
+	@source scripts/env.sh && python -P -m pytest test -m 'not benchmark and not slow'
 
 bench: setup
 	@source scripts/env.sh && python -P -m pytest test -m benchmark -s

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -13,6 +18,10 @@ from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features
 from effovpr_ros.features.variants import extract_variants
+
+STALLED_S = 600
+SLOW = ("nodes/",)
+_TRACES = pytest.StashKey[TextIO]()
 
 
 class KnownFeatures:
@@ -63,7 +72,62 @@ def known_features(offline_extractor: FeatureExtractor) -> KnownFeatures:
     return KnownFeatures(offline_extractor)
 
 
-def pytest_configure() -> None:
-    """Keep the tests' DDS traffic on this machine and away from other runs."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests' DDS traffic on this machine and away from other runs; let a crash leave a trace in a file."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    # The children of tests write theirs to their own error stream.
+    os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+    path = Path(tempfile.mkdtemp(prefix="effovpr-tests-")) / "traces.txt"
+    traces = config.stash[_TRACES] = path.open("w", encoding="utf-8")
+    faulthandler.enable(traces, all_threads=True)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Where to look after a crash, which ends the run without a summary."""
+    return f"traces of crashes and of tests above {STALLED_S} s: {config.stash[_TRACES].name}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Name the test in the file of traces, and write where all threads are when it takes very long."""
+    traces = item.config.stash[_TRACES]
+    traces.seek(0)
+    traces.truncate()
+    traces.write(f"{item.nodeid}\n")
+    traces.flush()
+    faulthandler.dump_traceback_later(STALLED_S, file=traces)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        traces.seek(0, os.SEEK_END)
+        if traces.tell() > len(item.nodeid) + 1:
+            stalled = Path(traces.name).with_name("stalled.txt")
+            with stalled.open("a", encoding="utf-8") as file:
+                file.write(Path(traces.name).read_text(encoding="utf-8"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the file where tests took very long."""
+    stalled = Path(config.stash[_TRACES].name).with_name("stalled.txt")
+    if stalled.is_file():
+        terminalreporter.write_line(f"tests took more than {STALLED_S} s; their threads are in {stalled}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no file behind that says nothing."""
+    faulthandler.disable()
+    traces = config.stash[_TRACES]
+    traces.close()
+    Path(traces.name).unlink()
+    with contextlib.suppress(OSError):
+        Path(traces.name).parent.rmdir()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long."""
+    for item in items:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        if name.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

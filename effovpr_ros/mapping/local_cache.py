@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from effovpr_ros.features.extractor import LocalFeatures
 
 
 class LocalCache:
-    """Least recently used local features by place, bounded in bytes."""
+    """Least recently used local features by place, bounded in bytes; for any number of threads."""
 
     def __init__(self, max_bytes: int) -> None:
         """Start empty.
@@ -20,21 +21,26 @@ class LocalCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[int, LocalFeatures] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def __contains__(self, place_id: int) -> bool:
-        """Whether a place is in memory."""
-        return place_id in self._entries
-
-    def get(self, place_id: int) -> LocalFeatures:
-        """Features of a place that is in memory."""
-        self._entries.move_to_end(place_id)
-        return self._entries[place_id]
+    def found(self, place_ids: Iterable[int]) -> dict[int, LocalFeatures]:
+        """Features of those places that are in memory; the caller keeps them, whatever is forgotten meanwhile."""
+        found = {}
+        with self._lock:
+            for place_id in place_ids:
+                if place_id in self._entries:
+                    self._entries.move_to_end(place_id)
+                    found[place_id] = self._entries[place_id]
+        return found
 
     def put_all(self, features: Mapping[int, LocalFeatures]) -> None:
         """Remember places that are not in memory yet."""
-        for place_id, local in features.items():
-            self._entries[place_id] = local
-            self._bytes += local.codes.nbytes + local.cells_xy.nbytes
-        while self._bytes > self._max_bytes and self._entries:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.codes.nbytes + oldest.cells_xy.nbytes
+        with self._lock:
+            for place_id, local in features.items():
+                # Another thread may have read the same place.
+                if place_id not in self._entries:
+                    self._entries[place_id] = local
+                    self._bytes += local.codes.nbytes + local.cells_xy.nbytes
+            while self._bytes > self._max_bytes and self._entries:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.codes.nbytes + oldest.cells_xy.nbytes

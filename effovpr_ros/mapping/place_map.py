@@ -278,12 +278,13 @@ class PlaceMap:
         Raises:
             MapError: no such place, or damaged.
         """
-        missing = [place_id for place_id in place_ids if place_id not in self._cache]
-        read = self._store.local_features(missing, self.fingerprint.local_dim) if missing else []
-        fresh = dict(zip(missing, read, strict=True))
-        features = [fresh[place_id] if place_id in fresh else self._cache.get(place_id) for place_id in place_ids]
-        self._cache.put_all(fresh)
-        return features
+        found = self._cache.found(place_ids)
+        missing = [place_id for place_id in dict.fromkeys(place_ids) if place_id not in found]
+        if missing:
+            fresh = dict(zip(missing, self._store.local_features(missing, self.fingerprint.local_dim), strict=True))
+            self._cache.put_all(fresh)
+            found |= fresh
+        return [found[place_id] for place_id in place_ids]
 
     def place(self, place_id: int) -> Place:
         """One place.

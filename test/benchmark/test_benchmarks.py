@@ -32,7 +32,7 @@ from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.benchmark
 GRID = 23
 PLACE_KEYPOINTS = GRID * GRID
 """As the default settings keep them."""

@@ -22,7 +22,7 @@ from effovpr_ros.geometry.verifier import GeometricVerifier, Method, View, in_bo
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.benchmark
 
 OPTICAL_IN_BODY = Pose((0.0, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5))
 NUM_RENDERED = 80

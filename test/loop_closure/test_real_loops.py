@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import pytest
 from conftest import KnownFeatures
 
 from effovpr_ros.core.images import read_image
@@ -42,7 +41,6 @@ def count(name: str, right: list[bool], of: int) -> None:
     print(f"\n{name}: {sum(right)} of {of} closed, {len(right) - sum(right)} wrong")
 
 
-@pytest.mark.timeout(600)
 def test_two_laps_of_an_indoor_corridor(real_images: Path, known_features: KnownFeatures, tmp_path: Path):
     extractor = known_features.readers["default"]
     folder = real_images / "rtabmap_loop"
@@ -62,7 +60,6 @@ def test_two_laps_of_an_indoor_corridor(real_images: Path, known_features: Known
     detector.close()
 
 
-@pytest.mark.timeout(600)
 def test_one_corridor_walked_twice_as_two_sessions(real_images: Path, known_features: KnownFeatures, tmp_path: Path):
     extractor = known_features.readers["default"]
     folder = real_images / "corridor_walk"

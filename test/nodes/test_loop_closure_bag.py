@@ -19,7 +19,7 @@ from effovpr_ros.nodes.bag_player import BagPlayer
 from effovpr_ros.nodes.loop_closure_detector import LoopClosureDetectorNode
 from effovpr_ros.sources.bag_writer import BagWriter
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.benchmark
 NAME = "/loop_closure_detector"
 RATE = 1.0
 """Of the replay, a frame a second: what a node that shares its machine keeps up with."""

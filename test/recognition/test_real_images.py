@@ -107,7 +107,6 @@ def test_recall_of_both_presets(
     assert percent(found["default", "both"]) >= percent(found["paper", "both"])
 
 
-@pytest.mark.timeout(600)
 def test_short_local_descriptors_cost_no_recall(
     real_images: Path, known_features: KnownFeatures, tmp_path: Path
 ) -> None:
@@ -123,7 +122,6 @@ def test_short_local_descriptors_cost_no_recall(
 
 
 @pytest.mark.benchmark
-@pytest.mark.timeout(1200)
 def test_the_default_survives_changes_of_appearance_better(
     real_images: Path, known_features: KnownFeatures, tmp_path: Path
 ) -> None:
