@@ -28,7 +28,7 @@ from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer,
 from effovpr_ros.lab.evaluation.recorded import LiveRun, judge_recording
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images, map_quantisation_images
-from effovpr_ros.sources.bags import IMAGE_TYPES, bag_topics, is_bag
+from effovpr_ros.sources.bag_files import IMAGE_TYPES, bag_topics, is_bag
 
 MATCH_TOPIC = "/place_recognizer/match"
 LIVE_METHOD = "live"

@@ -34,7 +34,8 @@ from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
-from effovpr_ros.sources.bags import BagSource, is_bag
+from effovpr_ros.sources.bag_files import is_bag
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import KINDS, open_image_folder
 

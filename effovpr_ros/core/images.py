@@ -98,8 +98,12 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> RgbImage:
     Raises:
         ImageError: the file is missing, unreadable or too large; names it.
     """
-    data = read_file(path, _MAX_BYTES_A_PIXEL * max_pixels + _MAX_BYTES_BESIDE)
-    return decode_image(data, shown(path), max_pixels=max_pixels)
+    return decode_image(read_file(path, largest_file(max_pixels)), shown(path), max_pixels=max_pixels)
+
+
+def largest_file(max_pixels: int) -> int:
+    """Bytes that a picture file of so many pixels has at most."""
+    return _MAX_BYTES_A_PIXEL * max_pixels + _MAX_BYTES_BESIDE
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:

@@ -1,213 +1,252 @@
-"""Where the images of a folder were taken: EXIF, CSV, TUM, or names that carry UTM coordinates."""
+"""Tables that say where the images of a folder were taken: CSV, with the column names that people use."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from effovpr_ros.core.errors import EffoVPRError, SourceError, TrajectoryError
+from effovpr_ros.core.images import shown
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.sources.tags import Tag, Tags, geo_fix, known_number
+from effovpr_ros.sources.trajectory import stamp_to_ns, stamp_unit
 
-from effovpr_ros.core.errors import EffoVPRError, GeodesyError, SourceError, TrajectoryError
-from effovpr_ros.core.geodesy import utm_to_geo
-from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.sources.trajectory import read_tum, stamp_to_ns
-
-_POSITION = ("x", "y", "z")
-_QUATERNION = ("qx", "qy", "qz", "qw")
-_TUM_TOLERANCE_NS = 500_000_000
-
-
-@dataclass(frozen=True)
-class Tag:
-    """What a table or a file knows of one image.
-
-    Attributes:
-        path: of the image.
-        stamp_ns: 0 if unknown.
-        pose: in the map frame, if known.
-        geo: WGS84, if known.
-        heading_deg: clockwise from north, if known.
-    """
-
-    path: Path
-    stamp_ns: int = 0
-    pose: Pose | None = None
-    geo: GeoPoint | None = None
-    heading_deg: float | None = None
-
-
-@dataclass(frozen=True)
-class Tags:
-    """Tags of a folder and one line for each image or row that was refused."""
-
-    tags: tuple[Tag, ...]
-    refused: tuple[str, ...] = ()
-
-
-def read_exif(paths: Sequence[Path]) -> Tags:
-    """Geo-tag, heading and time of photographs by EXIF; those without a geo-tag are refused."""
-    tags, refused = [], []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                exif = image.getexif()
-                gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-                details = exif.get_ifd(ExifTags.IFD.Exif)
-            geo = _exif_position(gps)
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            refused.append(f"{path.name}: cannot be read ({error})")
-            continue
-        except (EffoVPRError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            refused.append(f"{path.name}: no valid EXIF position ({error})")
-            continue
-        direction = gps.get(ExifTags.GPS.GPSImgDirection)
-        heading = float(direction) if direction is not None and math.isfinite(float(direction)) else None
-        when = details.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        tags.append(Tag(path, _exif_stamp_ns(when), None, geo, heading))
-    return Tags(tuple(tags), tuple(refused))
+_ALIASES = {
+    "image": "image img image_file image_name image_path imagename file file_name filename file_path path name photo "
+    "picture rgb sourcefile",
+    "stamp": "stamp timestamp time t",
+    "x": "x x_m pos_x position_x pose_x tx px",
+    "y": "y y_m pos_y position_y pose_y ty py",
+    "z": "z z_m pos_z position_z pose_z tz pz",
+    "east": "east east_m",
+    "north": "north north_m",
+    "up": "up up_m",
+    **{f"q{axis}": f"q{axis} q_{axis} quat_{axis} quaternion_{axis} orientation_{axis}" for axis in "xyzw"},
+    "yaw_deg": "yaw_deg yaw_degrees",
+    "yaw_rad": "yaw_rad yaw_radians",
+    "latitude": "latitude lat latitude_deg lat_deg gps_latitude gps_lat gpslatitude latitude_degrees lat_degrees",
+    "longitude": "longitude lon lng long longitude_deg lon_deg lng_deg long_deg gps_longitude gps_lon gps_lng gps_long "
+    "gpslongitude longitude_degrees lon_degrees",
+    "altitude": "altitude alt altitude_m alt_m gps_altitude gps_alt gpsaltitude elevation elevation_m ele height_m",
+    "heading_deg": "heading_deg heading_degrees bearing_deg azimuth_deg gpsimgdirection gps_img_direction",
+}
+_CANONICAL = {alias: name for name, aliases in _ALIASES.items() for alias in aliases.split()}
+_STAMP_UNIT = re.compile(r"(.*)_(s|sec|secs|seconds|ms|us|ns|nsec|nanoseconds)")
+_UNIT_NAMES = {"ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "nsec": "nanoseconds"}
+_GROUPS = (("x", "y"), ("east", "north"), ("latitude", "longitude"), ("qx", "qy", "qz", "qw"))
+# Columns that say where an image is in a way that is not read: they are refused, not passed over.
+_NOT_READ = {
+    **dict.fromkeys(("yaw", "theta"), "has no unit; name it yaw_deg or yaw_rad (counter-clockwise from x)"),
+    **dict.fromkeys(
+        ("heading", "bearing", "course", "azimuth", "direction"),
+        "has no unit and no zero; name it heading_deg (clockwise from north) or yaw_deg (counter-clockwise from x)",
+    ),
+    **dict.fromkeys(
+        (
+            "easting",
+            "northing",
+            *(f"utm_{end}" for end in ("east", "north", "e", "n", "easting", "northing", "x", "y")),
+        ),
+        "is UTM, which is not read from a table; give latitude, longitude, or metres of a local frame as east, north",
+    ),
+}
+_LOOKS_LIKE_A_PLACE = re.compile(r"lat|lon|lng|east|north|utm|gps|gnss|wgs|coord|pos|mgrs|(^|_)[xyz](_|$)|^[pt]_?[xyz]")
+_LOCAL_FRAME_M = 100_000.0
 
 
-def _exif_position(gps: Mapping[int, object]) -> GeoPoint:
-    def degrees(value: object, reference: object, negative: str) -> float:
-        d, m, s = (float(part) for part in value)  # type: ignore[attr-defined]
-        return (d + m / 60.0 + s / 3600.0) * (-1.0 if str(reference).upper().startswith(negative) else 1.0)
-
-    if ExifTags.GPS.GPSLatitude not in gps or ExifTags.GPS.GPSLongitude not in gps:
-        raise GeodesyError("it has no GPS tags")
-    latitude = degrees(gps[ExifTags.GPS.GPSLatitude], gps.get(ExifTags.GPS.GPSLatitudeRef, "N"), "S")
-    longitude = degrees(gps[ExifTags.GPS.GPSLongitude], gps.get(ExifTags.GPS.GPSLongitudeRef, "E"), "W")
-    if ExifTags.GPS.GPSAltitude not in gps:
-        return GeoPoint(latitude, longitude)
-    altitude = float(gps[ExifTags.GPS.GPSAltitude])  # type: ignore[arg-type]
-    below = gps.get(ExifTags.GPS.GPSAltitudeRef) in (1, b"\x01")
-    return GeoPoint(latitude, longitude, -altitude if below else altitude)
-
-
-def _exif_stamp_ns(when: object) -> int:
-    try:
-        taken = datetime.strptime(str(when), "%Y:%m:%d %H:%M:%S")
-    except ValueError:
-        return 0
-    return int(taken.replace(tzinfo=timezone.utc).timestamp()) * 10**9
-
-
-def read_csv(table: Path, folder: Path) -> Tags:
+def read_csv(table: Path, folder: Path, paths: Sequence[Path] = ()) -> Tags:
     """Rows of `image,stamp[,x,y,z,qx,qy,qz,qw][,latitude,longitude,altitude]`, in any order of columns.
 
-    `image` is relative to the folder; `stamp` is in seconds and may be empty or missing. x, y, z are metres in
-    the map frame (REP-103), z may be missing; `yaw_deg`, counter-clockwise from x, may stand for the quaternion.
-    latitude and longitude are WGS84 degrees, altitude metres and optional; `heading_deg` is clockwise from north.
-    Empty cells are unknown values; other columns are ignored. Bad rows are refused with their reason.
+    `image` is relative to the folder; `stamp` is in seconds (or by its size ms, us or ns, see `stamp_to_ns`; or as the
+    column says, e.g. `timestamp_ns`) and may be empty or missing. x, y, z are metres in the map frame (REP-103), z may
+    be missing; `yaw_deg` or `yaw_rad`, counter-clockwise from x, may stand for the quaternion. `east`, `north`, `up`
+    are x, y, z of a frame whose y is north. latitude and longitude are WGS84 degrees, altitude metres and optional;
+    `heading_deg` is clockwise from north. Usual names of columns are known (`lat`, `lng`, `filename`, `tx`, ...), in
+    any case and with units in brackets. Cells that are empty or say nan or null are unknown. Separators are comma,
+    semicolon (then with decimal commas) or tab. Bad rows are refused with their reason; columns that are not read are
+    named in the notes, and refused where they would say where the images are.
+
+    Args:
+        table: UTF-8, or UTF-16 with its mark.
+        folder: of the images.
+        paths: images of the folder; those that no row names are counted in the notes.
 
     Raises:
-        SourceError: unreadable, or a column is missing; names it.
+        SourceError: unreadable, without rows, or a column is missing or not understood; names it.
     """
+    text = _read_text(table)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(",;\t", key=first.count)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
         raise SourceError(f"table {table} cannot be read: {error}") from error
-    if "image" not in columns:
-        raise SourceError(f"table {table} has no column 'image' ; it has {', '.join(columns) or 'none'}")
-    for group in (("x", "y"), ("latitude", "longitude"), _QUATERNION):
-        present = [name for name in group if name in columns]
-        if present and len(present) < len(group):
-            missing = next(name for name in group if name not in columns)
-            raise SourceError(f"table {table} has a column {present[0]!r} but none {missing!r}")
-    tags, refused = [], []
-    for number, row in enumerate(rows, start=2):
+    if not lines:
+        raise SourceError(f"table {table} is empty")
+    columns, unit, unused = _columns(table, lines[0][1])
+    if len(lines) == 1:
+        raise SourceError(f"table {table} has a header and no rows")
+    tags, refused, units = [], [], set()
+    seen: dict[Path, int] = {}
+    for number, row in lines[1:]:
+        cells = {name: row[at].strip() for name, at in columns.items() if at < len(row)}
+        named = cells.get("image", "")
         try:
-            tags.append(_csv_tag(row, folder))
+            if separator == ";":
+                cells = {name: cell if name == "image" else cell.replace(",", ".") for name, cell in cells.items()}
+            path = _image(named, folder, table)
+            if path in seen:
+                raise SourceError(f"the image is in line {seen[path]} already")
+            tags.append(_tag(path, cells, unit))
+            seen[path] = number
+            units.add(unit or stamp_unit(cells.get("stamp", "")))
         except (EffoVPRError, ValueError) as error:
-            refused.append(f"{table.name}, line {number} ({row.get('image')}): {error}")
-    return Tags(tuple(tags), tuple(refused))
+            refused.append(f"{table.name}, line {number} ({shown(named)}): {error}")
+    notes = [f"columns of {table.name} that are not read: {', '.join(unused)}"] if unused else []
+    notes += [f"stamps of {table.name} are taken for {name}" for name in sorted(units - {"", "seconds"})]
+    if "heading_deg" in columns and "x" in columns and "latitude" not in columns:
+        notes.append(f"heading_deg of {table.name} is not used: x may point anywhere; give yaw_deg, or east and north")
+    if missing := [path for path in paths if path not in seen]:
+        notes.append(
+            f"{len(missing)} images of the folder are not in {table.name}, the first is {shown(missing[0].name)}"
+        )
+    return Tags(tuple(tags), tuple(refused), tuple(notes))
 
 
-def _csv_tag(row: Mapping[str, str | None], folder: Path) -> Tag:
-    cells = {name: (value or "").strip() for name, value in row.items() if name}
-    path = folder / cells["image"]
-    if not cells["image"] or not path.is_file():
-        raise SourceError(f"image {path} does not exist")
-
-    def number(name: str) -> float | None:
-        return float(cells[name]) if cells.get(name) else None
-
-    pose = geo = None
-    x, y, z = (number(name) for name in _POSITION)
-    if x is not None and y is not None:
-        qx, qy, qz, qw = (number(name) for name in _QUATERNION)
-        if qx is not None and qy is not None and qz is not None and qw is not None:
-            pose = Pose((x, y, z), (qx, qy, qz, qw))
-        else:
-            yaw_deg = number("yaw_deg")
-            pose = Pose.from_yaw(x, y, None if yaw_deg is None else math.radians(yaw_deg), z)
-    latitude, longitude = number("latitude"), number("longitude")
-    if latitude is not None and longitude is not None:
-        geo = GeoPoint(latitude, longitude, number("altitude"))
-    stamp_ns = stamp_to_ns(cells["stamp"]) if cells.get("stamp") else 0
-    return Tag(path, stamp_ns, pose, geo, number("heading_deg"))
-
-
-def read_tum_folder(table: Path, paths: Sequence[Path]) -> Tags:
-    """Images named by their stamp in seconds (as TUM's own sets are), with poses of a TUM trajectory.
-
-    Poses are interpolated; images in gaps of more than 0.5 s are refused.
-
-    Raises:
-        SourceError: the trajectory is unreadable or empty.
-    """
+def is_csv(table: Path) -> bool:
+    """Whether a table is CSV, by its ending, or by a header that names images."""
+    if table.suffix.lower() in (".csv", ".tsv"):
+        return True
     try:
-        trajectory, lines = read_tum(table)
-    except TrajectoryError as error:
-        raise SourceError(f"{table}: {error}") from error
-    tags, refused = [], list(lines)
-    for path in paths:
+        with table.open("rb") as file:
+            first = file.read(4096).decode("utf-8-sig", "replace").lstrip().split("\n", 1)[0]
+    except OSError:
+        return False
+    return any(_CANONICAL.get(_normal(name)) == "image" for name in re.split(r"[,;\t]", first)) and "," in first
+
+
+def _read_text(table: Path) -> str:
+    try:
+        data = table.read_bytes()
+        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        return data.decode(encoding)
+    except (OSError, UnicodeError) as error:
+        raise SourceError(f"table {shown(table)} cannot be read: {error}; save it as UTF-8") from error
+
+
+def _normal(name: str) -> str:
+    """`#timestamp [ns]` to `timestamp_ns`, `Latitude (deg)` to `latitude_deg`."""
+    return re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
+
+
+def _columns(table: Path, header: Sequence[str]) -> tuple[dict[str, int], str, list[str]]:
+    """Position of each known column, unit of the stamps if a name says it, and the columns that are not read."""
+    columns: dict[str, int] = {}
+    unit, unknown = "", []
+    for at, raw in enumerate(header):
+        name = _normal(raw)
+        with_unit = _STAMP_UNIT.fullmatch(name)
+        known = _CANONICAL.get(name)
+        if known is None and with_unit and _CANONICAL.get(with_unit[1]) == "stamp":
+            known, unit = "stamp", _UNIT_NAMES.get(with_unit[2], "seconds")
+        if known is None:
+            if name:
+                unknown.append((name, raw.strip()))
+        elif known not in columns:
+            columns[known] = at
+        elif (name == known) == (_normal(header[columns[known]]) == known):
+            raise SourceError(
+                f"table {table} gives {known} twice ({header[columns[known]].strip()!r}, {raw.strip()!r})"
+            )
+        else:
+            # The name itself comes before another word for it, which counts as a column that is not read.
+            other = columns[known] if name == known else at
+            columns[known] = at if name == known else columns[known]
+            unknown.append(("", header[other].strip()))
+    listed = ", ".join(name.strip() for name in header) or "none"
+    if "image" not in columns:
+        raise SourceError(f"table {table} has no column 'image' that names the files; it has {listed}")
+    for group in _GROUPS:
+        missing = [name for name in group if name not in columns]
+        if 0 < len(missing) < len(group):
+            present = next(name for name in group if name in columns)
+            raise SourceError(f"table {table} has a column {present!r} but none {missing[0]!r}; it has {listed}")
+    if "x" in columns and "east" in columns:
+        raise SourceError(f"table {table} gives both x, y and east, north; remove one")
+    is_placed = any(group[0] in columns for group in _GROUPS[:3])
+    is_turned = bool({"qw", "yaw_deg", "yaw_rad", "heading_deg"} & columns.keys())
+    for name, raw in unknown:
+        if name in _NOT_READ and not (is_turned if "name it" in _NOT_READ[name] else is_placed):
+            raise SourceError(f"table {table}: column {raw!r} {_NOT_READ[name]}")
+        if not is_placed and _LOOKS_LIKE_A_PLACE.search(name):
+            raise SourceError(
+                f"table {table}: column {raw!r} is not known, and no other says where the images are; name it x, y "
+                "(metres in the map frame), east, north, or latitude, longitude"
+            )
+    return columns, unit, [raw for _, raw in unknown]
+
+
+def _image(named: str, folder: Path, table: Path) -> Path:
+    """The file that a cell names: relative to the folder or to the table, within the folder."""
+    if not named:
+        raise SourceError("no image is named")
+    root = os.path.normpath(folder.absolute())
+    for spelling in dict.fromkeys((named, named.replace("\\", "/"))):
+        for beside in (folder, table.parent):
+            path = os.path.normpath((beside / spelling).absolute())
+            if Path(path).is_file():
+                if os.path.commonpath((root, path)) != root:
+                    raise SourceError(f"the image lies outside of {root}; give the folder that holds all of them")
+                return folder / os.path.relpath(path, root)
+    raise SourceError(f"image {folder / named} does not exist")
+
+
+def _tag(path: Path, cells: Mapping[str, str], unit: str) -> Tag:
+    values = {name: known_number(cell) for name, cell in cells.items() if name not in ("image", "stamp")}
+
+    def group(*names: str) -> list[float] | None:
+        found = [values.get(name) for name in names]
+        known = [value for value in found if value is not None]
+        if known and len(known) < len(names):
+            missing = names[found.index(None)]
+            raise TrajectoryError(f"{' and '.join(names)} belong together, {missing} is unknown")
+        return known or None
+
+    heading_deg = values.get("heading_deg")
+    yaw_deg, yaw_rad = values.get("yaw_deg"), values.get("yaw_rad")
+    yaw_rad = yaw_rad if yaw_deg is None else math.radians(yaw_deg)
+    position, z = group("x", "y"), values.get("z")
+    if position is None and (position := group("east", "north")) is not None:
+        if max(map(abs, position)) > _LOCAL_FRAME_M:
+            raise TrajectoryError(f"east, north {position} is no local frame; UTM is not read from a table")
+        z = values.get("up")
+        yaw_rad = math.radians(90.0 - heading_deg) if yaw_rad is None and heading_deg is not None else yaw_rad
+    quaternion, degrees = group("qx", "qy", "qz", "qw"), group("latitude", "longitude")
+    pose = geo = None
+    if position is not None:
+        x, y = position
+        turned = Pose.from_yaw(x, y, yaw_rad, z)
+        pose = turned if quaternion is None else Pose((x, y, z), (quaternion[0], *quaternion[1:]))  # type: ignore[arg-type]
+    if degrees is not None:
+        geo = geo_fix(degrees[0], degrees[1], values.get("altitude"))
+    return Tag(path, _stamp_ns(cells.get("stamp", ""), unit), pose, geo, heading_deg)
+
+
+def _stamp_ns(text: str, unit: str) -> int:
+    """A number, or date and time as ISO 8601 has them (UTC where no zone is given); 0 if unknown."""
+    try:
+        return 0 if known_number(text) is None else stamp_to_ns(text, unit)
+    except ValueError as error:
         try:
-            stamp_ns = stamp_to_ns(path.stem)
-            tags.append(Tag(path, stamp_ns, trajectory.at(stamp_ns, _TUM_TOLERANCE_NS)))
+            when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
         except ValueError:
-            refused.append(f"{path.name}: its name is no stamp in seconds, so it has no pose in {table.name}")
-        except TrajectoryError as error:
-            refused.append(f"{path.name}: {error}")
-    return Tags(tuple(tags), tuple(refused))
-
-
-def read_utm_names(paths: Sequence[Path]) -> Tags:
-    """Names as visual place recognition sets have them.
-
-    `@utm_east@utm_north@zone@letter@latitude@longitude@pano@tile@heading@pitch@roll@height@timestamp@note@.jpg`;
-    all after utm_north may be empty. Without zone and letter, latitude and longitude are used; without both, the
-    position is metres from the first image, since a map frame holds no raw UTM.
-    """
-    tags, refused = [], []
-    origin: tuple[float, float] | None = None
-    for path in paths:
-        fields = path.name.split("@")
-        try:
-            east, north = float(fields[1]), float(fields[2])
-            if not (math.isfinite(east) and math.isfinite(north)):
-                raise GeodesyError(f"coordinate ({east}, {north}) is not finite")
-            padded = fields[3:] + [""] * 8
-            zone, letter, latitude, longitude = padded[:4]
-            heading = float(padded[6]) if padded[6] and not path.name.endswith(padded[6]) else None
-            pose = geo = None
-            if zone and letter:
-                geo = utm_to_geo(east, north, int(zone), letter)
-            elif latitude and longitude:
-                geo = GeoPoint(float(latitude), float(longitude))
-            else:
-                origin = origin or (east, north)
-                yaw_rad = None if heading is None else math.radians(90.0 - heading)
-                pose = Pose.from_yaw(east - origin[0], north - origin[1], yaw_rad, None)
-        except (EffoVPRError, ValueError, IndexError) as error:
-            refused.append(f"{path.name}: no valid @utm_east@utm_north@ name ({error})")
-            continue
-        tags.append(Tag(path, 0, pose, geo, heading))
-    return Tags(tuple(tags), tuple(refused))
+            raise error from None
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        return stamp_to_ns(f"{when.timestamp():.6f}", "seconds")

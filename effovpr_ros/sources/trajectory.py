@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import numpy as np
 from effovpr_ros.core.errors import SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import origin_of
 from effovpr_ros.core.poses import GeoPoint, Pose
+
+_DIGITS = {"nanoseconds": 0, "microseconds": 3, "milliseconds": 6, "seconds": 9}
+_LEAST = {"nanoseconds": 1e17, "microseconds": 1e14, "milliseconds": 1e11, "seconds": -math.inf}
+_PLAIN_STAMP = re.compile(r"(\d+)(?:\.(\d*))?", re.ASCII)
+_ANY_STAMP = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 class _Timeline:
@@ -21,6 +27,11 @@ class _Timeline:
             raise TrajectoryError("the trajectory is empty; check the pose topic or file")
         self.order: list[int] = np.argsort(np.asarray(stamps_ns, np.int64), kind="stable").tolist()
         self.stamps_ns = np.asarray(stamps_ns, np.int64)[self.order]
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First and last stamp."""
+        return int(self.stamps_ns[0]), int(self.stamps_ns[-1])
 
     def around(self, stamp_ns: int, max_gap_ns: int) -> tuple[int, int, float]:
         """Indices before and after a time and the fraction of the way between them.
@@ -66,6 +77,11 @@ class Trajectory:
         """Number of poses."""
         return len(self._poses)
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First and last stamp."""
+        return self._timeline.span_ns
+
     def at(self, stamp_ns: int, max_gap_ns: int) -> Pose:
         """Pose at a time: positions linearly, orientations along the shortest arc (slerp).
 
@@ -93,6 +109,11 @@ class GeoTrajectory:
     def origin(self) -> GeoPoint:
         """The earliest fix, as high as the earliest one whose altitude is known."""
         return origin_of(self._fixes)
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """First and last stamp."""
+        return self._timeline.span_ns
 
     def at(self, stamp_ns: int, max_gap_ns: int) -> GeoPoint:
         """Position at a time, linear in degrees, across the 180th meridian too.
@@ -129,17 +150,17 @@ def slerp(
 
 
 def read_tum(path: Path) -> tuple[Trajectory, list[str]]:
-    """Read a TUM trajectory: lines of `stamp x y z qx qy qz qw`, stamp in seconds, # for comments.
+    """Read a TUM trajectory: lines of `stamp x y z qx qy qz qw`, # for comments; for stamps see `stamp_to_ns`.
 
     Returns:
-        The trajectory and one line for each pose that was refused.
+        The trajectory and one line for each line of the file that was refused.
 
     Raises:
-        SourceError: unreadable, or a line has another form.
+        SourceError: unreadable, or no line has that form.
         TrajectoryError: no usable pose.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"trajectory {path} cannot be read: {error}") from error
     stamps_ns, poses, refused = [], [], []
@@ -150,13 +171,14 @@ def read_tum(path: Path) -> tuple[Trajectory, list[str]]:
         try:
             stamp_ns = stamp_to_ns(text[0])
             x, y, z, qx, qy, qz, qw = (float(value) for value in text[1:])
-        except ValueError as error:
-            raise SourceError(f"{path}, line {number}: wanted `stamp x y z qx qy qz qw`, found {line!r}") from error
-        try:
             poses.append(Pose((x, y, z), (qx, qy, qz, qw)))
             stamps_ns.append(stamp_ns)
         except TrajectoryError as error:
             refused.append(f"{path.name}, line {number}: {error}")
+        except ValueError as error:
+            refused.append(f"{path.name}, line {number}: wanted `stamp x y z qx qy qz qw`, found {line!r} ({error})")
+    if refused and not poses:
+        raise SourceError(f"{path} has no usable pose; {refused[0]}")
     return Trajectory(stamps_ns, poses), refused
 
 
@@ -177,19 +199,38 @@ def write_tum(path: Path, poses: Iterable[tuple[int, Pose]]) -> None:
         raise SourceError(f"trajectory {path} cannot be written: {error}") from error
 
 
-def stamp_to_ns(text: str) -> int:
-    """Seconds in decimal notation to nanoseconds, exactly.
+def stamp_to_ns(text: str, unit: str = "") -> int:
+    """A stamp in decimal notation to nanoseconds, exactly.
+
+    Args:
+        text: the stamp.
+        unit: seconds, milliseconds, microseconds or nanoseconds; empty: by its size. Seconds of this age have ten
+            digits before the point, so 13 and more are milliseconds, 16 microseconds and 19 nanoseconds.
 
     Raises:
-        ValueError: not a finite number.
+        ValueError: no finite number, negative, or beyond the year 2262 that 64 bits of nanoseconds reach.
     """
-    whole, _, fraction = text.strip().partition(".")
-    if whole.isdigit() and (not fraction or fraction.isdigit()):
-        return int(whole) * 10**9 + int(f"{fraction:0<9}"[:9])
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"stamp {text} is not finite")
-    return round(value * 1e9)
+    text = text.strip()
+    digits = _DIGITS[unit or stamp_unit(text) or "seconds"]
+    plain = _PLAIN_STAMP.fullmatch(text)
+    stamp_ns: int
+    if plain:
+        stamp_ns = int(plain[1]) * 10**digits + int(f"{plain[2] or '':0<9}"[:digits] or "0")
+    else:
+        value = float(text) if _ANY_STAMP.fullmatch(text) else math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"stamp {text!r} is no finite number")
+        stamp_ns = round(value * 10**digits)
+    if not 0 <= stamp_ns < 2**63:
+        raise ValueError(f"stamp {text!r} is negative or beyond the year 2262")
+    return stamp_ns
+
+
+def stamp_unit(text: str) -> str:
+    """Unit that the size of a stamp tells, see `stamp_to_ns`; empty where the text is no number."""
+    text = text.strip()
+    value = float(text) if _ANY_STAMP.fullmatch(text) else math.nan
+    return "" if math.isnan(value) else next(unit for unit, least in _LEAST.items() if value >= least)
 
 
 def _lerp(a: float, b: float, fraction: float) -> float:

@@ -33,7 +33,8 @@ from effovpr_ros.lab.simulation.slam_score import (
     score_slam,
     trajectory_error,
 )
-from effovpr_ros.sources.bags import BagSource, bag_topics
+from effovpr_ros.sources.bag_files import bag_topics
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.trajectory import read_tum, write_tum
 
 SQUARE = [Pose.from_yaw(x, y, 0.0) for x, y in ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))]

@@ -12,8 +12,9 @@ from synthetic import picture
 from effovpr_ros.core.errors import ImageError, SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.sources.bag_files import bag_topics
 from effovpr_ros.sources.bag_writer import BagWriter
-from effovpr_ros.sources.bags import BagSource, bag_topics, image_from_message
+from effovpr_ros.sources.bags import BagSource, image_from_message
 
 SECOND = 10**9
 IMAGE, ODOM, FIX = "/camera/image", "/odom", "/fix"
@@ -133,7 +134,7 @@ def test_truncated_bags_are_said_to_be_damaged(tmp_path: Path, storage: str):
 def test_what_is_no_bag(tmp_path: Path):
     with pytest.raises(SourceError, match="does not exist"):
         bag_topics(tmp_path / "gone")
-    with pytest.raises(SourceError, match=r"it wants a rosbag2 directory with metadata\.yaml"):
+    with pytest.raises(SourceError, match=r"wanted is a rosbag2 folder with metadata\.yaml"):
         bag_topics(tmp_path)
     write_bag(tmp_path / "bag")
     with pytest.raises(SourceError, match="exists already"):

@@ -125,7 +125,7 @@ def test_csv_with_poses_and_geo_tags(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("header", "said"),
-    [("file,x,y", "no column 'image'"), ("image,x", "'x' but none 'y'"), ("image,latitude", "none 'longitude'")],
+    [("frame,x,y", "no column 'image'"), ("image,x", "'x' but none 'y'"), ("image,latitude", "none 'longitude'")],
 )
 def test_csv_without_a_column_is_refused(tmp_path: Path, header: str, said: str):
     save(tmp_path, "a.jpg")

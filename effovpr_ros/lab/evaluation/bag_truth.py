@@ -17,7 +17,8 @@ from effovpr_ros.lab.evaluation.positions import positives_by_pose
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import PlaceStore
-from effovpr_ros.sources.bags import POSE_TYPES, BagSource, bag_topics
+from effovpr_ros.sources.bag_files import POSE_TYPES, bag_topics
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
 
 

@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from effovpr_ros.core.errors import EvaluationError, SourceError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.recognition.recognizer import Latency, Status
-from effovpr_ros.sources.bags import bag_topics, opened_bag
+from effovpr_ros.sources.bag_files import bag_topics, opened_bag
 
 MATCH_TYPE = "effovpr_ros/msg/PlaceMatch"
 _DEFINITIONS = ("PlaceCandidate", "PlaceMatch")

@@ -16,7 +16,8 @@ from effovpr_ros.lab.evaluation.match_records import RecordedAnswer
 from effovpr_ros.lab.evaluation.method import Answer
 from effovpr_ros.lab.evaluation.runner import MethodResult
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.sources.bags import IMAGE_TYPES, BagSource, bag_topics
+from effovpr_ros.sources.bag_files import IMAGE_TYPES, bag_topics
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
 
 _SAME_POSE_M = 1e-3

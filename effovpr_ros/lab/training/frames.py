@@ -15,7 +15,8 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.training.place_classes import TrainingFrame
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.sources.bags import BagSource, is_bag
+from effovpr_ros.sources.bag_files import is_bag
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import KINDS, open_image_folder
 
