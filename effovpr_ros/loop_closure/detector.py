@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.geometry.point_codec import encode_points
+from effovpr_ros.geometry.points import Points
 from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import Condition, Observation, Progress, Sighting, observe, take
@@ -80,6 +83,10 @@ class LoopClosureDetector:
         """Of the inputs at the last image that was asked for or processed."""
         return self._condition
 
+    def load(self) -> None:
+        """See `PlaceRecognizer.load`."""
+        self._recognizer.load()
+
     def set_configs(self, recognizer_config: RecognizerConfig, loop_config: LoopConfig) -> None:
         """Go on with other settings from the next image on."""
         self.config = loop_config
@@ -127,27 +134,54 @@ class LoopClosureDetector:
         started = time.perf_counter()
         thumbnail = make_thumbnail(image, self.config.thumbnail_side)
         thumbnail_ms = (time.perf_counter() - started) * 1e3
-        result = self.process_features(features, thumbnail, (image.shape[1], image.shape[0]), stamp_ns, odometry)
+        size_wh = (image.shape[1], image.shape[0])
+        find_points = functools.cache(lambda: self._recognizer.third_stage.extractor.extract(image))
+        result = self.process_features(features, thumbnail, size_wh, stamp_ns, odometry, points=find_points)
         return _with_times(result, extract_ms, thumbnail_ms)
 
     def process_features(
-        self, features: Features, thumbnail: bytes, image_size_wh: tuple[int, int], stamp_ns: int, odometry: Pose | None
+        self,
+        features: Features,
+        thumbnail: bytes,
+        image_size_wh: tuple[int, int],
+        stamp_ns: int,
+        odometry: Pose | None,
+        *,
+        points: Callable[[], Points] | None = None,
     ) -> LoopResult:
-        """Like `process`, with features and JPEG known already; images are not compared with the last one."""
+        """Like `process`, with features and JPEG known already; images are not compared with the last one.
+
+        Args:
+            features: of the image.
+            thumbnail: JPEG.
+            image_size_wh: pixels of the image.
+            stamp_ns: of the image.
+            odometry: as told to `wants`.
+            points: gives those of the image, the same ones whenever it is asked; None: nothing is verified, and the
+                keyframe has none.
+        """
         sighting = Sighting(stamp_ns, odometry)
         observation = self._observation_of(sighting)
         if observation.condition is Condition.IMAGE_OUT_OF_ORDER:
             return LoopResult(observation.condition)
         if observation.progress.track != self._track:
             self._begin_track(observation.progress.track)
-        recognition = self._recognize(features, observation.progress, sighting)
+        recognition = self._recognize(features, points, observation.progress, sighting)
 
         started = time.perf_counter()
         place_id = self.place_map.next_id
         self.place_map.add(
             [
                 NewPlace(
-                    self.session, stamp_ns, f"keyframe {place_id}", odometry, None, image_size_wh, thumbnail, features
+                    self.session,
+                    stamp_ns,
+                    f"keyframe {place_id}",
+                    odometry,
+                    None,
+                    image_size_wh,
+                    thumbnail,
+                    features,
+                    self._points_to_keep(points),
                 )
             ]
         )
@@ -198,9 +232,17 @@ class LoopClosureDetector:
         self.place_map.begin_pose_frame(self.session)
         self._sequence.reset()
 
-    def _recognize(self, features: Features, progress: Progress, sighting: Sighting) -> Recognition:
+    def _points_to_keep(self, points: Callable[[], Points] | None) -> bytes | None:
+        """Encoded points for the map; None where they are not to be kept, or nothing will ask for them."""
+        if points is None or self.config.points == "none" or self._recognizer.config.verify == "off":
+            return None
+        return encode_points(points()) if self._recognizer.third_stage.load() else None
+
+    def _recognize(
+        self, features: Features, points: Callable[[], Points] | None, progress: Progress, sighting: Sighting
+    ) -> Recognition:
         below = self._history.candidates_below(self.place_map.next_id, progress, self.config)
-        recognition = self._recognizer.recognize_features(features, before=below)
+        recognition = self._recognizer.recognize_features(features, points=points, before=below)
         # With odometry a robot that stands is no gap in its track, however long.
         stamp_ns = sighting.stamp_ns if sighting.odometry is None else 0
         return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sighting.odometry)

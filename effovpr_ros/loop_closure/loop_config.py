@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effovpr_ros.core.settings import check_limits, ranged
+from effovpr_ros.core.settings import check_limits, choice, ranged
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+
+POINTS = ("stored", "none")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class LoopConfig:
     jump_margin_m: float = ranged(0.5, 0.0, 1000.0, "Metres that are no jump however short the time.")
     reorder_s: float = ranged(
         0.5, 0.0, 60.0, "An image so much older than the last came out of order and is ignored; beyond, time was reset."
+    )
+    points: str = choice(
+        "stored",
+        POINTS,
+        "Points of a keyframe for verifying answers: stored with it, or none, which are then found in its picture.",
     )
     thumbnail_side: int = ranged(320, 16, 4096, "Longest side of the stored picture of a keyframe in pixels.")
 

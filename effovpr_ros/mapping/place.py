@@ -64,6 +64,21 @@ class NewPlace:
 
 
 @dataclass(frozen=True)
+class PointCounts:
+    """Points that a query and a candidate share; see `geometry.verified_matches`.
+
+    Attributes:
+        matches: mutual nearest neighbours.
+        homography: of them, those that agree with one homography.
+        fundamental: likewise with one fundamental matrix; None where none was fitted.
+    """
+
+    matches: int
+    homography: int
+    fundamental: int | None = None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A place that a query may show.
 
@@ -74,6 +89,7 @@ class Candidate:
         num_consistent: of them, those that agree on one displacement; 0 before re-ranking.
         score: of re-ranking; 0 before it.
         displacement_xy_cells: see `matching.reranking.CandidateScore`.
+        points: that it shares with the query; None where the third stage did not look.
     """
 
     place: Place
@@ -82,3 +98,4 @@ class Candidate:
     num_consistent: int = 0
     score: float = 0.0
     displacement_xy_cells: tuple[float, float] = (0.0, 0.0)
+    points: PointCounts | None = None

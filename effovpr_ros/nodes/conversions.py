@@ -18,7 +18,7 @@ from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
 from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Status
 
-LATENCY_STAGES = ("extract", "search", "rerank", "decide", "total")
+LATENCY_STAGES = ("extract", "search", "rerank", "verify", "decide", "total")
 """Stages of effovpr_ros/PlaceMatch; each is a field with the suffix _ms."""
 
 _COLOURS = {
@@ -104,6 +104,7 @@ def match_message(
         extract_ms=latency.extract,
         search_ms=latency.search,
         rerank_ms=latency.rerank,
+        verify_ms=latency.verify,
         decide_ms=latency.decide,
         total_ms=total_ms,
     )

@@ -53,6 +53,7 @@ class LoopEngine:
                 self._claim = _claim_folder(folder)
                 session = node_config.session or time.strftime("%Y-%m-%dT%H-%M-%S")
                 self.detector = LoopClosureDetector(extractor, place_map, recognizer_config, loop_config, session)
+                self.detector.load()
             except BaseException:
                 place_map.close()
                 raise

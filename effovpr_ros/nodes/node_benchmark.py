@@ -34,7 +34,7 @@ from effovpr_ros.nodes.replaying import (
 
 _ANSWER_TIMEOUT_S = 60.0
 _WARM_UP = 3
-_STAGES = ("extract_ms", "search_ms", "rerank_ms", "decide_ms", "total_ms")
+_STAGES = ("extract_ms", "search_ms", "rerank_ms", "verify_ms", "decide_ms", "total_ms")
 
 
 class Probe(AnswerRecorder):

@@ -95,6 +95,7 @@ class RecognitionEngine:
                     place_map.fingerprint, self._node_config, map_quantisation_images(place_map.path)
                 )
             recognizer = PlaceRecognizer(extractor, place_map, self._config)
+            recognizer.load()
         except BaseException:
             place_map.close()
             raise

@@ -14,6 +14,7 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
@@ -29,6 +30,7 @@ from effovpr_ros.recognition.decision import (
 )
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
+from effovpr_ros.recognition.third_stage import ThirdStage, Verified, may_change_the_answer
 
 __all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
 
@@ -55,13 +57,14 @@ class Hint:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds by stage; extract is 0 where features were given."""
+    """Milliseconds by stage; extract is 0 where features were given, verify where the third stage did not run."""
 
     extract: float
     search: float
     rerank: float
     decide: float
     total: float
+    verify: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Recognition:
         features: of the query.
         decided_by: whether the status rests on this image alone or on the sequence.
         calibrated: whether the confidence is a probability that was fitted for this model and these settings.
+        verified: points that the query shares with candidates; None where the third stage did not run.
     """
 
     status: Status
@@ -99,6 +103,7 @@ class Recognition:
     features: Features
     decided_by: DecidedBy = DecidedBy.SINGLE_IMAGE
     calibrated: bool = False
+    verified: Verified | None = None
 
 
 class PlaceRecognizer:
@@ -107,6 +112,7 @@ class PlaceRecognizer:
     Attributes:
         place_map: that is searched.
         config: settings.
+        third_stage: that verifies the best candidates.
         calibrated: whether the confidence was fitted for this model and these settings, and is a probability.
     """
 
@@ -125,7 +131,16 @@ class PlaceRecognizer:
         if config.rerank:
             self._reranked, calibrated = choose_confidence_model(stored, fingerprint, config)
         self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
+        self.third_stage = ThirdStage(place_map, config, str(extractor.device))
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
+
+    def load(self) -> None:
+        """Load now what the first image would wait for; what cannot be loaded is said in the log, and left out.
+
+        Returns at once where nothing is missing.
+        """
+        if self.config.verify != "off":
+            self.third_stage.load()
 
     def recognize(self, image: RgbImage, *, hint: Hint | None = None) -> Recognition:
         """Find the place that an image shows.
@@ -140,7 +155,9 @@ class PlaceRecognizer:
         started = time.perf_counter()
         features = self._extractor.extract([image])[0]
         extract_ms = (time.perf_counter() - started) * 1e3
-        recognition = self.recognize_features(features, hint=hint)
+        recognition = self.recognize_features(
+            features, hint=hint, points=lambda: self.third_stage.extractor.extract(image)
+        )
         latency = recognition.latency_ms
         return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
 
@@ -148,6 +165,7 @@ class PlaceRecognizer:
         self,
         features: Features,
         *,
+        points: Callable[[], Points] | None = None,
         hint: Hint | None = None,
         within: Callable[[Place], bool] | None = None,
         before: int | None = None,
@@ -156,6 +174,8 @@ class PlaceRecognizer:
 
         Args:
             features: of the map's model.
+            points: gives those of the same picture, by `third_stage.extractor`; asked only if the third stage runs.
+                None: it does not.
             hint: see `recognize`.
             within: only places that it admits are considered; not together with a hint.
             before: only places with a smaller number.
@@ -170,24 +190,38 @@ class PlaceRecognizer:
         reranked = time.perf_counter()
         model = self._reranked if rerank else self._global
         decision = decide(candidates, len(features.local), self.config, model)
-        recognition = self.conclude(features, candidates, decision)
-        decided = time.perf_counter()
+        decided = verified_at = time.perf_counter()
+        verified = None
+        if points is not None and self._wants_points(candidates, decision):
+            candidates, verified = self.third_stage.verify(points, candidates)
+            verified_at = time.perf_counter()
+            decision = decide(candidates, len(features.local), self.config, model)
+        recognition = self.conclude(features, candidates, decision, verified)
+        ended = time.perf_counter()
         latency = Latency(
             extract=0.0,
             search=(searched - started) * 1e3,
             rerank=(reranked - searched) * 1e3,
-            decide=(decided - reranked) * 1e3,
-            total=(decided - started) * 1e3,
+            verify=(verified_at - decided) * 1e3,
+            decide=(ended - verified_at + decided - reranked) * 1e3,
+            total=(ended - started) * 1e3,
         )
         return replace(recognition, latency_ms=latency)
 
-    def conclude(self, features: Features, candidates: Sequence[Candidate], decision: Decision) -> Recognition:
+    def conclude(
+        self,
+        features: Features,
+        candidates: Sequence[Candidate],
+        decision: Decision,
+        verified: Verified | None = None,
+    ) -> Recognition:
         """The answer that a decision on ranked candidates gives: pose, covariance, geo-tag and bearing of the first.
 
         Args:
             features: of the query.
             candidates: best first.
             decision: on the first.
+            verified: what the third stage found.
 
         Returns:
             With latencies of 0.
@@ -207,6 +241,7 @@ class PlaceRecognizer:
             features=features,
             decided_by=decision.decided_by,
             calibrated=self.calibrated and decision.decided_by is DecidedBy.SINGLE_IMAGE,
+            verified=verified,
         )
 
     def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -216,6 +251,13 @@ class PlaceRecognizer:
             (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
         """
         return self._reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
+
+    def _wants_points(self, candidates: Sequence[Candidate], decision: Decision) -> bool:
+        """Whether the third stage runs; see `RecognizerConfig.verify`."""
+        wanted = bool(candidates) and self.config.verify != "off"
+        if self.config.verify == "auto":
+            wanted = may_change_the_answer(candidates, decision, self.config)
+        return wanted and self.third_stage.load()
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""

@@ -8,6 +8,8 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.settings import check_limits, choice, ranged, setting
 from effovpr_ros.matching.reranking import SCORES, RerankConfig
 
+VERIFY = ("auto", "on", "off")
+
 
 @dataclass(frozen=True)
 class RecognizerConfig:
@@ -31,6 +33,15 @@ class RecognizerConfig:
         0.0,
         2.0,
         "Skip re-ranking if the best similarity leads the best other place by more; 0: never skip.",
+    )
+    verify: str = choice(
+        "auto",
+        VERIFY,
+        "Verify the best candidates by points: auto, where it may change the answer; on: always; off: never.",
+    )
+    verify_top_k: int = ranged(15, 1, 100, "Candidates that are verified.")
+    verify_budget_ms: float = ranged(
+        250.0, 0.0, 60000.0, "No further candidates are verified after so long; 0: all, however long it takes."
     )
     min_similarity_global: float = ranged(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
     match_confidence: float = ranged(

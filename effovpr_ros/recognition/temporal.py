@@ -169,7 +169,7 @@ class SequenceFilter:
         if not stands:
             unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
             self._habits.learn(frame.spots.ids.tolist(), frame.evidence, unseen)
-        result = self._recognizer.conclude(recognition.features, ranked, decision)
+        result = self._recognizer.conclude(recognition.features, ranked, decision, recognition.verified)
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)

@@ -248,7 +248,7 @@ def test_node_latency_and_backlog(offline_extractor: FeatureExtractor, tmp_path:
         latency, floor = statistics.median(latencies[5:]), statistics.median(floors[5:])
         stages = {
             stage: statistics.median(getattr(match, f"{stage}_ms") for match in client.matches[5:])
-            for stage in ("extract", "search", "rerank", "decide", "total")
+            for stage in ("extract", "search", "rerank", "verify", "decide", "total")
         }
         spread = np.percentile(latencies[5:], [10, 90]).round()
         assert len(latencies) >= 38

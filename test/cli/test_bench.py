@@ -220,7 +220,9 @@ def folder(path: Path, count: int) -> None:
 
 
 def raw_figures() -> dict[str, Any]:
-    stages = {name: [1.0, 2.0] for name in ("extract_ms", "search_ms", "rerank_ms", "decide_ms", "total_ms")}
+    stages = {
+        name: [1.0, 2.0] for name in ("extract_ms", "search_ms", "rerank_ms", "verify_ms", "decide_ms", "total_ms")
+    }
     return {
         "start_s": [3.0],
         "latency_ms": [5.0, 7.0],

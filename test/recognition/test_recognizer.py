@@ -20,7 +20,7 @@ from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
-CONFIG = RecognizerConfig(score="count")
+CONFIG = RecognizerConfig(score="count", verify="off")
 FIRST_STAGE = replace(CONFIG, rerank=False)
 
 

@@ -121,6 +121,8 @@ def _from_message(message: Any) -> RecordedAnswer:
             extract=float(message.extract_ms),
             search=float(message.search_ms),
             rerank=float(message.rerank_ms),
+            # Bags that were recorded before have none.
+            verify=float(getattr(message, "verify_ms", 0.0)),
             decide=float(message.decide_ms),
             total=float(message.total_ms),
         ),

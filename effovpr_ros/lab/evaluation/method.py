@@ -106,7 +106,11 @@ class EffoVPRMethod:
     def answer(self, query: Query) -> Answer:
         """See `Method`."""
         within = None if query.allowed is None else query.admits
-        found = self._recognizer.recognize_features(query.features, within=within)
+        found = self._recognizer.recognize_features(
+            query.features,
+            points=lambda: self._recognizer.third_stage.extractor.extract(query.frame.load()),
+            within=within,
+        )
         stream = (query.frame.session, PurePath(query.frame.name).parent)
         if stream != self._stream:
             self._sequence.reset()

@@ -1,0 +1,215 @@
+"""The third stage: points of the query matched with those of the few best candidates, verified, and weighed in."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from effovpr_ros.core.errors import ImageError, MapError, WeightsError
+from effovpr_ros.core.images import decode_image
+from effovpr_ros.geometry.point_codec import decode_points
+from effovpr_ros.geometry.points import PointExtractor, Points, no_points
+from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify, with_fundamental
+from effovpr_ros.mapping.place import Candidate, Place, PointCounts
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.decision import Decision, Status
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import is_same_place
+
+_logger = logging.getLogger(__name__)
+
+FUNDAMENTAL_CANDIDATES = 5
+"""So many of the first candidates get a fundamental matrix too; each takes as long as five homographies."""
+
+# Of the candidates that are verified a third is elsewhere than the first, where there are some: they tell what a wrong
+# answer gives.
+_IN_ORDER = 2 / 3
+_CACHED_PLACES = 2000
+# A MATCH that is as probable is published whatever the points say.
+_SURE = 0.98
+_BATCH = 5
+
+
+@dataclass(frozen=True, eq=False)
+class VerifiedCandidate:
+    """A candidate whose points were matched with the query's.
+
+    Attributes:
+        place_id: of the candidate.
+        points: of it, in pixels of the place's original picture.
+        matches: between the two.
+    """
+
+    place_id: int
+    points: Points
+    matches: VerifiedMatches
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """What the third stage found.
+
+    Attributes:
+        query: points of the query, in pixels of its picture.
+        candidates: that were verified, in the order of the answer.
+    """
+
+    query: Points
+    candidates: tuple[VerifiedCandidate, ...]
+
+    def of(self, place_id: int) -> VerifiedCandidate | None:
+        """Of one place; None where it was not verified."""
+        return next((item for item in self.candidates if item.place_id == place_id), None)
+
+
+@functools.cache
+def point_extractor(device: str) -> PointExtractor:
+    """The one that finds points in this process, so that its network is loaded once."""
+    return PointExtractor("cuda" if device.startswith("cuda") else "cpu")
+
+
+class ThirdStage:
+    """Verifies candidates of one map; for one thread.
+
+    Attributes:
+        extractor: of points.
+        is_usable: whether the weights of its network were as they should be, as far as is known.
+    """
+
+    def __init__(self, place_map: PlaceMap, config: RecognizerConfig, device: str = "cpu") -> None:
+        """Nothing is loaded before it is needed."""
+        self.extractor = point_extractor(device)
+        self.is_usable = True
+        self._place_map = place_map
+        self._config = config
+        self._cache: OrderedDict[int, Points] = OrderedDict()
+
+    def load(self) -> bool:
+        """Load the network of the points; False, with a word in the log, where its weights cannot be used."""
+        if self.is_usable:
+            try:
+                self.extractor.load()
+            except WeightsError as error:
+                self.is_usable = False
+                _logger.error("candidates are not verified: %s", error)
+        return self.is_usable
+
+    def verify(
+        self, points_of_query: Callable[[], Points], candidates: Sequence[Candidate]
+    ) -> tuple[list[Candidate], Verified]:
+        """Verify the few best candidates and order all anew.
+
+        Candidates whose points the map keeps cost little; those of others are found in their stored pictures, as long
+        as the budget lasts. The first five get a fundamental matrix too.
+
+        Args:
+            points_of_query: asked once.
+            candidates: best first.
+
+        Returns:
+            All candidates, best first, those that were verified with their counts; and the matches.
+        """
+        budget_s = self._config.verify_budget_ms / 1e3 or math.inf
+        ends = time.perf_counter() + budget_s
+        query = points_of_query()
+        found: list[VerifiedCandidate] = []
+        chosen = candidates_to_verify(candidates, self._config)
+        for start in range(0, len(chosen), _BATCH):
+            batch = [(item.place, self._points(item.place)) for item in chosen[start : start + _BATCH]]
+            matches = verify(query, [points for _, points in batch], num_fundamental=0)
+            found += [
+                VerifiedCandidate(place.place_id, points, matched)
+                for (place, points), matched in zip(batch, matches, strict=True)
+            ]
+            if time.perf_counter() > ends:
+                break
+        ranked = reorder(_counted(candidates, found))
+        by_place = {item.place_id: item for item in found}
+        in_order = [by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place]
+        first, others = in_order[:FUNDAMENTAL_CANDIDATES], in_order[FUNDAMENTAL_CANDIDATES:]
+        fitted = with_fundamental(query, [(item.matches, item.points) for item in first])
+        first = [replace(item, matches=matches) for item, matches in zip(first, fitted, strict=True)]
+        return _counted(ranked, first), Verified(query, (*first, *others))
+
+    def _points(self, place: Place) -> Points:
+        """Points of a place, from memory, the map, or its stored picture."""
+        known = self._cache.get(place.place_id)
+        if known is None:
+            stored = self._stored(place)
+            known = self._seen(place) if stored is None else stored
+            self._cache[place.place_id] = known
+        self._cache.move_to_end(place.place_id)
+        if len(self._cache) > _CACHED_PLACES:
+            self._cache.popitem(last=False)
+        return known
+
+    def _stored(self, place: Place) -> Points | None:
+        """Those that the map keeps, if they are of the kind that the query's are."""
+        try:
+            (blob,) = self._place_map.points([place.place_id])
+            points = None if blob is None else decode_points(blob, place.image_size_wh)
+        except MapError as error:
+            _logger.warning("map %s: %s; its stored picture is used", self._place_map.path, error)
+            return None
+        return points if points is not None and points.kind == self.extractor.kind else None
+
+    def _seen(self, place: Place) -> Points:
+        """Those of its stored picture; none where it has none."""
+        jpeg = self._place_map.thumbnail(place.place_id)
+        try:
+            image = decode_image(jpeg, f"stored picture of place {place.place_id}")
+        except ImageError as error:
+            if jpeg:
+                _logger.warning("map %s: %s; it is not verified", self._place_map.path, error)
+            return no_points(self.extractor.kind, place.image_size_wh)
+        return self.extractor.extract(image).scaled(place.image_size_wh)
+
+
+def may_change_the_answer(candidates: Sequence[Candidate], decision: Decision, config: RecognizerConfig) -> bool:
+    """Whether verifying can change what is published, as `verify` auto asks.
+
+    Not without a candidate, nor where the top global similarity rules every answer out, nor for a MATCH that is sure.
+    """
+    if not candidates or max(item.similarity for item in candidates) < config.min_similarity_global:
+        return False
+    return decision.status is not Status.MATCH or decision.confidence < _SURE
+
+
+def candidates_to_verify(candidates: Sequence[Candidate], config: RecognizerConfig) -> list[Candidate]:
+    """The first two thirds of `verify_top_k` in their order, then such as are elsewhere than the first, then others."""
+    wanted = config.verify_top_k
+    in_order = math.ceil(wanted * _IN_ORDER)
+    first, behind = list(candidates[:in_order]), candidates[in_order:]
+    elsewhere: list[Candidate] = []
+    others: list[Candidate] = []
+    for item in behind:
+        if len(first) + len(elsewhere) >= wanted:
+            break
+        same = is_same_place(candidates[0].place, item.place, config)
+        (others if same else elsewhere).append(item)
+    return [*first, *elsewhere, *others][:wanted]
+
+
+def reorder(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Weigh the first two stages and the points.
+
+    Args:
+        candidates: best first by the first two stages.
+
+    Returns:
+        Best first by both; those that were not verified stay behind those that were.
+    """
+    return list(candidates)
+
+
+def _counted(candidates: Sequence[Candidate], found: Sequence[VerifiedCandidate]) -> list[Candidate]:
+    counts = {
+        item.place_id: PointCounts(len(item.matches), item.matches.num_homography, item.matches.num_fundamental)
+        for item in found
+    }
+    return [replace(item, points=counts.get(item.place.place_id, item.points)) for item in candidates]
