@@ -16,7 +16,8 @@ import pytest
 
 from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.variants import extract_variants
 
 STALLED_S = 600

@@ -27,7 +27,8 @@ from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.benchmarks.accuracy import AccuracyFigures, engines_to_compare, measure_accuracy
 from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
 from effovpr_ros.lab.benchmarks.machine import describe_machine

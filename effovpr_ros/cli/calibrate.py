@@ -17,7 +17,8 @@ from effovpr_ros.cli.options import (
     print_json,
     recognizer_config,
 )
-from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.lab.evaluation.confidence_fitting import ConfidenceFitConfig, fit_confidence, num_queries
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images

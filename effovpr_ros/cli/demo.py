@@ -18,7 +18,8 @@ from effovpr_ros.cli.options import Subparsers, add_device_options, command, dev
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.simulation import recording
 from effovpr_ros.lab.simulation.drive import (
     LEVEL,

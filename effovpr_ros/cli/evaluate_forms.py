@@ -21,7 +21,7 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import ConfigError, EvaluationError, ModelMismatchError
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.features.extractor import ExtractorConfig, config_for_fingerprint
+from effovpr_ros.features.extractor_config import ExtractorConfig, config_for_fingerprint
 from effovpr_ros.lab.evaluation.bag_truth import from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches

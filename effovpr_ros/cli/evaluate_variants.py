@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.evaluate_methods import Baseline, convert_setting, fit_methods, make_methods, parse_methods
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.tails import find_tail, is_tail
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Method

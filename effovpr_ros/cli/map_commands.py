@@ -25,7 +25,8 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
-from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import IndexSummary

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
-from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
+from effovpr_ros.features.extractor_config import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig

@@ -17,7 +17,8 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.core.errors import ImageError
 from effovpr_ros.core.images import read_image
-from effovpr_ros.features.extractor import FeatureExtractor, config_for_fingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import ExtractorConfig
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
 from effovpr_ros.lab.training.distributed import joined_processes
 from effovpr_ros.lab.training.frames import SourceSpec, TrainingSource, open_source, parse_source

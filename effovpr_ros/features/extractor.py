@@ -3,99 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effovpr_ros.core.errors import ConfigError, MapFormatError
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import DenseFeatures
-from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
 from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.engines.runtime import Engines, FeatureHead, Model
-from effovpr_ros.features.backbone import FACETS, Backbone, BackboneOutput, create_backbone
+from effovpr_ros.features.backbone import Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
-from effovpr_ros.features.devices import PRECISIONS, check_engine, resolve_device, resolve_precision
+from effovpr_ros.features.devices import resolve_device, resolve_precision
+from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.keypoints import select_keypoints
-from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name, setting_for_codes
+from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name
 from effovpr_ros.features.preprocessing import PREPROCESSING, preprocess, preprocess_on
-from effovpr_ros.features.tails import AUTO, tail_beside, tail_of_map
-from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL, load_weights
-
-GLOBAL_KINDS = ("regional", "cls")
-_TAIL_FIELD = "tail_sha256"
-READING_FIELDS = ("local_block", "facet", "centered", "global_kind", "min_attention", "max_keypoints")
-"""Fields of `ExtractorConfig` that say what is read of a network, as they stand in a fingerprint too."""
-
-
-@dataclass(frozen=True)
-class ExtractorConfig:
-    """How features are made. All but weights, device, precision and engine belong to a map's fingerprint.
-
-    The defaults were chosen for the offline model; docs/defaults.md says on which images.
-
-    Attributes:
-        model: offline, small, base, large, giant or a timm ViT name.
-        weights: local weights file, a tail that `effovpr train` made, or both joined by a comma; empty for the
-            model's own source.
-        tail: where `weights` names none: auto (the one shipped for the model, if any and `weights` is empty), none,
-            or the name of a shipped one.
-        image_size: side of the square input in pixels, a multiple of the patch size.
-        local_block: block whose facet re-ranking reads; negative counts from the last.
-        facet: query, key or value.
-        centered: subtract the image's mean facet, which carries its light and season, from every patch.
-        global_kind: regional, [CLS] and facet averages of the local block, beyond which the network need not run
-            (see `features.regional`); or cls, [CLS] of the last block (the paper). A tail has a kind of its own.
-        global_dim: length of the global descriptor, one of the tail's; 0 for its default, or without a tail.
-        min_attention: T1, patches at or below this attention to [CLS] are no keypoints; 0 keeps all.
-        max_keypoints: the most attended patches that are kept; 0 keeps all above T1. A cap loses recall.
-        local_codes: length of the local descriptors: auto (short where a projection for the network comes with this
-            package, see `features.local_projection`), full, or the name of a projection.
-        device: auto (CUDA where there is one, else CPU) or a torch device.
-        precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
-        engine: what runs the network, see `engines.catalogue`; auto for the fastest on this machine that
-            gives PyTorch's descriptors.
-    """
-
-    model: str = OFFLINE_MODEL
-    weights: str = ""
-    tail: str = AUTO
-    image_size: int = 322
-    local_block: int = -4
-    facet: str = "value"
-    centered: bool = True
-    global_kind: str = "regional"
-    global_dim: int = 0
-    min_attention: float = 0.0
-    max_keypoints: int = 0
-    local_codes: str = AUTO
-    device: str = "auto"
-    precision: str = "auto"
-    engine: str = DEFAULT_ENGINE
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if not 0.0 <= self.min_attention < 1.0:
-            raise ConfigError(f"min_attention (T1) {self.min_attention} is outside [0, 1)")
-        if self.max_keypoints < 0:
-            raise ConfigError(f"max_keypoints {self.max_keypoints} is negative; 0 means no cap")
-        if self.global_dim < 0:
-            raise ConfigError(f"global_dim {self.global_dim} is negative; 0 is the tail's default")
-        if self.global_kind not in GLOBAL_KINDS:
-            raise ConfigError(f"global_kind {self.global_kind!r} is unknown; use {', '.join(GLOBAL_KINDS)}")
-        if self.facet not in FACETS:
-            raise ConfigError(f"facet {self.facet!r} is unknown; use one of {', '.join(FACETS)}")
-        if self.precision != "auto" and self.precision not in PRECISIONS:
-            raise ConfigError(f"precision {self.precision!r} is unknown; use auto, {', '.join(PRECISIONS)}")
-        check_engine(self.engine, self.precision)
+from effovpr_ros.features.tails import tail_beside
+from effovpr_ros.features.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -138,51 +70,6 @@ class Features:
     global_descriptor: NDArray[np.float32]
     local: LocalFeatures
     grid_wh: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ModelFingerprint:
-    """Everything that must agree for two descriptors to be comparable."""
-
-    architecture: str
-    weights_sha256: str
-    image_size: int
-    preprocessing: str
-    global_dim: int
-    local_dim: int
-    local_block: int
-    facet: str
-    centered: bool
-    global_kind: str
-    min_attention: float
-    max_keypoints: int
-    local_codes: str
-    tail_sha256: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for YAML; without a tail as before there were any."""
-        values = asdict(self)
-        if not self.tail_sha256:
-            del values[_TAIL_FIELD]
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelFingerprint:
-        """Inverse of `to_dict`.
-
-        Raises:
-            MapFormatError: a field is missing.
-        """
-        known = {_TAIL_FIELD: "", **values}
-        missing = [field.name for field in fields(cls) if field.name not in known]
-        if missing:
-            raise MapFormatError(f"the model fingerprint lacks {', '.join(missing)}; rebuild the map")
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
-
-    def differences(self, other: ModelFingerprint) -> list[str]:
-        """One line `field: mine != theirs` for each field that differs."""
-        mine, theirs = asdict(self), asdict(other)
-        return [f"{name}: {mine[name]} != {theirs[name]}" for name in mine if mine[name] != theirs[name]]
 
 
 class FeatureExtractor:
@@ -346,38 +233,3 @@ class FeatureExtractor:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(codes[kept], cells_xy)
-
-
-def config_for_fingerprint(
-    fingerprint: ModelFingerprint,
-    *,
-    weights: str = "",
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = ExtractorConfig.engine,
-) -> ExtractorConfig:
-    """The configuration that makes descriptors comparable with a map's.
-
-    Args:
-        fingerprint: of the map.
-        weights: where the weights lie if not at the model's own source.
-        device: see `ExtractorConfig`.
-        precision: see `ExtractorConfig`.
-        engine: see `ExtractorConfig`.
-
-    Raises:
-        WeightsError: the map was made with a tail that neither `weights` nor this package has.
-    """
-    by_architecture = {name.split(".")[0]: model for model, name in NAMED_MODELS.items()}
-    return ExtractorConfig(
-        model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),
-        weights=weights,
-        tail=tail_of_map(fingerprint.tail_sha256, weights),
-        global_dim=fingerprint.global_dim if fingerprint.tail_sha256 else 0,
-        image_size=fingerprint.image_size,
-        local_codes=setting_for_codes(fingerprint.local_codes),
-        device=device,
-        precision=precision,
-        engine=engine,
-        **{name: getattr(fingerprint, name) for name in READING_FIELDS},
-    )

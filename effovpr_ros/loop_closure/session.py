@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 

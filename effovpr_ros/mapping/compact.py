@@ -12,7 +12,8 @@ import numpy as np
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.codes import decode, encode
-from effovpr_ros.features.extractor import Features, LocalFeatures, ModelFingerprint
+from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.local_projection import (
     AUTO,
     FULL,

@@ -13,7 +13,7 @@ from effovpr_ros.core.errors import GeodesyError, MapError, MapFormatError, Mode
 from effovpr_ros.core.files import write_atomically
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
-from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.index_file import StoredIndex, file_sha256
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.files import make_empty_folder
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.features.extractor import LocalFeatures, ModelFingerprint
+from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces

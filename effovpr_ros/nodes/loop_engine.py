@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.session import open_session_map

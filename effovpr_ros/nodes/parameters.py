@@ -17,7 +17,7 @@ from effovpr_ros.core.images import MAX_PIXELS
 from effovpr_ros.core.settings import check_limits, setting
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.devices import PRECISIONS
-from effovpr_ros.features.extractor import ExtractorConfig
+from effovpr_ros.features.extractor_config import ExtractorConfig
 
 Config = TypeVar("Config")
 _MODEL = ExtractorConfig()

@@ -10,7 +10,8 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from effovpr_ros.core.errors import MapFormatError
-from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.local_projection import FULL, setting_for_codes
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.mapping.place_map import PlaceMap

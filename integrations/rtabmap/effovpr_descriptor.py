@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import to_rgb_uint8
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from effovpr_ros.engines.agreement import scenes, verify
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.engines.quantisation_images import QuantisationImages, readable
 from effovpr_ros.engines.selection import times_side_by_side
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.preprocessing import preprocess
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]

@@ -14,7 +14,8 @@ from synthetic import picture
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.codes import MAX_CODE
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures, ModelFingerprint
+from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.session import open_session_map

@@ -14,7 +14,8 @@ from test_tails import MODEL, make_tail, write
 from effovpr_ros.cli.evaluate_variants import parse_variants, split_variants
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.evaluation import variants
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 

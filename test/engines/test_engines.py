@@ -22,7 +22,8 @@ from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.openvino_runtime import OpenVinoSession
 from effovpr_ros.engines.quantisation_images import MAX_IMAGES, QuantisationImages, readable
 from effovpr_ros.engines.selection import Trial, fastest, times_side_by_side
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -11,7 +11,7 @@ from synthetic import picture, tiny_extractor
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
 from effovpr_ros.features import local_projection
 from effovpr_ros.features.codes import LOCAL_CODES, encode
-from effovpr_ros.features.extractor import config_for_fingerprint
+from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.features.local_projection import (
     FacetSource,
     LocalProjection,

@@ -13,7 +13,8 @@ from synthetic import new_place, picture, tiny_vit, tiny_weights
 from effovpr_ros.core.errors import ConfigError, ModelMismatchError, WeightsError
 from effovpr_ros.features import tails
 from effovpr_ros.features.backbone import create_backbone
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor, ModelFingerprint, config_for_fingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.features.tails import Tail, TailInfo, read_tail, write_tail
 from effovpr_ros.features.weights import load_weights

@@ -13,7 +13,8 @@ import torch
 from synthetic import picture
 from test_training_run import ENVIRONMENT, KilledError, kill_at, learned, request
 
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
 from effovpr_ros.lab.training.trainer import Progress

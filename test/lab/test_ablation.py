@@ -13,7 +13,8 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ablation import FACTORS, Ablation, parse_factors, plan_settings
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders

@@ -12,7 +12,7 @@ from synthetic import FINGERPRINT, new_place
 from effovpr_ros.core.errors import MapError, ModelMismatchError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
-from effovpr_ros.features.extractor import ModelFingerprint
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.mapping import merge as merge_module
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps

@@ -13,7 +13,8 @@ from synthetic import FINGERPRINT, new_place
 
 from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition import confidence

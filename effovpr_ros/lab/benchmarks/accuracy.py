@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from effovpr_ros.core.errors import EngineError, EvaluationError
 from effovpr_ros.engines.catalogue import TORCH
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.local_projection import FULL
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Method, Query

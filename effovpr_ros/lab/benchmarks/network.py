@@ -14,7 +14,8 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import ENGINES, TORCH, TORCH_COMPILE, what_is_missing
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.devices import resolve_device, wait_for
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.benchmarks.timing import Timing, side_by_side
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.backbone import FACETS, Backbone
-from effovpr_ros.features.extractor import ExtractorConfig, FeatureExtractor
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, run_methods

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from effovpr_ros.features.extractor import FeatureExtractor, Features, ModelFingerprint
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, Method, Query
 from effovpr_ros.mapping.builder import make_thumbnail

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.features.extractor import READING_FIELDS, ExtractorConfig, FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig
 from effovpr_ros.features.tails import NONE, find_tail
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ground_truth import Dataset

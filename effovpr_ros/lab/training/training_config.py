@@ -8,7 +8,7 @@ import torch
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.settings import check_limits, choice, ranged, setting
-from effovpr_ros.features.extractor import GLOBAL_KINDS, ExtractorConfig
+from effovpr_ros.features.extractor_config import GLOBAL_KINDS, ExtractorConfig
 
 _MODEL = ExtractorConfig()
 PRECISIONS = ("auto", "fp32", "bf16")
