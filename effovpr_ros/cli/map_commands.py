@@ -34,11 +34,13 @@ from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
+from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.sources.bag_files import is_bag
 from effovpr_ros.sources.bags import BagSource
-from effovpr_ros.sources.frame import Frame
+from effovpr_ros.sources.frame import Frame, PoseOrigin
 from effovpr_ros.sources.images import KINDS, open_image_folder
+from effovpr_ros.sources.pose_origin import origin_of_bag, origin_of_folder
 
 _BUILD = BuildConfig()
 
@@ -49,7 +51,8 @@ class _Source:
 
     frames: Iterable[Frame]
     total: int
-    datum: Datum | None
+    session: str
+    origin: PoseOrigin
     refused: list[str] = field(default_factory=list)
     bag: BagSource | None = None
 
@@ -81,7 +84,11 @@ def add_parser(commands: Subparsers) -> None:
     build.add_argument(
         "--session-frame", default="", help="frame of this drive's poses, with --session, where it is not the map's"
     )
-    build.add_argument("--frame-id", default="map", help="frame of the poses of a new map")
+    build.add_argument(
+        "--frame-id",
+        default="",
+        help="name of a new map's frame; if empty as the bag names its poses' frame, else map",
+    )
     build.add_argument(
         "--spacing-m", type=float, default=_BUILD.spacing_m, help="metres between places; 0: every frame"
     )
@@ -149,10 +156,8 @@ def _build(options: argparse.Namespace) -> int:
     source = _open_source(options)
     place_map, extractor = _open_or_create(options, source)
     with place_map:
-        if place_map.datum is None and source.datum is not None and not len(place_map):
-            place_map.set_datum(source.datum)
-        if options.session_frame:
-            place_map.set_session_frame(options.session, options.session_frame)
+        for note in join_session(place_map, source.session, source.origin, options.session_frame):
+            print(f"frames: {note}", file=sys.stderr)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
             report = build_map(place_map, extractor, source.frames, config_build, lambda done: bar.update(done))
@@ -191,11 +196,12 @@ def _open_source(options: argparse.Namespace) -> _Source:
             max_gap_s=options.max_gap_s,
             datum=datum,
         )
-        return _Source(bag.frames(), len(bag), bag.datum, bag=bag)
+        return _Source(bag.frames(), len(bag), bag.session, origin_of_bag(bag), bag=bag)
     folder = open_image_folder(
         options.source, kind=options.kind, table=options.table, session=options.session, datum=datum
     )
-    return _Source(folder.frames, len(folder.frames), folder.datum, list(folder.refused))
+    session = folder.frames[0].session if folder.frames else options.session
+    return _Source(folder.frames, len(folder.frames), session, origin_of_folder(folder), list(folder.refused))
 
 
 def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[PlaceMap, FeatureExtractor]:
@@ -209,7 +215,11 @@ def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[Place
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
     extractor = FeatureExtractor(extractor_config(options), quantisation_images)
     place_map = PlaceMap.create(
-        options.map, fingerprint=extractor.fingerprint, name=options.name, frame_id=options.frame_id, datum=source.datum
+        options.map,
+        fingerprint=extractor.fingerprint,
+        name=options.name,
+        frame_id=options.frame_id or ("" if options.session_frame else source.origin.frame_id) or "map",
+        datum=Datum(GeoPoint(*options.datum)) if options.datum else None,
     )
     return place_map, extractor
 
@@ -217,7 +227,7 @@ def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[Place
 def _info(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map) as place_map:
         places = place_map.places()
-        sessions = summarise(places, place_map.frame_id)
+        sessions = summarise(places, place_map.frame_id, read_origins(place_map))
         datum = place_map.datum.origin if place_map.datum else None
         index = place_map.manifest.index
         values = {
@@ -259,9 +269,10 @@ def _in_words(session: SessionSummary) -> str:
     stamps = (session.first_stamp_ns, session.last_stamp_ns)
     times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in stamps]
     span = f"{times[0]} to {times[1]}" if session.first_stamp_ns else "of unknown time"
+    body = f" of {session.child_frame_id}" if session.child_frame_id else ""
     return (
         f"{session.name}: {session.num_places} places {span}; {session.with_pose} with pose in frame "
-        f"{session.frame_id}, {session.with_geo_tag} with geo-tag"
+        f"{session.frame_id}{body}, {session.with_geo_tag} with geo-tag"
     )
 
 

@@ -12,6 +12,7 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.session_origins import SessionOrigin, odometry_drives, read_origins, write_origins
 from effovpr_ros.mapping.store import PlaceStore
 
 _COMMIT_PLACES = 256
@@ -84,6 +85,7 @@ def merge_maps(
             )
             with merged:
                 merged.set_pose_frames(_pose_frames(opened, plans))
+                write_origins(merged, _origins(opened, plans))
                 for source, plan in zip(opened, plans, strict=True):
                     _copy(source, merged, plan, progress)
                 merged.flush()
@@ -137,6 +139,9 @@ def _shares_frame(first: PlaceMap, other: PlaceMap, config: MergeConfig) -> bool
     if config.keep_frames:
         return False
     differences = []
+    drives = odometry_drives(other), odometry_drives(first)
+    if (drives[0] or drives[1]) and drives[0].isdisjoint(drives[1]):
+        differences.append("they are by odometry, which begins where a drive begins, and the drives differ")
     if other.frame_id != first.frame_id:
         differences.append(f"frame {other.frame_id!r}, the first has {first.frame_id!r}")
     if other.datum != first.datum:
@@ -157,6 +162,16 @@ def _pose_frames(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> PoseFrames
     for number, (plan, place) in enumerate(planned):
         frames = frames.begin(plan.sessions[place.session], number, plan.frames[place.own_frame])
     return frames
+
+
+def _origins(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, SessionOrigin]:
+    """What the maps keep of their sessions' poses, by the new names."""
+    return {
+        plan.sessions[session]: origin
+        for source, plan in zip(maps, plans, strict=True)
+        for session, origin in read_origins(source).items()
+        if session in plan.sessions
+    }
 
 
 def _copy(source: PlaceMap, merged: PlaceMap, plan: _Plan, progress: Callable[[int], object] | None) -> None:

@@ -118,6 +118,17 @@ class BagSource:
         if isinstance(self._located, GeoTrajectory):
             self.datum = datum or Datum(self._located.origin)
 
+    @property
+    def has_poses(self) -> bool:
+        """Whether images get poses."""
+        return self._located is not None
+
+    @property
+    def transform_frames(self) -> tuple[str, str] | None:
+        """Root of the tree of transforms and the robot's frame in it; None where poses are of another kind."""
+        chain = self._located
+        return (chain.frame_id, chain.child_frame_id) if isinstance(chain, TransformChain) else None
+
     def __len__(self) -> int:
         """Number of images, with or without a pose."""
         with opened_bag(self.path) as reader:

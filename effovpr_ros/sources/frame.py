@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import GeoPoint, Pose
 
@@ -32,6 +34,40 @@ class Frame:
     geo: GeoPoint | None
     load: Callable[[], RgbImage]
     digest: Callable[[], str] | None = None
+
+
+class PoseKind(Enum):
+    """What relates the frame of a source's poses to other frames.
+
+    NONE: there are no poses.
+    MAP: they are in the map's frame by definition, as a table's columns are.
+    EARTH: they follow from geo-tags by a datum.
+    DRIVE: the source names their frame, or nothing does.
+    """
+
+    NONE = "none"
+    MAP = "map"
+    EARTH = "earth"
+    DRIVE = "drive"
+
+
+@dataclass(frozen=True)
+class PoseOrigin:
+    """What a source says of its poses.
+
+    Attributes:
+        kind: see there.
+        frame_id: that the poses are in, as the source names it; empty where it names none.
+        child_frame_id: body whose poses they are; empty where it is not named.
+        datum: that positions on the earth were placed by.
+        drive: digest that is the same for a repetition of the drive alone; empty where nothing tells drives apart.
+    """
+
+    kind: PoseKind
+    frame_id: str = ""
+    child_frame_id: str = ""
+    datum: Datum | None = None
+    drive: str = ""
 
 
 def content_digest(*parts: bytes | memoryview) -> str:
