@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from effovpr_ros.cli.evaluate_methods import (
     fit_methods,
     make_methods,
     parse_methods,
+    verifies,
 )
 from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.evaluate_variants import parse_variants, run_variants, split_variants
@@ -63,6 +65,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     base = base_config(options)
+    # Variants of the network and ablations are about the stages that the network feeds.
+    two_stages = replace(base, verify="off")
     own, others = split_variants(options.methods)
     settings = parse_methods(own, base)
     factors = parse_factors(options.ablate) if options.ablate is not None else ()
@@ -70,15 +74,22 @@ def _run(options: argparse.Namespace) -> int:
     _print_notes(dataset)
     config = extractor_for(options, dataset)
     if others and not factors:
-        return run_variants(options, dataset, config, settings, parse_variants(others, base, config), _finish)
+        return run_variants(options, dataset, config, settings, parse_variants(others, two_stages, config), _finish)
     extractor = FeatureExtractor(config, quantisation_images_for(dataset))
     if factors:
-        return run_ablation(options, dataset, plan_settings(factors, extractor, base), extractor)
+        return run_ablation(options, dataset, plan_settings(factors, extractor, two_stages), extractor)
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
         queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
     with ExitStack() as stack:
         with tqdm(total=len(dataset.database), unit="image", desc="database", disable=None) as bar:
-            place_map = stack.enter_context(database_map(dataset, queries, extractor, lambda done: bar.update(done)))
+            made = database_map(
+                dataset,
+                queries,
+                extractor,
+                lambda done: bar.update(done),
+                with_points=any(verifies(config) for config in settings.values()),
+            )
+            place_map = stack.enter_context(made)
         if options.calibrate:
             for note in fit_methods(settings, extractor, place_map):
                 print(f"note: {note}", file=sys.stderr)

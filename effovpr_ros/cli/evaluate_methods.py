@@ -34,8 +34,9 @@ def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> 
         "--methods",
         nargs="+",
         default=["effovpr", "global"],
-        help="effovpr (both stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
-        "(classical SLAM), or NAME:key=value,... with settings of recognition, as seq:sequence_length=10; variants of "
+        help="effovpr (all stages), global (stage 1 only), vlad (of the same model's local descriptors), orb-bow "
+        "(classical SLAM), or NAME:key=value,... with settings of recognition, as seq:sequence_length=10 "
+        "or two:verify=off; variants of "
         "the network: zs (frozen, both stages), g and r (a trained tail, stage 1 and both), pca (frozen), as "
         "g-128:weights=tail.safetensors,dim=128 and pca:dim=128",
     )
@@ -57,8 +58,16 @@ def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> 
 
 
 def base_config(options: argparse.Namespace) -> RecognizerConfig:
-    """What methods and ablations change, from `--preset` and `--top-k`."""
-    return replace(PRESETS[options.preset][1], top_k=options.top_k)
+    """What methods and ablations change, from `--preset` and `--top-k`.
+
+    Without a budget of time, which would let the figures depend on what else the machine does.
+    """
+    return replace(PRESETS[options.preset][1], top_k=options.top_k, verify_budget_ms=0.0)
+
+
+def verifies(made: RecognizerConfig | Baseline) -> bool:
+    """Whether a method may ask for points."""
+    return isinstance(made, RecognizerConfig) and made.verify != "off"
 
 
 def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, RecognizerConfig | Baseline]:
@@ -83,7 +92,7 @@ def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, Rec
         elif settings:
             methods[name] = replace(base, **_parse_settings(text, settings))
         elif name in ("effovpr", "global"):
-            methods[name] = replace(base, rerank=name == "effovpr")
+            methods[name] = base if name == "effovpr" else replace(base, rerank=False, verify="off")
         else:
             known = ", ".join(("effovpr", "global", *BASELINES))
             raise ConfigError(f"method {name!r} is unknown; use {known} or NAME:key=value,...")

@@ -67,6 +67,12 @@ def _details(method: Mapping[str, Any]) -> list[str]:
                 f"{what} error of {error['count']} MATCHes, median / p95 / max: "
                 f"{error['p50']:.2f} / {error['p95']:.2f} / {error['max']:.2f} {unit}"
             )
+    if method["verified"] is not None:
+        seen = method["verified"]
+        lines.append(
+            f"third stage at {100.0 * seen['share']:.0f} % of the queries, median / p95 there: "
+            f"{seen['p50_ms']:.1f} / {seen['p95_ms']:.1f} ms"
+        )
     outside = method["outside"]
     if outside["queries"] and outside["matches"] is not None:
         lines.append(f"{outside['queries']} queries without a positive, {outside['matches']} of them falsely a MATCH")

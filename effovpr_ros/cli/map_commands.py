@@ -27,6 +27,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
+from effovpr_ros.loop_closure.loop_config import POINTS
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import IndexSummary
@@ -36,6 +37,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
+from effovpr_ros.recognition.third_stage import describe_points
 from effovpr_ros.sources.bag_files import is_bag
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame, PoseOrigin
@@ -105,6 +107,12 @@ def add_parser(commands: Subparsers) -> None:
     build.add_argument(
         "--table", type=Path, help="CSV (image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM"
     )
+    build.add_argument(
+        "--points",
+        choices=POINTS,
+        default=POINTS[0],
+        help="points of each place for verifying answers: stored, or none, which are then found in stored pictures",
+    )
     build.add_argument("--json", action="store_true", help="print the report as one JSON object")
     add_preset_option(build)
     add_model_options(build)
@@ -160,7 +168,14 @@ def _build(options: argparse.Namespace) -> int:
             print(f"frames: {note}", file=sys.stderr)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
-            report = build_map(place_map, extractor, source.frames, config_build, lambda done: bar.update(done))
+            report = build_map(
+                place_map,
+                extractor,
+                source.frames,
+                config_build,
+                lambda done: bar.update(done),
+                points_of=describe_points(str(extractor.device)) if options.points == "stored" else None,
+            )
         if options.pca and not report.interrupted:
             place_map.fit_pca(options.pca)
         refused = source.refusals()

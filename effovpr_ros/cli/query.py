@@ -74,6 +74,7 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
                 "num_matches": candidate.num_matches,
                 "num_consistent": candidate.num_consistent,
                 "score": candidate.score,
+                "points": vars(candidate.points) if candidate.points else None,
                 "position_xyz": candidate.place.map_pose.position_xyz if candidate.place.map_pose else None,
                 "quat_xyzw": candidate.place.map_pose.quat_xyzw if candidate.place.map_pose else None,
                 "latitude": candidate.place.geo.latitude_deg if candidate.place.geo else None,
@@ -98,8 +99,9 @@ def _print(result: dict[str, Any]) -> None:
             where = f" at ({', '.join(numbers)}) m"
         if candidate["latitude"] is not None:
             where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
+        verified = f", {candidate['points']['homography']} points verified" if candidate["points"] else ""
         print(
             f"  place {candidate['place_id']} {candidate['session']}/{candidate['source']}{where}: "
             f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches, "
-            f"{candidate['num_consistent']} consistent"
+            f"{candidate['num_consistent']} consistent{verified}"
         )

@@ -63,6 +63,8 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
         num_matches=candidate.num_matches,
         num_consistent=candidate.num_consistent,
         score=candidate.score,
+        is_verified=candidate.points is not None,
+        num_verified=candidate.points.homography if candidate.points is not None else 0,
         has_pose=place.map_pose is not None,
         has_height=place.map_pose is not None and place.map_pose.position_xyz[2] is not None,
         has_heading=place.map_pose is not None and place.map_pose.quat_xyzw is not None,
@@ -141,6 +143,7 @@ def _candidate_record(message: PlaceCandidate) -> dict[str, Any]:
         "num_matches": message.num_matches,
         "num_consistent": message.num_consistent,
         "score": message.score,
+        "num_verified": message.num_verified if message.is_verified else None,
         "pose": pose if message.has_pose else None,
     }
 

@@ -1,4 +1,4 @@
-"""Picture of a recognition: the query beside the matched place, matched patches joined by lines."""
+"""Picture of a recognition: the query beside the matched place, matched patches or verified points joined by lines."""
 
 from __future__ import annotations
 
@@ -81,6 +81,43 @@ def draw_pair(
     Raises:
         ImageError: an image that is not (H, W, 3) uint8.
     """
+    shape = np.array(grid_wh)
+    query_parts, place_parts = ((cells.reshape(-1, 2) + 0.5) / shape for cells in (query_cells_xy, place_cells_xy))
+    # A mark is three fifths of a patch.
+    return _draw(query_image, thumbnail, query_parts, place_parts, 0.3 / shape)
+
+
+def draw_points(
+    query_image: RgbImage,
+    thumbnail: RgbImage,
+    query_parts: NDArray[np.float64],
+    place_parts: NDArray[np.float64],
+) -> RgbImage:
+    """Draw the query (left) beside a place (right) with verified points, as `draw_pair` does with patches.
+
+    Args:
+        query_image: (H, W, 3) uint8 RGB.
+        thumbnail: (h, w, 3) uint8 RGB of the place.
+        query_parts: (P, 2) positions in parts of the picture's width and height, best match first; P may be 0.
+        place_parts: (P, 2) likewise in the place.
+
+    Returns:
+        (height, 1000, 3) uint8 RGB.
+
+    Raises:
+        ImageError: an image that is not (H, W, 3) uint8.
+    """
+    return _draw(query_image, thumbnail, query_parts, place_parts, np.zeros(2))
+
+
+def _draw(
+    query_image: RgbImage,
+    thumbnail: RgbImage,
+    query_parts: NDArray[np.float64],
+    place_parts: NDArray[np.float64],
+    mark_wh: NDArray[np.float64],
+) -> RgbImage:
+    """Two panels, marks of half the size `mark_wh` in parts of the panel, at least a pixel, and lines."""
     for name, image in (("query", query_image), ("thumbnail", thumbnail)):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ImageError(
@@ -92,16 +129,17 @@ def draw_pair(
     picture = np.full((panel_height, WIDTH_PX, 3), 24, dtype=np.uint8)
     right = WIDTH_PX - panel_width
     for left, image in ((0, query_image), (right, thumbnail)):
-        panel = cv2.resize(image, (panel_width, panel_height), interpolation=cv2.INTER_AREA)
-        picture[:, left : left + panel_width] = panel
+        picture[:, left : left + panel_width] = cv2.resize(
+            image, (panel_width, panel_height), interpolation=cv2.INTER_AREA
+        )
 
-    cell = np.array([panel_width / grid_wh[0], panel_height / grid_wh[1]])
-    colours = _colours(query_cells_xy, grid_wh[0])
+    panel = np.array([panel_width, panel_height])
+    colours = _colours(query_parts[:, 0])
     centres = [
-        np.rint((cells.reshape(-1, 2) + 0.5) * cell + (left, 0)).astype(int).tolist()
-        for left, cells in ((0, query_cells_xy), (right, place_cells_xy))
+        np.rint(parts * panel + (left, 0)).astype(int).tolist()
+        for left, parts in ((0, query_parts), (right, place_parts))
     ]
-    half = np.maximum(1, cell * 0.3).astype(int)
+    half = np.maximum(1, mark_wh * panel).astype(int)
     for pair, colour in zip(zip(*centres, strict=True), colours, strict=True):
         for x, y in pair:
             corners = (x - half[0], y - half[1]), (x + half[0], y + half[1])
@@ -111,9 +149,9 @@ def draw_pair(
     return picture
 
 
-def _colours(query_cells_xy: NDArray[np.uint8], columns: int) -> list[tuple[int, int, int]]:
-    """Hue from red (left) to violet (right)."""
-    hue = np.clip(query_cells_xy.reshape(-1, 2)[:, 0] * (150.0 / max(columns - 1, 1)), 0, 150)
+def _colours(query_columns: NDArray[np.float64]) -> list[tuple[int, int, int]]:
+    """Hue from red (left, 0) to violet (right, 1)."""
+    hue = np.clip(query_columns * 150.0, 0, 150)
     hsv = np.stack([hue, np.full_like(hue, 220), np.full_like(hue, 255)], axis=1).astype(np.uint8)
     if len(hsv) == 0:
         return []

@@ -193,7 +193,7 @@ class PlaceRecognizer:
         decided = verified_at = time.perf_counter()
         verified = None
         if points is not None and self._wants_points(candidates, decision):
-            candidates, verified = self.third_stage.verify(points, candidates)
+            candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             verified_at = time.perf_counter()
             decision = decide(candidates, len(features.local), self.config, model)
         recognition = self.conclude(features, candidates, decision, verified)

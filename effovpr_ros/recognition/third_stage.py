@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from effovpr_ros.core.errors import ImageError, MapError, WeightsError
-from effovpr_ros.core.images import decode_image
-from effovpr_ros.geometry.point_codec import decode_points
+from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.geometry.point_codec import decode_points, encode_points
 from effovpr_ros.geometry.points import PointExtractor, Points, no_points
 from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify, with_fundamental
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import Decision, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.reordering import reorder
 from effovpr_ros.recognition.same_place import is_same_place
 
 _logger = logging.getLogger(__name__)
@@ -73,6 +74,17 @@ def point_extractor(device: str) -> PointExtractor:
     return PointExtractor("cuda" if device.startswith("cuda") else "cpu")
 
 
+def describe_points(device: str) -> Callable[[RgbImage], bytes]:
+    """What gives the encoded points of a picture that a map keeps; its network is loaded now.
+
+    Raises:
+        WeightsError: the weights of the network cannot be used.
+    """
+    extractor = point_extractor(device)
+    extractor.load()
+    return lambda image: encode_points(extractor.extract(image))
+
+
 class ThirdStage:
     """Verifies candidates of one map; for one thread.
 
@@ -100,7 +112,7 @@ class ThirdStage:
         return self.is_usable
 
     def verify(
-        self, points_of_query: Callable[[], Points], candidates: Sequence[Candidate]
+        self, points_of_query: Callable[[], Points], candidates: Sequence[Candidate], num_keypoints: int
     ) -> tuple[list[Candidate], Verified]:
         """Verify the few best candidates and order all anew.
 
@@ -110,6 +122,7 @@ class ThirdStage:
         Args:
             points_of_query: asked once.
             candidates: best first.
+            num_keypoints: of the query's local features.
 
         Returns:
             All candidates, best first, those that were verified with their counts; and the matches.
@@ -128,7 +141,7 @@ class ThirdStage:
             ]
             if time.perf_counter() > ends:
                 break
-        ranked = reorder(_counted(candidates, found))
+        ranked = reorder(_counted(candidates, found), num_keypoints, self._config)
         by_place = {item.place_id: item for item in found}
         in_order = [by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place]
         first, others = in_order[:FUNDAMENTAL_CANDIDATES], in_order[FUNDAMENTAL_CANDIDATES:]
@@ -193,18 +206,6 @@ def candidates_to_verify(candidates: Sequence[Candidate], config: RecognizerConf
         same = is_same_place(candidates[0].place, item.place, config)
         (others if same else elsewhere).append(item)
     return [*first, *elsewhere, *others][:wanted]
-
-
-def reorder(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Weigh the first two stages and the points.
-
-    Args:
-        candidates: best first by the first two stages.
-
-    Returns:
-        Best first by both; those that were not verified stay behind those that were.
-    """
-    return list(candidates)
 
 
 def _counted(candidates: Sequence[Candidate], found: Sequence[VerifiedCandidate]) -> list[Candidate]:

@@ -95,7 +95,7 @@ def asked(image: RgbImage) -> Callable[[], Points]:
 
 
 def test_counts_and_matches_of_each_candidate(place_map: PlaceMap):
-    ranked, verified = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(2)), candidates(place_map))
+    ranked, verified = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(2)), candidates(place_map), 100)
     by_place = {item.place.place_id: item.points for item in ranked}
     assert all(counts is not None for counts in by_place.values())
     of_right = by_place[2]
@@ -122,12 +122,12 @@ def test_without_stored_points_those_of_the_pictures(tmp_path: Path, monkeypatch
     connection.close()
     with PlaceMap.open(folder) as place_map:
         stage = ThirdStage(place_map, ALWAYS)
-        ranked, _ = stage.verify(asked(seen_again(3)), candidates(place_map))
+        ranked, _ = stage.verify(asked(seen_again(3)), candidates(place_map), 100)
         counts = {item.place.place_id: item.points.homography for item in ranked}
         assert max(counts, key=lambda number: counts[number]) == 3
         query = point_extractor("cpu").extract(seen_again(3))
         monkeypatch.setattr(PointExtractor, "extract", lambda *_: pytest.fail("a picture was looked at again"))
-        again, _ = stage.verify(lambda: query, candidates(place_map))
+        again, _ = stage.verify(lambda: query, candidates(place_map), 100)
         assert [item.points for item in again] == [item.points for item in ranked]
 
 
@@ -136,7 +136,7 @@ def test_thumbnails_are_as_large_as_their_picture(tmp_path: Path):
     small = cv2.resize(scene(0, (640, 480)), SIZE, interpolation=cv2.INTER_AREA)
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.add([replace(new_place(0), image_size_wh=(640, 480), thumbnail=jpeg(small))])
-        _, verified = ThirdStage(place_map, ALWAYS).verify(asked(scene(0, (640, 480))), candidates(place_map))
+        _, verified = ThirdStage(place_map, ALWAYS).verify(asked(scene(0, (640, 480))), candidates(place_map), 100)
         matches = verified.candidates[0].matches
         apart = (matches.query_xy - matches.candidate_xy)[matches.on_homography]
         assert len(apart) > 50
@@ -150,7 +150,7 @@ def test_points_of_another_kind_are_left_aside(tmp_path: Path):
     of_sift = encode_points(PointExtractor(kind=SIFT).extract(picture))
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.add([replace(new_place(0), image_size_wh=SIZE, thumbnail=jpeg(picture), points=of_sift)])
-        ranked, verified = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(1)), candidates(place_map))
+        ranked, verified = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(1)), candidates(place_map), 100)
         assert verified.candidates[0].points.kind == verified.query.kind
         assert ranked[0].points.homography > 100
 
@@ -162,7 +162,7 @@ def test_points_that_cannot_be_read_are_named_and_pictures_serve(
     picture = scene(1, SIZE)
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.add([replace(new_place(0), image_size_wh=SIZE, thumbnail=jpeg(picture), points=blob)])
-        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(1)), candidates(place_map))
+        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(seen_again(1)), candidates(place_map), 100)
     assert ranked[0].points.homography > 100
     assert "its stored picture is used" in caplog.text
 
@@ -170,7 +170,7 @@ def test_points_that_cannot_be_read_are_named_and_pictures_serve(
 def test_a_place_without_a_picture_shares_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.add([replace(new_place(0), thumbnail=b""), replace(new_place(1), thumbnail=b"no picture")])
-        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(scene(1, SIZE)), candidates(place_map))
+        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(scene(1, SIZE)), candidates(place_map), 100)
     assert [item.points.matches for item in ranked] == [0, 0]
     assert "picture of place 1" in caplog.text
 
@@ -178,7 +178,7 @@ def test_a_place_without_a_picture_shares_nothing(tmp_path: Path, caplog: pytest
 def test_an_empty_picture_changes_nothing(place_map: PlaceMap):
     before = candidates(place_map, [9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
     for query in (np.full((240, 320, 3), 90, np.uint8), np.zeros((8, 8, 3), np.uint8)):
-        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(query), before)
+        ranked, _ = ThirdStage(place_map, ALWAYS).verify(asked(query), before, 100)
         assert [item.place for item in ranked] == [item.place for item in before]
         assert all((item.points.matches, item.points.homography) == (0, 0) for item in ranked)
 
@@ -188,7 +188,7 @@ def test_after_the_budget_no_further_candidates(place_map: PlaceMap, monkeypatch
     clock = iter(np.arange(0.0, 10.0, 0.03).tolist())
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     stage = ThirdStage(place_map, replace(ALWAYS, verify_budget_ms=20.0))
-    ranked, verified = stage.verify(asked(seen_again(0)), candidates(place_map))
+    ranked, verified = stage.verify(asked(seen_again(0)), candidates(place_map), 100)
     assert len(verified.candidates) == 5
     assert ranked[5].points is None
 
@@ -264,7 +264,7 @@ def test_an_empty_map_has_nothing_to_verify(tmp_path: Path):
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         found = PlaceRecognizer(SeesNumbers(features([1, 0, 0, 0])), place_map, ALWAYS).recognize(scene(0, SIZE))
         assert (found.status, found.verified) == (Status.NO_MATCH, None)
-        ranked, verified = ThirdStage(place_map, ALWAYS).verify(lambda: no_points("xfeat", SIZE), [])
+        ranked, verified = ThirdStage(place_map, ALWAYS).verify(lambda: no_points("xfeat", SIZE), [], 0)
         assert (ranked, verified.candidates) == ([], ())
 
 

@@ -23,7 +23,8 @@ from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 MethodMaker = Callable[[FeatureExtractor, PlaceMap, RecognizerConfig], Method]
-BOTH_STAGES, FIRST_STAGE, FULL_CODES = "effovpr", "effovpr, stage 1", "effovpr, full local descriptors"
+ALL_STAGES, BOTH_STAGES, FIRST_STAGE = "effovpr", "effovpr, stages 1 and 2", "effovpr, stage 1"
+FULL_CODES = "effovpr, full local descriptors"
 VLAD, ORB_BOW = "vlad", "orb-bow"
 
 
@@ -38,7 +39,7 @@ class AccuracyFigures:
         queries: that have a right answer in the database.
         recall_at_1: of them, in percent.
         global_bytes: a place, of the global descriptor; 0 where there is none.
-        local_bytes: a place, of local descriptors or words.
+        local_bytes: a place, of local descriptors or words, and of the points of the third stage.
         answer_ms: median of a query beyond the network: aggregation, search and re-ranking, ORB's features.
     """
 
@@ -96,9 +97,9 @@ def _of_extractor(
 ) -> list[AccuracyFigures]:
     queries = extract_queries(dataset, extractor, lambda _: None)
     rows = []
-    with database_map(dataset, queries, extractor, lambda _: None) as place_map:
-        stored = place_map.bytes_by_part()
-        whole, local = (stored[part] / len(place_map) for part in ("global_descriptors", "local_descriptors"))
+    with database_map(dataset, queries, extractor, lambda _: None, with_points=ALL_STAGES in makers) as place_map:
+        stored = {part: size / len(place_map) for part, size in place_map.bytes_by_part().items()}
+        whole, local = stored["global_descriptors"], stored["local_descriptors"]
         for name, make in makers.items():
             try:
                 method = make(extractor, place_map, recognition)
@@ -107,6 +108,7 @@ def _of_extractor(
                 continue
             result = run_methods(queries, {name: method}, lambda _: None)[name]
             sizes = {
+                ALL_STAGES: (whole, local + stored.get("points", 0.0)),
                 FIRST_STAGE: (whole, 0.0),
                 VLAD: (method.bytes_per_place, 0.0),
                 ORB_BOW: (0.0, method.bytes_per_place),
@@ -116,15 +118,21 @@ def _of_extractor(
     return rows
 
 
-def _both_stages(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+def _all_stages(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+    # Without a budget of time, which would let recall depend on what else the machine does.
+    recognition = replace(recognition, verify_budget_ms=0.0)
     return EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, recognition))
+
+
+def _both_stages(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+    return _all_stages(extractor, place_map, replace(recognition, verify="off"))
 
 
 def _first_stage(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
     return _both_stages(extractor, place_map, replace(recognition, rerank=False))
 
 
-_STAGES: dict[str, MethodMaker] = {BOTH_STAGES: _both_stages, FIRST_STAGE: _first_stage}
+_STAGES: dict[str, MethodMaker] = {ALL_STAGES: _all_stages, BOTH_STAGES: _both_stages, FIRST_STAGE: _first_stage}
 _PEERS: dict[str, MethodMaker] = {
     FULL_CODES: _both_stages,
     VLAD: lambda _, place_map, recognition: VladMethod(place_map, recognition.top_k),

@@ -15,7 +15,8 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, MatchesPatches, Method, Query
 from effovpr_ros.lab.evaluation.outcomes import Outcome, QueryOutcome
 from effovpr_ros.lab.evaluation.positions import horizontal_distance_m
-from effovpr_ros.recognition.drawing import draw_pair
+from effovpr_ros.recognition.drawing import draw_pair, draw_points
+from effovpr_ros.recognition.third_stage import Verified
 
 MOST_ENTRIES = 6
 _WEBP_QUALITY = 70
@@ -123,15 +124,20 @@ def draw_entry(dataset: Dataset, query: Query, answer: Answer, outcome: QueryOut
     if outcome.best is None:
         raise ValueError(f"query {outcome.query} has no answer to draw")
     image = query.frame.load()
-    pictures = [_picture(dataset, query, image, outcome.best, method, "Answered with")]
+    verified = answer.recognition.verified if answer.recognition else None
+
+    def beside(number: int, relation: str) -> Picture:
+        return _picture(dataset, query, image, number, method, verified, relation)
+
+    pictures = [beside(outcome.best, "Answered with")]
     remark = ""
     positives = dataset.positives[outcome.query]
     if outcome.right and outcome.first_stage_right is False and outcome.first_stage is not None:
-        pictures.append(_picture(dataset, query, image, outcome.first_stage, method, "First by global similarity was"))
+        pictures.append(beside(outcome.first_stage, "First by global similarity was"))
     elif not outcome.right and positives:
         rank, number = _best_positive(answer, positives)
         place = f"At rank {rank} lies the right" if rank else "Not among the candidates is the right"
-        pictures.append(_picture(dataset, query, image, number, method, place))
+        pictures.append(beside(number, place))
     elif not outcome.right:
         remark = "No database image shows this place."
     status = f"{answer.status.name}, " if answer.status is not None else ""
@@ -153,17 +159,36 @@ def _best_positive(answer: Answer, positives: frozenset[int]) -> tuple[int | Non
     return None, min(positives)
 
 
-def _picture(dataset: Dataset, query: Query, image: RgbImage, number: int, method: Method, relation: str) -> Picture:
+def _picture(
+    dataset: Dataset,
+    query: Query,
+    image: RgbImage,
+    number: int,
+    method: Method,
+    verified: Verified | None,
+    relation: str,
+) -> Picture:
+    """The query beside a place, with verified points where the third stage saw it, else with matched patches."""
     stored = dataset.database[number]
-    cells = np.empty((0, 2), np.uint8), np.empty((0, 2), np.uint8)
+    seen = None if verified is None else verified.of(number)
     matched = ""
-    if isinstance(method, MatchesPatches):
-        cells = method.matched_cells(query, number)
-        matched = f", {len(cells[0])} matched patches"
+    if verified is not None and seen is not None:
+        agreed = seen.matches.on_homography
+        matched = f", {agreed.sum()} verified points"
+        parts = (
+            (xy[agreed] + 0.5) / np.array(points.image_size_wh)
+            for xy, points in ((seen.matches.query_xy, verified.query), (seen.matches.candidate_xy, seen.points))
+        )
+        picture = draw_points(image, stored.load(), *parts)
+    else:
+        cells = np.empty((0, 2), np.uint8), np.empty((0, 2), np.uint8)
+        if isinstance(method, MatchesPatches):
+            cells = method.matched_cells(query, number)
+            matched = f", {len(cells[0])} matched patches"
+        picture = draw_pair(image, stored.load(), *cells, query.features.grid_wh)
     distance_m = horizontal_distance_m(query.frame, stored)
     distance = "" if distance_m is None else f", {distance_m:.1f} m away"
     caption = f"{relation} {stored.name} (place {number}){distance}{matched}"
-    picture = draw_pair(image, stored.load(), *cells, query.features.grid_wh)
     return Picture(_data_uri(picture), f"{query.frame.name} beside {stored.name}{matched}", caption)
 
 

@@ -99,6 +99,7 @@ class EffoVPRMethod:
         self._stream: tuple[str, PurePath] | None = None
         parts = place_map.bytes_by_part()
         stored = parts["global_descriptors"] + (parts["local_descriptors"] if recognizer.config.rerank else 0)
+        stored += parts.get("points", 0) if recognizer.config.verify != "off" else 0
         self.bytes_per_place = stored / len(place_map)
         # The belief of a sequence is not fitted to anything.
         self.calibrated = recognizer.calibrated and recognizer.config.sequence_length == 0

@@ -17,6 +17,7 @@ from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.third_stage import describe_points
 
 _BATCH = 8
 _THUMBNAIL_SIDE = 640
@@ -92,6 +93,7 @@ def database_map(
     progress: Callable[[int], object],
     *,
     known: Sequence[Features] | None = None,
+    with_points: bool = False,
 ) -> Iterator[PlaceMap]:
     """The map that is evaluated, open.
 
@@ -104,10 +106,12 @@ def database_map(
         extractor: of the map's features.
         progress: called with the number of images done.
         known: features of the extractor of every database image, if they are there already.
+        with_points: the map that is made keeps points as `map build` has it.
 
     Raises:
         ImageError: an image cannot be read.
         MapError: the data set's map cannot be opened.
+        WeightsError: points are wanted, and the weights of their network cannot be used.
         ModelMismatchError: it was made by another model.
     """
     if dataset.map_path is not None:
@@ -120,6 +124,7 @@ def database_map(
         tempfile.TemporaryDirectory(prefix="effovpr_evaluate_") as folder,
         PlaceMap.create(Path(folder) / "map", fingerprint=extractor.fingerprint) as place_map,
     ):
+        points_of = describe_points(str(extractor.device)) if with_points else None
         for start in range(0, len(dataset.database), _BATCH):
             frames = dataset.database[start : start + _BATCH]
             images = [frame.load() for frame in frames]
@@ -135,9 +140,9 @@ def database_map(
                 thumbnail = make_thumbnail(image, _THUMBNAIL_SIDE)
                 # Numbers before the names tell images of one name in two sub-folders apart.
                 name = f"{start + offset}/{frame.name}"
-                places.append(
-                    NewPlace(frame.session, frame.stamp_ns, name, frame.pose, frame.geo, size_wh, thumbnail, feature)
-                )
+                points = points_of(image) if points_of is not None else None
+                where = (frame.pose, frame.geo, size_wh)
+                places.append(NewPlace(frame.session, frame.stamp_ns, name, *where, thumbnail, feature, points))
             place_map.add(places)
             progress(len(frames))
         place_map.flush()
