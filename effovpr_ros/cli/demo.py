@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -94,18 +93,15 @@ def _record(options: argparse.Namespace) -> None:
         floor = level.free_floor()
         for bag, waypoints, config, disturbed in wanted:
             poses = plan_drive(floor, waypoints, config)
-            unfinished = bag.with_name(f"{bag.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
             with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
                 recording.record_drive(
                     level,
                     poses,
-                    unfinished,
+                    bag,
                     disturbed=disturbed,
                     seed=config.seed,
                     progress=lambda done: bar.update(done),
                 )
-            unfinished.rename(bag)
 
 
 def _build_map(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -45,24 +44,22 @@ def run_slam(options: argparse.Namespace) -> int:
 
 def _record(folder: Path, options: argparse.Namespace) -> None:
     """Drive the laps; the second in changed light. A drive that is recorded already is kept."""
-    bag, unfinished = folder / "laps", folder / "laps.unfinished"
+    bag = folder / "laps"
     if (bag / "metadata.yaml").is_file():
         return
-    shutil.rmtree(unfinished, ignore_errors=True)
     with Level(LAPS_LEVEL) as level:
         poses = plan_drive(level.free_floor(), LAPS_WAYPOINTS_M, LAPS_DRIVE)
         with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
             record_laps(
                 level,
                 poses,
-                unfinished,
+                bag,
                 folder / "truth.tum",
                 OdometryConfig(),
                 disturbed_from=len(poses) // 2,
                 seed=LAPS_DRIVE.seed,
                 progress=lambda done: bar.update(done),
             )
-    unfinished.rename(bag)
 
 
 def _replay(folder: Path, options: argparse.Namespace) -> None:

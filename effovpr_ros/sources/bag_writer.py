@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +22,7 @@ _STORES = {"sqlite3": StoragePlugin.SQLITE3, "mcap": StoragePlugin.MCAP}
 
 
 class BagWriter:
-    """A new bag, open within its context."""
+    """A new bag, open within its context; the folder appears when it is whole, and not at all after an error."""
 
     def __init__(self, path: str | Path, *, storage: str = "mcap") -> None:
         """Prepare a bag.
@@ -34,23 +36,33 @@ class BagWriter:
         """
         if storage not in _STORES:
             raise SourceError(f"storage {storage!r} is unknown; use {', '.join(_STORES)}")
-        if Path(path).exists():
+        self._path = Path(path)
+        if self._path.exists():
             raise SourceError(f"bag {path} exists already; remove it or choose another name")
         self._store = get_typestore(Stores.ROS2_HUMBLE)
         self._types = self._store.types
-        self._writer = Writer(Path(path), version=9, storage_plugin=_STORES[storage])
+        self._storage = _STORES[storage]
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> BagWriter:
         """Open the bag."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._unfinished = Path(tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent))
+        # The files inside bear the name of their folder, so this must be the bag's own.
+        self._writer = Writer(self._unfinished / self._path.name, version=9, storage_plugin=self._storage)
         self._writer.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finish the bag."""
-        self._writer.close()
+        """Finish the bag, or remove what there is of it after an error."""
+        try:
+            self._writer.close()
+            if error is None:
+                self._writer.path.rename(self._path)
+        finally:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
 
     def write_image(
         self, topic: str, stamp_ns: int, image: RgbImage, frame_id: str, *, jpeg_quality: int | None = 90

@@ -143,6 +143,26 @@ def test_what_is_no_bag(tmp_path: Path):
         BagWriter(tmp_path / "other", storage="csv")
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_bag_appears_whole_and_under_its_own_name(tmp_path: Path, storage: str):
+    path = tmp_path / "drives" / "first"
+    with BagWriter(path, storage=storage) as writer:
+        writer.write_fix(FIX, SECOND, GeoPoint(50.0, 8.0), "gps", std_m=1.0)
+        assert not path.exists()
+    assert [entry.name for entry in path.parent.iterdir()] == ["first"]
+    files = {entry.name for entry in path.iterdir()}
+    assert files == {"metadata.yaml", "first.mcap" if storage == "mcap" else "first.db3"}
+    assert "unfinished" not in (path / "metadata.yaml").read_text()
+
+    def interrupted() -> None:
+        with BagWriter(tmp_path / "drives" / "second", storage=storage):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [entry.name for entry in path.parent.iterdir()] == ["first"]
+
+
 class Raw:
     """What rosbags gives for an Image."""
 
