@@ -38,7 +38,7 @@ class Harness:
         self.received: dict[str, list[Any]] = {}
         self._threads = []
         self._executors = [
-            NodeExecutor(3, context=self.context),
+            NodeExecutor(context=self.context),
             SingleThreadedExecutor(context=self.context),
         ]
         for node, executor in zip((self.node, self.client), self._executors, strict=True):

@@ -81,9 +81,11 @@ def created_names(*files: str) -> set[str]:
 
 
 def test_the_topic_and_service_tables_have_what_the_nodes_create():
-    created = created_names("place_recognizer", "camera_node", "outputs", "odometry")
+    created = created_names("place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry")
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
-    created = created_names("loop_closure_detector", "camera_node", "loop_outputs", "odometry")
+    created = created_names(
+        "loop_closure_detector", "detecting", "camera_node", "configured", "loop_outputs", "odometry"
+    )
     detector = set(table_rows("### Topics of the detector")) | set(table_rows("### Services of the detector"))
     assert detector == created
 

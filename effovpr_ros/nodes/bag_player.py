@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from rclpy.node import Node
@@ -18,8 +20,9 @@ from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 
 from effovpr_ros.core.errors import SourceError
+from effovpr_ros.core.settings import setting
 from effovpr_ros.nodes.conversions import time_from_ns
-from effovpr_ros.nodes.parameters import declare, read, setting
+from effovpr_ros.nodes.parameters import declare, read
 from effovpr_ros.nodes.program import run_node
 
 _CLOCK_PERIOD_S = 0.02
@@ -42,16 +45,14 @@ class PlayerConfig:
 class BagPlayer(Node):
     """Publishes the serialised messages of a bag at their original distances in time."""
 
-    # A node that finds no bag is destroyed before its constructor comes to an end.
-    _reader: AnyReader | None = None
-    _thread: threading.Thread | None = None
-
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         """Open the bag and advertise.
 
         Raises:
             SourceError: no readable bag, or nothing in it to play.
         """
+        # A node that finds no bag is destroyed before its constructor comes to an end.
+        self._closing = ExitStack()
         super().__init__("bag_player", **options)
         declare(self, PlayerConfig())
         self._config = read(self, PlayerConfig)
@@ -62,25 +63,28 @@ class BagPlayer(Node):
         if not self._config.bag_path or not path.exists():
             raise SourceError(f"bag {self._config.bag_path!r} does not exist; set the parameter bag_path")
         try:
-            reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-            reader.open()
-            self._reader = reader
+            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self._reader.open()
+            self._closing.callback(self._reader.close)
         except Exception as error:  # storage plugins raise many types for damaged files
             raise SourceError(f"bag {path} cannot be read: {error}") from error
         self._targets = self._advertise()
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._config.clock else None
-        self._thread = threading.Thread(target=self._play, name="play", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._play, name="play", daemon=True)
+        thread.start()
+        # The thread ends before the bag is closed.
+        self._closing.callback(thread.join)
+        self._closing.callback(self._stop.set)
 
-    def _advertise(self) -> dict[int, Publisher]:
+    def _advertise(self) -> dict[int, Publisher[Any]]:
         wanted = set(filter(None, self._config.topics))
         available = {connection.topic: connection.msgtype for connection in self._reader.connections}
         missing = wanted - set(available)
         if missing:
             listed = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(available.items()))
             raise SourceError(f"bag {self._config.bag_path} has no topic {sorted(missing)[0]}; it has {listed}")
-        targets: dict[int, Publisher] = {}
-        by_topic: dict[str, Publisher] = {}
+        targets: dict[int, Publisher[Any]] = {}
+        by_topic: dict[str, Publisher[Any]] = {}
         for connection in self._reader.connections:
             if (wanted and connection.topic not in wanted) or connection.topic == "/clock":
                 continue
@@ -117,26 +121,21 @@ class BagPlayer(Node):
         for connection, stamp_ns, data in self._reader.messages(connections=connections):
             due_s = started_s + (stamp_ns - first_ns) * 1e-9 / self._config.rate
             while (left_s := due_s - time.monotonic()) > 0.0 and not self._stop.is_set():
-                if self._clock_publisher:
-                    self._publish_clock(int(first_ns + (time.monotonic() - started_s) * 1e9 * self._config.rate))
+                self._publish_clock(int(first_ns + (time.monotonic() - started_s) * 1e9 * self._config.rate))
                 self._stop.wait(min(left_s, _CLOCK_PERIOD_S))
             if self._stop.is_set():
                 return
-            if self._clock_publisher:
-                self._publish_clock(stamp_ns)
+            self._publish_clock(stamp_ns)
             self._targets[connection.id].publish(bytes(data))
             self.published += 1
 
     def _publish_clock(self, stamp_ns: int) -> None:
-        self._clock_publisher.publish(Clock(clock=time_from_ns(stamp_ns)))
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=time_from_ns(stamp_ns)))
 
     def destroy_node(self) -> None:
         """Stop playing and close the bag."""
-        if self._thread is not None:
-            self._stop.set()
-            self._thread.join()
-        if self._reader is not None:
-            self._reader.close()
+        self._closing.close()
         super().destroy_node()
 
 

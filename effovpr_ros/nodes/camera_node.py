@@ -1,248 +1,343 @@
-"""What the nodes that look through a camera share: lifecycle, image input, worker, diagnostics."""
+"""What the nodes that look through a camera share: lifecycle, services, parameters, diagnostics."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
 
-from effovpr_ros.core.errors import EffoVPRError
+from effovpr_ros.core.errors import NodeError
 from effovpr_ros.nodes import parameters
+from effovpr_ros.nodes.configured import Configured, Health
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
-from effovpr_ros.nodes.executor import NodeExecutor
-from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, RESULT_QOS, SENSOR_QOS
+from effovpr_ros.nodes.executor import NodeExecutor, settled
+from effovpr_ros.nodes.guarded_node import GuardedNode, describe
+from effovpr_ros.nodes.outputs import RESULT_QOS
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.nodes.program import run_node
 from effovpr_ros.nodes.worker import LatestWorker
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _ERROR_IS_RECENT_S = 5.0
-_LOG_PERIOD_S = 5.0
+# An image takes a second or so, and a launch process waits for five seconds until it is less polite.
+_END_TIMEOUT_S = 4.0
+_TRANSITIONS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
 
-ImageMessage = Image | CompressedImage
-Item = TypeVar("Item")
+
+class Closable(Protocol):
+    """What a node loads."""
+
+    def close(self) -> None:
+        """Release it."""
 
 
-@dataclass(frozen=True)
-class Health:
-    """How a node is.
+Settings = TypeVar("Settings")
+Engine = TypeVar("Engine", bound=Closable)
+State = TypeVar("State", bound=Configured[Any])
+
+
+class _Loading(Generic[Settings, Engine]):
+    """A configuration under way.
 
     Attributes:
-        level: of diagnostic_msgs/DiagnosticStatus.
-        text: one line.
-        hardware_id: the device that computes.
-        values: figures by name.
+        settings: that it is made for.
+        worker: that loads.
+        loaded: done when there is something to take or the error to raise; cancelled when it was abandoned.
+        started_s: when it began.
     """
 
-    level: bytes
-    text: str
-    hardware_id: str
-    values: dict[str, str]
+    def __init__(self, settings: Settings, load: Callable[[Settings], Engine], worker: LatestWorker) -> None:
+        """Begin, in the worker's thread."""
+        self.settings = settings
+        self.worker = worker
+        self.loaded: Future[Engine] = Future()
+        self.started_s = time.monotonic()
+        self._load = load
+        self._is_abandoned = False
+        worker.submit(self._run)
+
+    def take(self) -> Engine:
+        """Wait for what is loaded.
+
+        Raises:
+            CancelledError: it was abandoned.
+            Exception: whatever loading raised.
+        """
+        engine = self.loaded.result()
+        if self._is_abandoned:
+            raise CancelledError
+        return engine
+
+    def abandon(self) -> None:
+        """Wait for it no longer. What is being loaded cannot be interrupted; it is closed as soon as it is there."""
+        self._is_abandoned = True
+        self.loaded.cancel()
+        self.worker.finish(self._close)
+
+    def _run(self) -> None:
+        try:
+            engine = self._load(self.settings)
+        except BaseException as error:  # handed to whoever takes it
+            if self.loaded.set_running_or_notify_cancel():
+                self.loaded.set_exception(error)
+            return
+        if self.loaded.set_running_or_notify_cancel():
+            self.loaded.set_result(engine)
+        else:
+            engine.close()
+
+    def _close(self) -> None:
+        if not self.loaded.cancelled() and self.loaded.exception() is None:
+            self.loaded.result().close()
 
 
-class CameraNode(LifecycleNode, Generic[Item]):
-    """Callbacks store the newest image; a worker turns it into results.
+class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
+    """One thread, that which spins, owns the lifecycle state; what takes long runs in a worker and is awaited.
 
-    A node gives `_open`, `_close`, `_create_interfaces`, `_check_parameters`, `_make_item`, `_process` and `_health`.
+    Services and `/diagnostics` are there for as long as the node is, whatever its state.
     """
 
-    # A node whose parameters are refused is destroyed before its constructor comes to an end.
-    _worker: LatestWorker[Item] | None = None
-    _is_active = False
-
-    def __init__(self, name: str, *defaults: Any, **options: object) -> None:
-        """Declare the parameters; everything else waits for `configure`.
+    def __init__(self, name: str, *defaults: Any, live: Sequence[type] = (), **options: Any) -> None:
+        """Declare the parameters; everything that needs a model or a map waits for `configure`.
 
         Args:
             name: of the node.
             defaults: instances of configuration dataclasses, whose fields become parameters.
+            live: those of them whose parameters count while the node runs; the others when it is configured.
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
         super().__init__(name, **options)
+        self._configured: State | None = None
+        self._loading: _Loading[Settings, Engine] | None = None
+        self._worker: LatestWorker | None = None
         self._resources = ExitStack()
+        self._transition: Future[None] | None = None
+        self._failure = ""
+        self._live = tuple(live)
         parameters.declare(self, CameraNodeConfig(), *defaults)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._change_now = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
+        self.after(_DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
 
     # What a node gives
 
-    def _open(self, worker: LatestWorker[Item]) -> None:
-        """Read the parameters and load what the node works with; raises EffoVPRError where that fails."""
-        raise NotImplementedError
+    @abstractmethod
+    def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> Settings:
+        """All parameters, with those that are about to change; raises ConfigError for impossible ones."""
 
-    def _close(self) -> None:
-        """Release what `_open` loaded, all or some of it."""
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self, settings: Settings) -> Engine:
+        """Load what the node works with, in the worker's thread; raises EffoVPRError where that fails."""
 
-    def _create_interfaces(self) -> None:
-        """Advertise and subscribe, by the methods below or with the undoing registered in `_resources`."""
-        raise NotImplementedError
+    @abstractmethod
+    def _make_configured(self, settings: Settings, engine: Engine, worker: LatestWorker, resources: ExitStack) -> State:
+        """Advertise and subscribe."""
 
-    def _check_parameters(self, changed: list[Parameter]) -> None:
-        """Take over parameters that are about to change; raises EffoVPRError for impossible ones."""
-        raise NotImplementedError
-
-    def _make_item(self, message: ImageMessage, received_s: float) -> Item:
-        """What goes to the worker for an image."""
-        raise NotImplementedError
-
-    def _process(self, item: Item) -> None:
-        """Work on an item, in the worker's thread."""
-        raise NotImplementedError
-
-    def _health(self, now_s: float) -> Health:
-        """What `/diagnostics` says where no error is recent."""
-        raise NotImplementedError
+    @abstractmethod
+    def _take_over(self, state: State, settings: Settings) -> None:
+        """Use live parameters from the next image on."""
 
     # Lifecycle
 
+    @property
+    def configured(self) -> State:
+        """What the node works with.
+
+        Raises:
+            NodeError: it is not configured.
+        """
+        if self._configured is None:
+            raise NodeError("the node is not configured; configure and activate it first")
+        return self._configured
+
+    async def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """A transition; what takes long of it is awaited before, so that everything else goes on meanwhile."""
+        wanted = request.transition.label or _TRANSITIONS.get(request.transition.id, "")
+        while self._transition is not None:
+            if self._loading is None or wanted not in ("cleanup", "shutdown"):
+                self.get_logger().error(f"{wanted} is refused: another transition is under way")
+                return response
+            self.get_logger().info(f"{wanted} cancels the configuration")
+            self._loading.abandon()
+            await settled(self._transition, self)
+            if wanted == "cleanup":
+                response.success = True
+                return response
+        available = {label for _, label, *_ in self._state_machine.available_transitions}
+        self._transition = Future()
+        try:
+            if wanted in available and wanted == "configure":
+                await self._await_loading()
+            elif wanted in available and wanted in ("cleanup", "shutdown"):
+                await self._await_end(wanted)
+            return self._change_now(request, response)
+        finally:
+            transition, self._transition = self._transition, None
+            transition.set_result(None)
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and advertise; a failure leaves the node unconfigured and alive."""
-        worker: LatestWorker[Item] = LatestWorker(self._process, self._on_worker_error)
-        self._statistics = Statistics()
-        self._last_offer_s = 0.0
-        self._sensor_group = MutuallyExclusiveCallbackGroup()
-        # A service may wait for the worker, so it must not hold up anything else.
-        self._service_group = ReentrantCallbackGroup()
+        loading, self._loading = self._loading, None
+        self._failure = ""
         try:
-            self._camera_config = parameters.read(self, CameraNodeConfig)
-            self._open(worker)
-            self._create_interfaces()
-        except EffoVPRError as error:
-            self.get_logger().error(f"configure failed: {error}")
-            worker.stop()
-            self._resources.close()
-            self._close()
-            return TransitionCallbackReturn.FAILURE
-        self._worker = worker
-        self._create_shared_interfaces()
-        return TransitionCallbackReturn.SUCCESS
+            loading = loading or self._begin_loading()
+            self._adopt(loading)
+        except CancelledError:
+            self.get_logger().info("the configuration was cancelled")
+        except Exception as error:  # torch, drivers and engines raise what they like
+            self._failure = f"configure failed: {describe(error)}"
+            self.get_logger().error(self._failure)
+            if loading is not None:
+                loading.abandon()
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start answering."""
         result = super().on_activate(state)
-        self._is_active = True
+        self.configured.activate()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop answering; what was loaded stays."""
-        self._is_active = False
-        if self._worker:
-            self._worker.clear()
+        self.configured.deactivate("the node was deactivated")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything."""
-        self._release()
+        self._release("the node was cleaned up", None)
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything."""
-        self._release()
+        self._release("the node was shut down", None)
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured after an unexpected error in a transition."""
-        self._release()
+        self._release("the node had an error", None)
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """Stop working, then withdraw everything."""
-        if self._worker is not None:
-            # A thread that is still inside torch when the interpreter ends would abort the process.
-            self._worker.stop()
-            self._close()
+        """Stop working, as far as that does not take long, then withdraw everything."""
+        if self._loading is not None:
+            self._loading.abandon()
+        self._release("the node ends", _END_TIMEOUT_S)
         super().destroy_node()
 
-    def _create_shared_interfaces(self) -> None:
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RESULT_QOS)
-        self._resources.callback(self.destroy_publisher, self._diagnostics)
-        qos = self._image_qos()
-        if self._camera_config.image_transport == "compressed":
-            self._subscribe(CompressedImage, "image/compressed", self._on_image, qos)
-        else:
-            self._subscribe(Image, "image", self._on_image, qos)
-        timer = self.create_timer(_DIAGNOSTICS_PERIOD_S, self._on_diagnostics, callback_group=self._sensor_group)
-        self._resources.callback(self.destroy_timer, timer)
+    async def _await_loading(self) -> None:
+        try:
+            self._loading = loading = self._begin_loading()
+        except Exception:  # on_configure meets it again, and says so
+            return
+        await settled(loading.loaded, self)
 
-    def _image_qos(self) -> QoSProfile:
-        return RELIABLE_SENSOR_QOS if self._camera_config.image_reliability == "reliable" else SENSOR_QOS
+    async def _await_end(self, wanted: str) -> None:
+        state, worker = self._configured, self._worker
+        if state is not None and worker is not None:
+            state.deactivate(f"the node is in {wanted}")
+            await settled(worker.finish(state.close), self)
 
-    def _subscribe(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> None:
-        subscription = self.create_subscription(kind, topic, callback, qos, callback_group=self._sensor_group)
-        self._resources.callback(self.destroy_subscription, subscription)
+    def _begin_loading(self) -> _Loading[Settings, Engine]:
+        settings = self._read_settings()
+        self.statistics = Statistics()
+        return _Loading(settings, self._load, LatestWorker(self._on_worker_error))
 
-    def _serve(self, kind: type, name: str, callback: Any) -> None:
-        service = self.create_service(kind, name, callback, callback_group=self._service_group)
-        self._resources.callback(self.destroy_service, service)
+    def _adopt(self, loading: _Loading[Settings, Engine]) -> None:
+        """Make what was loaded the node's state; nothing is left advertised where that fails."""
+        engine, resources = loading.take(), ExitStack()
+        try:
+            state = self._make_configured(loading.settings, engine, loading.worker, resources)
+        except BaseException:
+            resources.close()
+            raise
+        self._configured, self._worker, self._resources = state, loading.worker, resources
 
-    def _release(self) -> None:
-        self._is_active = False
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
+    def _release(self, reason: str, timeout_s: float | None) -> None:
+        """Close and withdraw everything; waits for the worker, for ever if there is no timeout."""
+        state, worker = self._configured, self._worker
+        self._configured = self._worker = None
+        if state is None or worker is None:
+            return
+        state.deactivate(reason)
+        # Done already where the transition was awaited.
+        worker.finish(state.close)
+        if not worker.join(timeout_s):
+            self.get_logger().warning(f"what is at hand takes longer than {timeout_s} s and is left")
         self._resources.close()
-        self._close()
 
     # Callbacks
 
-    def _on_image(self, message: ImageMessage) -> None:
-        now_s = time.monotonic()
-        max_rate_hz = self._camera_config.max_rate_hz
-        period_s = 1.0 / max_rate_hz if max_rate_hz else 0.0
-        if self._is_active and now_s - self._last_offer_s >= period_s:
-            self._last_offer_s = now_s
-            self._worker.offer(self._make_item(message, now_s))
-
-    def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+    def _on_parameters(self, changed: list[Parameter[Any]]) -> SetParametersResult:
         """Refuse impossible values at once, those too that count when the node is configured next."""
         try:
-            parameters.read(self, CameraNodeConfig, changed)
-            self._check_parameters(changed)
-        except EffoVPRError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            settings = self._read_settings(changed)
+            if self._configured is not None and parameters.touches(changed, *self._live):
+                self._take_over(self._configured, settings)
+        except Exception as error:  # a parameter must not end the node
+            return SetParametersResult(successful=False, reason=describe(error))
         return SetParametersResult(successful=True)
 
     def _on_worker_error(self, error: Exception) -> None:
         # An interrupt shuts ROS down while an image is on its way: what it would have published has no way out.
         if self.context.ok():
-            self._report(f"unexpected {type(error).__name__}: {error}")
+            self.report(describe(error))
 
-    def _report(self, text: str) -> None:
-        self._statistics.add_error(text, time.monotonic())
-        self.get_logger().error(text, throttle_duration_sec=_LOG_PERIOD_S)
+    # Reports
 
     def _on_diagnostics(self) -> None:
         now_s = time.monotonic()
         health = self._health(now_s)
         level, text = health.level, health.text
-        if self._statistics.last_error and now_s - self._statistics.last_error_s < _ERROR_IS_RECENT_S:
-            level, text = DiagnosticStatus.ERROR, self._statistics.last_error
-        values = {
-            **self._statistics.values(now_s),
-            "dropped_frames": str(self._worker.dropped),
-            "device": health.hardware_id,
-            **health.values,
-        }
+        if self.statistics.last_error and now_s - self.statistics.last_error_s < _ERROR_IS_RECENT_S:
+            level, text = DiagnosticStatus.ERROR, self.statistics.last_error
+        values = {**self.statistics.values(now_s), "device": health.hardware_id, **health.values}
         message = diagnostic_array(self.get_fully_qualified_name(), health.hardware_id, level, text, values)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
+    def _health(self, now_s: float) -> Health:
+        state, loading = self._configured, self._loading
+        if state is not None:
+            health = state.health(now_s)
+            dropped = {"dropped_frames": str(state.dropped)}
+            return Health(health.level, health.text, health.hardware_id, {**dropped, **health.values})
+        if loading is not None:
+            return Health(DiagnosticStatus.OK, f"loading for {now_s - loading.started_s:.0f} s", "", {})
+        if self._failure:
+            return Health(DiagnosticStatus.ERROR, self._failure, "", {})
+        return Health(DiagnosticStatus.OK, "unconfigured", "", {})
 
-def run_camera_node(kind: type[CameraNode[Any]], name: str) -> None:
+
+def run_camera_node(make_node: Callable[[], CameraNode[Any, Any, Any]], name: str) -> None:
     """Run a node until it is interrupted."""
 
-    def spin(node: CameraNode[Any]) -> None:
-        executor = NodeExecutor(num_threads=3)
+    def spin(node: CameraNode[Any, Any, Any]) -> None:
+        executor = NodeExecutor()
         executor.add_node(node)
         executor.spin()
 
-    run_node(name, kind, spin)
+    run_node(name, make_node, spin)

@@ -13,6 +13,7 @@ from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
@@ -20,6 +21,9 @@ from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Sta
 
 LATENCY_STAGES = ("extract", "search", "rerank", "verify", "decide", "total")
 """Stages of effovpr_ros/PlaceMatch; each is a field with the suffix _ms."""
+
+_FARTHEST_M = 1e8
+"""Farther than any two points on Earth."""
 
 _COLOURS = {
     Status.NO_MATCH: ColorRGBA(r=0.8, g=0.2, b=0.2, a=1.0),
@@ -180,12 +184,17 @@ def hint_from_message(message: PoseWithCovarianceStamped, min_radius_m: float) -
     """A prior of the position; its radius is three standard deviations, at least `min_radius_m`.
 
     Raises:
-        ConfigError: a position that is not finite.
+        ConfigError: a position that is not finite or not on Earth, or variances that are not finite, below 0, or wider
+            than that.
     """
     position, covariance = message.pose.pose.position, message.pose.covariance
-    variance = max(float(covariance[0]), float(covariance[7]), 0.0)
-    radius_m = max(3.0 * math.sqrt(variance) if math.isfinite(variance) else 0.0, min_radius_m)
-    return Hint((position.x, position.y, position.z), radius_m)
+    # Not by max and min, which pass over NaN.
+    if not all(abs(value) <= _FARTHEST_M for value in (position.x, position.y, position.z)):
+        raise ConfigError(f"its position ({position.x}, {position.y}, {position.z}) is not finite or not on Earth")
+    variances = (float(covariance[0]), float(covariance[7]))
+    if not all(0.0 <= value <= _FARTHEST_M**2 for value in variances):
+        raise ConfigError(f"its variances of x and y {variances} are no variances in square metres; 0 if unknown")
+    return Hint((position.x, position.y, position.z), max(3.0 * math.sqrt(max(variances)), min_radius_m))
 
 
 def map_markers(places: Sequence[Place], frame_id: str) -> MarkerArray:

@@ -13,6 +13,7 @@ from effovpr_ros.nodes.conversions import LATENCY_STAGES
 from effovpr_ros.recognition.recognizer import Latency
 
 _WINDOW = 100
+_RATE_WINDOW_S = 10.0
 
 
 class Statistics:
@@ -22,7 +23,7 @@ class Statistics:
         """Start at zero."""
         self._lock = threading.Lock()
         self._latencies: deque[Latency] = deque(maxlen=_WINDOW)
-        self._finished_s: deque[float] = deque(maxlen=_WINDOW)
+        self._finished_s: deque[float] = deque()
         self.by_status: dict[str, int] = {}
         self.errors = 0
         self.last_error = ""
@@ -33,6 +34,7 @@ class Statistics:
         with self._lock:
             self._latencies.append(latency)
             self._finished_s.append(now_s)
+            self._forget(now_s)
             self.by_status[status] = self.by_status.get(status, 0) + 1
 
     def count(self, name: str) -> None:
@@ -49,8 +51,9 @@ class Statistics:
     def values(self, now_s: float) -> dict[str, str]:
         """Rate over the last ten seconds, counts, and median and 95th percentile of each stage."""
         with self._lock:
-            recent = [finished for finished in self._finished_s if now_s - finished <= 10.0]
-            values = {"rate_hz": f"{len(recent) / 10.0:.2f}", "errors": str(self.errors), "last_error": self.last_error}
+            self._forget(now_s)
+            rate_hz = len(self._finished_s) / _RATE_WINDOW_S
+            values = {"rate_hz": f"{rate_hz:.2f}", "errors": str(self.errors), "last_error": self.last_error}
             values.update({f"count_{name.lower()}": str(count) for name, count in self.by_status.items()})
             for stage in LATENCY_STAGES:
                 figures = [getattr(latency, stage) for latency in self._latencies]
@@ -58,6 +61,10 @@ class Statistics:
                     values[f"{stage}_ms_p50"] = f"{statistics.median(figures):.2f}"
                     values[f"{stage}_ms_p95"] = f"{statistics.quantiles(figures, n=20)[-1]:.2f}"
             return values
+
+    def _forget(self, now_s: float) -> None:
+        while self._finished_s and now_s - self._finished_s[0] > _RATE_WINDOW_S:
+            self._finished_s.popleft()
 
 
 def diagnostic_array(

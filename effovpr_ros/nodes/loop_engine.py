@@ -19,6 +19,7 @@ from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
+from effovpr_ros.nodes.map_paths import map_folder
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model, load_model_of
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -47,7 +48,7 @@ class LoopEngine:
         if not node_config.session_path:
             self._temporary = _temporary_folder()
         try:
-            folder = self._temporary or Path(node_config.session_path).expanduser()
+            folder = self._temporary or map_folder(node_config.session_path)
             extractor = _load_model(folder, camera_config, node_config)
             place_map = open_session_map(folder, extractor.fingerprint, frame_id=node_config.odom_frame)
             try:
@@ -73,16 +74,14 @@ class LoopEngine:
         """Whether the map is deleted at the end."""
         return self._temporary is not None
 
-    def save_map(self, path: str, name: str) -> None:
+    def save_map(self, folder: Path, name: str) -> None:
         """Save a copy of the map; another thread than the detector's may ask for it.
 
         Raises:
             MapError: the folder is not usable, or the disk is full.
         """
-        if not path:
-            raise MapError("no folder was named; give one that does not exist or is empty")
         with self._lock:
-            self.detector.save_map(Path(path).expanduser(), name)
+            self.detector.save_map(folder, name)
 
     def close(self) -> None:
         """Close the map, after a copy that is being saved; a temporary one is deleted.

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import rclpy
@@ -108,7 +109,7 @@ def measure(options: argparse.Namespace) -> int:
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             probe = Probe(f"{namespace}/place_recognizer", topic)
             try:
-                probe.bring_up(lambda process=process: require_running(process, "place_recognizer"))
+                probe.bring_up(partial(require_running, process, "place_recognizer"))
                 starts_s.append(time.perf_counter() - started)
                 if number + 1 < options.starts:
                     continue

@@ -8,13 +8,12 @@ from threading import Condition
 from typing import Any
 
 from nav_msgs.msg import Odometry
-from rclpy.callback_groups import CallbackGroup
-from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
 from effovpr_ros.core.errors import TrajectoryError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.nodes.conversions import ns_from_time
+from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.sources.trajectory import Trajectory
 
 # Odometry comes at up to some hundred messages a second; images wait at most a few seconds.
@@ -88,19 +87,15 @@ class OdometryBuffer:
 class OdometryListener:
     """Subscribes to `odom` while somebody needs it."""
 
-    def __init__(
-        self, node: Node, callback_group: CallbackGroup, on_odometry: Callable[[int], None] = lambda stamp_ns: None
-    ) -> None:
+    def __init__(self, node: GuardedNode, on_odometry: Callable[[int], None] = lambda stamp_ns: None) -> None:
         """Start without a subscription; `frame_id` is that of the last message, empty before.
 
         Args:
             node: that listens.
-            callback_group: of the subscription.
             on_odometry: called with the stamp of each message in nanoseconds, once its pose is known.
         """
         self._heard = on_odometry
         self._node = node
-        self._callback_group = callback_group
         self._buffer = OdometryBuffer()
         self._subscription: Any = None
         self.frame_id = ""
@@ -108,9 +103,7 @@ class OdometryListener:
     def listen(self, wanted: bool) -> None:
         """Subscribe or stop; what was heard is forgotten when it stops."""
         if wanted and self._subscription is None:
-            self._subscription = self._node.create_subscription(
-                Odometry, "odom", self._on_odometry, _QOS, callback_group=self._callback_group
-            )
+            self._subscription = self._node.subscribe(Odometry, "odom", self._on_odometry, _QOS)
         elif not wanted and self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription, self._buffer = None, OdometryBuffer()

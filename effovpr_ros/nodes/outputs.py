@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -44,17 +45,17 @@ class NodeOutputs:
         """
         self._node = node
         self._adapters = adapters
-        self._publishers: list[LifecyclePublisher] = []
+        self._publishers: list[LifecyclePublisher[Any]] = []
 
-    def _advertise(self, kind: type, topic: str, qos: QoSProfile) -> LifecyclePublisher:
-        publisher = self._node.create_lifecycle_publisher(kind, topic, qos)
+    def _advertise(self, kind: type, topic: str, qos: QoSProfile) -> LifecyclePublisher[Any]:
+        publisher: LifecyclePublisher[Any] = self._node.create_lifecycle_publisher(kind, topic, qos)
         self._publishers.append(publisher)
         return publisher
 
     def destroy(self) -> None:
         """Withdraw the topics."""
         for publisher in self._publishers:
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)
         for adapter in self._adapters:
             adapter.destroy()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException
@@ -19,7 +19,10 @@ from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.features.devices import PRECISIONS
 from effovpr_ros.features.extractor_config import ExtractorConfig
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 _MODEL = ExtractorConfig()
 _HOW_TO_WRITE = {
     str: 'put it between double quotes: in YAML a bare off, on, yes, no or number is no text, "off" is',
@@ -65,6 +68,12 @@ class NodeConfig:
         10.0, "Least radius of a ~/hint; three standard deviations of the hint if larger.", min=0.1, max=100000.0
     )
     hint_timeout_s: float = setting(2.0, "A ~/hint counts for images at most so much later.", min=0.0, max=3600.0)
+    localize_max_age_s: float = setting(
+        1.0,
+        "~/localize without an image takes the topic's newest if it is at most so old, else the next.",
+        min=0.0,
+        max=60.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def declare(node: Node, *defaults: Any) -> None:
     _warn_of_unknown(node, [entry.name for config in defaults for entry in fields(config)])
 
 
-def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) -> Config:
+def read(node: Node, config: type[Config], changed: Sequence[Parameter[Any]] = ()) -> Config:
     """A configuration from the parameters, with those that are about to change.
 
     Raises:
@@ -122,7 +131,7 @@ def read(node: Node, config: type[Config], changed: Sequence[Parameter] = ()) ->
     return made
 
 
-def touches(changed: Iterable[Parameter], *configs: type) -> bool:
+def touches(changed: Iterable[Parameter[Any]], *configs: type) -> bool:
     """Whether any parameter belongs to one of the configuration dataclasses."""
     names = {entry.name for config in configs for entry in fields(config)}
     return any(parameter.name in names for parameter in changed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from effovpr_ros.core.errors import EffoVPRError
+from effovpr_ros.nodes.worker import THREAD_NAME
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -42,3 +45,8 @@ def run_node(name: str, make_node: Callable[[], AnyNode], spin: Callable[[AnyNod
         rclpy.try_shutdown()
         # The shutdown has put back the handler that was there before.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+            # A model that still loads cannot be interrupted, and a thread inside torch would abort the interpreter's
+            # end. Maps are whole at any moment.
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from pathlib import Path
 
 import torch
 
@@ -54,13 +54,12 @@ def load_model_of(
 
 
 class RecognitionEngine:
-    """Map, model and recogniser, replaceable as one while images are processed."""
+    """Map, model and recogniser, replaceable as one between two images; for one thread."""
 
     def __init__(self, node_config: CameraNodeConfig, config: RecognizerConfig) -> None:
         """Start without a map."""
         self._node_config = node_config
         self._config = config
-        self._lock = threading.Lock()
         self._extractor: FeatureExtractor | None = None
         self._recognizer: PlaceRecognizer | None = None
         self._sequence: SequenceFilter | None = None
@@ -71,12 +70,7 @@ class RecognitionEngine:
         """Where the model runs and by which engine; empty without one."""
         return f"{self._extractor.device}, {self._extractor.engine.name}" if self._extractor else ""
 
-    @property
-    def config(self) -> RecognizerConfig:
-        """The thresholds in use."""
-        return self._config
-
-    def load_map(self, path: str) -> PlaceMap:
+    def load_map(self, path: Path) -> PlaceMap:
         """Open a map, load its model unless it is loaded already, and use both from the next image on.
 
         The map in use stays if anything fails.
@@ -86,8 +80,6 @@ class RecognitionEngine:
             EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights of its model.
         """
-        if not path:
-            raise MapError("no map was named; give the folder that `effovpr map build` made")
         place_map = PlaceMap.open(path)
         try:
             extractor = self._extractor
@@ -100,28 +92,25 @@ class RecognitionEngine:
         except BaseException:
             place_map.close()
             raise
-        with self._lock:
-            previous, self.place_map = self.place_map, place_map
-            self._extractor, self._recognizer = extractor, recognizer
-            self._sequence = SequenceFilter(recognizer)
+        previous, self.place_map = self.place_map, place_map
+        self._extractor, self._recognizer = extractor, recognizer
+        self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
         return place_map
 
     def set_config(self, config: RecognizerConfig) -> None:
         """Use other thresholds from the next image on."""
-        with self._lock:
-            self._config = config
-            if self._extractor is not None and self.place_map is not None:
-                self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
-                if self._sequence is not None:
-                    self._sequence.use(self._recognizer)
+        self._config = config
+        if self._extractor is not None and self.place_map is not None:
+            self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
+            if self._sequence is not None:
+                self._sequence.use(self._recognizer)
 
     def restart_sequence(self) -> None:
         """Forget the images so far, where a stream of images begins anew."""
-        with self._lock:
-            if self._sequence is not None:
-                self._sequence.reset()
+        if self._sequence is not None:
+            self._sequence.reset()
 
     def recognize(
         self, image: RgbImage, hint: Hint | None, stamp_ns: int | None = None, odometry: Pose | None = None
@@ -137,17 +126,16 @@ class RecognitionEngine:
         Raises:
             MapError: there is no map.
         """
-        with self._lock:
-            if self._recognizer is None or self.place_map is None:
-                raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
-            recognition = self._recognizer.recognize(image, hint=hint)
-            if stamp_ns is not None and self._sequence is not None:
-                recognition = self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=odometry)
-            return recognition, self.place_map, self._recognizer
+        if self._recognizer is None or self.place_map is None:
+            raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
+        recognition = self._recognizer.recognize(image, hint=hint)
+        if stamp_ns is not None and self._sequence is not None:
+            recognition = self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=odometry)
+        return recognition, self.place_map, self._recognizer
 
     def close(self) -> None:
         """Close the map."""
-        with self._lock:
-            if self.place_map is not None:
-                self.place_map.close()
-            self.place_map = self._recognizer = self._sequence = None
+        place_map, self.place_map = self.place_map, None
+        self._recognizer = self._sequence = None
+        if place_map is not None:
+            place_map.close()

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from tqdm import tqdm
@@ -53,7 +54,7 @@ class Answers:
 class AnswerRecorder(Node):
     """Writes what one lifecycle node publishes as lines of JSON, and leads that node through its lifecycle."""
 
-    def __init__(self, name: str, target: str, answers: Sequence[Answers], **options: object) -> None:
+    def __init__(self, name: str, target: str, answers: Sequence[Answers], **options: Any) -> None:
         """Subscribe.
 
         Args:
@@ -68,7 +69,7 @@ class AnswerRecorder(Node):
         self.last_s = time.monotonic()
         for number, answer in enumerate(answers):
             self.create_subscription(answer.kind, answer.topic, self._writer(answer, number == 0), _RECORD_QOS)
-        self._change_state = self.create_client(ChangeState, f"{target}/change_state")
+        self._change_state: Client[Any, Any] = self.create_client(ChangeState, f"{target}/change_state")
 
     def bring_up(self, still_runs: Callable[[], None]) -> None:
         """Configure and activate the node.
@@ -96,7 +97,8 @@ class AnswerRecorder(Node):
                 still_runs()
                 if time.monotonic() > deadline_s:
                     raise NodeError(f"{self._target} did not {name} within {_TRANSITION_TIMEOUT_S:.0f} s")
-            if not future.result().success:
+            answer = future.result()
+            if answer is None or not answer.success:
                 raise NodeError(f"{self._target} refused to {name}; its log says why")
 
     def _writer(self, answer: Answers, counts: bool) -> Callable[[Any], None]:

@@ -1,4 +1,4 @@
-"""LatestWorker: a thread that always takes the newest item and counts what it leaves out."""
+"""LatestWorker: a thread that always takes the newest job and counts what it leaves out."""
 
 from __future__ import annotations
 
@@ -7,110 +7,123 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+THREAD_NAME = "inference"
 
-class LatestWorker(Generic[Item]):
-    """Runs one function in one thread. `offer` keeps the newest item only, `request` is never left out."""
 
-    def __init__(self, process: Callable[[Item], None], on_error: Callable[[Exception], None]) -> None:
+class LatestWorker:
+    """Runs jobs in one thread. `offer` keeps the newest only, what was submitted is never left out.
+
+    Whatever uses torch belongs here: each thread that does gets a team of CPU threads of its own, and teams that
+    together outnumber the cores slow each other down.
+    """
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
         """Start the thread.
 
         Args:
-            process: called in the thread with each item.
-            on_error: called in the thread with what `process` raised; the thread goes on.
+            on_error: called in the thread with what an offered job raised; the thread goes on.
         """
-        self._process = process
         self._on_error = on_error
         self._condition = threading.Condition()
-        self._newest: Item | None = None
-        self._urgent: deque[Callable[[], None]] = deque()
-        self._calls: set[Future[Any]] = set()
-        self._stopping = False
+        self._newest: Callable[[], None] | None = None
+        self._submitted: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._finishing = False
         self._dropped = 0
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Items that a newer one replaced before the thread came to them."""
+        """Offered jobs that a newer one replaced before the thread came to them."""
         return self._dropped
 
-    def offer(self, item: Item) -> None:
-        """Hand over an item; one that still waits is dropped for it."""
+    def offer(self, job: Callable[[], None]) -> None:
+        """Hand over a job; one that still waits is dropped for it."""
         with self._condition:
+            if self._finishing:
+                return
             if self._newest is not None:
                 self._dropped += 1
-            self._newest = item
+            self._newest = job
             self._condition.notify()
 
-    def request(self, item: Item) -> None:
-        """Hand over an item that is processed in any case, before offered ones."""
-        with self._condition:
-            self._urgent.append(partial(self._handle, item))
-            self._condition.notify()
+    def submit(self, function: Callable[[], Result]) -> Future[Result]:
+        """Run a function after the job at hand and before offered ones.
 
-    def call(self, function: Callable[[], Result]) -> Result:
-        """Run a function in the thread, after the item at hand, and wait for what it returns or raises.
-
-        Whatever uses torch belongs here: each thread that does gets a team of CPU threads of its own, and teams that
-        together outnumber the cores slow each other down.
-
-        Raises:
-            CancelledError: the worker was stopped before it came to the function.
+        Returns:
+            Its result, or what it raised; cancelled where the worker finishes before it comes to the function.
         """
         future: Future[Result] = Future()
         with self._condition:
-            if self._stopping:
+            if self._finishing:
                 future.cancel()
-            self._calls.add(future)
-            self._urgent.append(partial(_answer, future, function))
+                return future
+            self._submitted.append((future, function))
             self._condition.notify()
-        try:
-            return future.result()
-        finally:
-            self._calls.discard(future)
+        return future
 
     def clear(self) -> None:
-        """Forget the offered item that waits."""
+        """Forget the offered job that waits."""
         with self._condition:
             self._newest = None
 
-    def stop(self) -> None:
-        """Finish the item at hand, end the thread, and cancel the calls that still wait."""
+    def finish(self, last: Callable[[], None]) -> Future[None]:
+        """Finish the job at hand, cancel what waits, run a last function, end the thread; returns at once.
+
+        Returns:
+            Done when the last function has ended, with what it raised; cancelled if the thread finishes already.
+        """
+        future: Future[None] = Future()
         with self._condition:
-            self._stopping = True
+            if self._finishing:
+                future.cancel()
+                return future
+            self._finishing, self._newest = True, None
+            waiting = [waiting for waiting, _ in self._submitted]
+            self._submitted.clear()
+            self._submitted.append((future, last))
             self._condition.notify()
-        self._thread.join()
-        for future in list(self._calls):
-            future.cancel()
+        # What is told of the end may call this worker again, so not under its lock.
+        for one in waiting:
+            one.cancel()
+        return future
+
+    def join(self, timeout_s: float | None) -> bool:
+        """Wait for the end of a worker that finishes, for ever if there is no timeout; whether it came."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._urgent or self._newest is not None)
-                if self._stopping:
-                    return
-                if self._urgent:
-                    job = self._urgent.popleft()
+                self._condition.wait_for(lambda: self._submitted or self._newest is not None)
+                is_last = self._finishing
+                if self._submitted:
+                    job: Callable[[], None] = partial(_settle, *self._submitted.popleft())
                 else:
-                    job, self._newest = partial(self._handle, self._newest), None
+                    assert self._newest is not None
+                    job, self._newest = partial(self._guarded, self._newest), None
             job()
+            if is_last:
+                return
 
-    def _handle(self, item: Item) -> None:
+    def _guarded(self, job: Callable[[], None]) -> None:
         try:
-            self._process(item)
+            job()
         except Exception as error:  # the node must outlive any one image
             self._on_error(error)
 
 
-def _answer(future: Future[Any], function: Callable[[], Any]) -> None:
-    # Once it runs, it can no longer be cancelled.
-    future.set_running_or_notify_cancel()
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
-        future.set_result(function())
-    except BaseException as error:  # handed to the caller, which raises it
+        result = function()
+    except BaseException as error:  # handed to whoever asks for the result
         future.set_exception(error)
+    else:
+        future.set_result(result)

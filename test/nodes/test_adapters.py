@@ -92,8 +92,8 @@ def at(seconds: float) -> Time:
     return Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
 
 
-def keyframe(seconds: float, session: str = "today") -> Keyframe:
-    message = Keyframe(session=session)
+def keyframe(seconds: float, session: str = "today", keyframe_id: int = 0) -> Keyframe:
+    message = Keyframe(session=session, keyframe_id=keyframe_id)
     message.header.stamp = at(seconds)
     return message
 
@@ -107,8 +107,9 @@ def closure(query_s: float = 12.5, match_s: float = 2.25, **fields: Any) -> Loop
     return message
 
 
-def match(seconds: float, confidence: float = 0.99) -> PlaceMatch:
-    message = PlaceMatch(status=PlaceMatch.MATCH, confidence=confidence, reason="by hand")
+def match(seconds: float, confidence: float = 0.99, is_calibrated: bool = True) -> PlaceMatch:
+    fields = {"confidence": confidence, "is_calibrated": is_calibrated}
+    message = PlaceMatch(status=PlaceMatch.MATCH, reason="by hand", **fields)
     message.header.stamp, message.header.frame_id = at(seconds), "map"
     return message
 
@@ -136,15 +137,22 @@ def test_names_are_split_and_unknown_ones_are_refused_with_the_known_ones():
 def test_closures_with_what_a_slam_has_not_seen_are_not_of_its_run():
     run = CurrentRun()
     assert not run.holds(closure())
-    run.add(keyframe(2.0)), run.add(keyframe(12.5))
-    assert run.holds(closure(12.5, 2.0))
-    assert not run.holds(closure(12.5, 1.9))
-    assert not run.holds(closure(12.5, 2.25, match_session="yesterday"))
-    run.add(keyframe(20.0, "later"))
-    assert not run.holds(closure(12.5, 2.25))
-    # A clock that was set back begins anew.
-    run.add(keyframe(5.0, "later"))
-    assert run.holds(closure(8.0, 5.0, query_session="later", match_session="later"))
+    run.add(keyframe(2.0, keyframe_id=7)), run.add(keyframe(12.5, keyframe_id=8))
+    assert run.holds(closure(12.5, 2.0, query_id=8, match_id=7))
+    # Keyframe 6 is of the time before this run.
+    assert not run.holds(closure(12.5, 2.0, query_id=8, match_id=6))
+    assert not run.holds(closure(12.5, 2.25, query_id=8, match_id=7, match_session="yesterday"))
+    later = {"query_session": "later", "match_session": "later"}
+    run.add(keyframe(20.0, "later", 9))
+    assert not run.holds(closure(12.5, 2.25, query_id=8, match_id=7))
+    run.add(keyframe(30.0, "later", 10))
+    assert run.holds(closure(30.0, 20.0, query_id=10, match_id=9, **later))
+    # A clock that was set back begins anew, if to the middle of the run: 25 s now is not what it was.
+    run.add(keyframe(25.0, "later", 11))
+    assert not run.holds(closure(25.0, 30.0, query_id=11, match_id=10, **later))
+    assert not run.holds(closure(25.0, 20.0, query_id=11, match_id=9, **later))
+    run.add(keyframe(26.0, "later", 12))
+    assert run.holds(closure(26.0, 25.0, query_id=12, match_id=11, **later))
 
 
 def test_lio_sam_hears_two_times_in_seconds_newer_first(bench: Callable[..., Bench]):
@@ -335,6 +343,22 @@ def test_a_pose_without_a_heading_resets_nobody_unless_told_to(bench: Callable[.
     told = bench(MatchAdapterConfig(adapters="nav2", initial_pose_without_heading=True))
     heard = told.listen(PoseWithCovarianceStamped, "initialpose")
     told.until(lambda: told.adapter.on_match(match(1.0), unturned), lambda: heard, "an initial pose")
+
+
+@pytest.mark.parametrize(("adapter", "topic"), [("nav2", "initialpose"), ("cuvslam", "visual_slam/initial_pose")])
+def test_a_confidence_that_was_not_fitted_resets_nobody_unless_told_to(
+    bench: Callable[..., Bench], adapter: str, topic: str
+):
+    b = bench(MatchAdapterConfig(adapters=adapter))
+    received = b.listen(PoseWithCovarianceStamped, topic)
+    b.until(lambda: None, lambda: b.adapter._publisher.get_subscription_count(), "the listener")
+    b.adapter.on_match(match(1.0, confidence=1.0, is_calibrated=False), pose(1.0))
+    # The adapter stays armed for a confidence that means something.
+    b.until(lambda: b.adapter.on_match(match(2.0), pose(2.0)), lambda: received, "an initial pose")
+    assert [message.header.stamp for message in received] == [at(2.0)]
+    told = bench(MatchAdapterConfig(adapters=adapter, initial_pose_uncalibrated=True))
+    heard = told.listen(PoseWithCovarianceStamped, topic)
+    told.until(lambda: told.adapter.on_match(match(1.0, is_calibrated=False), pose(1.0)), lambda: heard, "a pose")
 
 
 def test_a_period_sends_initial_poses_again(bench: Callable[..., Bench]):

@@ -1,9 +1,10 @@
-"""Where the nodes' executor runs callbacks: messages where it spins, services beside it."""
+"""The nodes' executor: everything in one thread, which nothing holds up and nothing ends."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -11,11 +12,13 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.impl.rcutils_logger import RcutilsLogger  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from effovpr_ros.nodes.executor import NodeExecutor  # noqa: E402
+from effovpr_ros.core.errors import NodeError  # noqa: E402
+from effovpr_ros.nodes.executor import NodeExecutor, settled  # noqa: E402
 
 
 @pytest.fixture
@@ -26,21 +29,26 @@ def context() -> Iterator[Context]:
     rclpy.try_shutdown(context=made)
 
 
-def test_messages_arrive_where_it_spins_while_a_service_waits(context: Context):
+def test_messages_arrive_while_services_wait_and_all_in_the_thread_that_spins(context: Context):
     node, client = Node("served", context=context), Node("asking", context=context)
-    executor, other = NodeExecutor(2, context=context), SingleThreadedExecutor(context=context)
+    executor, other = NodeExecutor(context=context), SingleThreadedExecutor(context=context)
     executor.add_node(node)
     other.add_node(client)
-    arrived, threads = threading.Event(), {}
+    arrived: Future[str] = Future()
+    threads: dict[str, int] = {}
+    waiting: list[int] = []
 
     def on_message(message: String) -> None:
         threads["message"] = threading.get_ident()
-        arrived.set()
+        if not arrived.done():
+            # As a worker does.
+            threading.Thread(target=arrived.set_result, args=[message.data]).start()
 
-    def on_call(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def on_call(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        waiting.append(1)
+        await settled(arrived, node)
         threads["service"] = threading.get_ident()
-        # Were both in one thread, the message would never come.
-        response.success = arrived.wait(30.0)
+        response.success, response.message = True, arrived.result()
         return response
 
     node.create_subscription(String, "words", on_message, 10)
@@ -50,16 +58,15 @@ def test_messages_arrive_where_it_spins_while_a_service_waits(context: Context):
     spinning.start()
     try:
         assert asked.wait_for_service(30.0)
-        answer = asked.call_async(Trigger.Request())
+        answers = [asked.call_async(Trigger.Request()) for _ in range(8)]
         for _ in range(600):
-            if "service" in threads:
+            if len(waiting) == 8:
                 publisher.publish(String(data="now"))
             other.spin_once(timeout_sec=0.05)
-            if answer.done():
+            if all(answer.done() for answer in answers):
                 break
-        assert answer.done()
-        assert answer.result().success
-        assert threads["message"] == spinning.ident != threads["service"]
+        assert [answer.result().message for answer in answers] == ["now"] * 8
+        assert threads["message"] == spinning.ident == threads["service"]
     finally:
         executor.shutdown()
         spinning.join(10.0)
@@ -68,23 +75,38 @@ def test_messages_arrive_where_it_spins_while_a_service_waits(context: Context):
         client.destroy_node()
 
 
-def test_what_a_callback_raises_is_raised_by_spinning(context: Context):
+def test_what_a_callback_raises_is_logged_and_the_others_go_on(context: Context, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    monkeypatch.setattr(RcutilsLogger, "error", lambda self, text, **options: said.append(text))
     node = Node("failing", context=context)
-    executor = NodeExecutor(1, context=context)
+    executor = NodeExecutor(context=context)
     executor.add_node(node)
+    beats: list[int] = []
 
     def fail() -> None:
         raise ValueError("broken")
 
     node.create_timer(0.01, fail)
-    with pytest.raises(ValueError, match="broken"):
-        executor.spin()
+    node.create_timer(0.01, lambda: beats.append(1))
+    for _ in range(600):
+        executor.spin_once(timeout_sec=0.05)
+        if said and len(beats) > 3:
+            break
+    assert said[0] == "Timer: unexpected ValueError: broken"
+    assert len(beats) > 3
     executor.shutdown()
     node.destroy_node()
 
 
+def test_a_callback_of_a_node_that_does_not_spin_cannot_wait(context: Context):
+    node = Node("alone", context=context)
+    with pytest.raises(NodeError, match="alone is in no executor"):
+        settled(Future(), node).send(None)
+    node.destroy_node()
+
+
 def test_a_wait_ends_with_its_timeout(context: Context):
-    executor = NodeExecutor(1, context=context)
+    executor = NodeExecutor(context=context)
     executor.spin_once(timeout_sec=0.01)
     assert executor.shutdown()
     executor.spin_once(timeout_sec=0.01)

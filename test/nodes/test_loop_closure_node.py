@@ -94,7 +94,7 @@ class Drive(Harness):
         """Send odometry until the node in this process has it."""
         message = odometry(stamp_s, pose)
         stamp_ns = conversions.ns_from_time(message.header.stamp)
-        self.publish_until(message, lambda: self.node._odometry.at(stamp_ns), "odometry", self.odometry)
+        self.publish_until(message, lambda: self.node.configured.odometry.at(stamp_ns), "odometry", self.odometry)
 
     def go(self, step: int, number: int | None = None, *, posed: bool = True) -> Keyframe:
         """Drive to a step and see picture `number` there, by default that of the lap's spot; it must be a keyframe."""
@@ -285,14 +285,14 @@ def test_odometry_that_comes_late_is_waited_for_and_interpolated(
     d.start()
     d.go(0)
     d.tell(102.0, Pose.from_yaw(2.0, 0.0, 0.0))
-    asked, interpolated = threading.Event(), d.node._odometry.interpolated
+    asked, interpolated = threading.Event(), d.node.configured.odometry.interpolated
 
     def noted(stamp_ns: int, wait_s: float) -> Pose | None:
         if stamp_ns == 102_500_000_000:
             asked.set()
         return interpolated(stamp_ns, wait_s)
 
-    monkeypatch.setattr(d.node._odometry, "interpolated", noted)
+    monkeypatch.setattr(d.node.configured.odometry, "interpolated", noted)
     image = image_message(picture(1), 102)
     image.header.stamp.nanosec = 500_000_000
     d.publish_until(image, asked.is_set, "the image to be looked at")
@@ -346,7 +346,7 @@ def test_a_full_disk_is_reported_and_survived(drive: Callable[..., Drive], monke
         raise MapError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(d.node._engine.detector, "process", full)
+        patch.setattr(d.node.configured.engine.detector, "process", full)
         said = lambda: any("the disk is full" in item.status[0].message for item in d.diagnostics)  # noqa: E731
         d.send(image_message(picture(1), 102), spot(1), said, "a word on the disk")
         assert len(d.keyframes) == 1
@@ -379,7 +379,7 @@ def test_a_map_that_another_process_adds_to_is_refused(drive: Callable[..., Driv
     config = LoopNodeConfig(session_path=str(session_path))
     d = drive()
     assert d.change(Transition.TRANSITION_CONFIGURE)
-    camera = CameraNodeConfig(weights=d.node._camera_config.weights, device="cpu")
+    camera = CameraNodeConfig(weights=str(d.node.get_parameter("weights").value), device="cpu")
     with pytest.raises(MapError, match="another process adds to the map"):
         LoopEngine(camera, config, LOOP_RECOGNIZER, LoopConfig())
     assert d.change(Transition.TRANSITION_CLEANUP)
@@ -448,7 +448,7 @@ def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., D
 
     def heard() -> bool:
         infos.publish(info)
-        return d.node._geometry.camera() is not None
+        return d.node.configured.geometry.camera() is not None
 
     d.wait(heard, "camera_info")
     go(5, 1)
@@ -476,7 +476,7 @@ def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[...
 
     def heard() -> bool:
         infos.publish(info)
-        return d.node._geometry.camera() is not None
+        return d.node.configured.geometry.camera() is not None
 
     d.wait(heard, "camera_info")
     for step, number in enumerate((0, 1, 2, 3, 0)):

@@ -6,8 +6,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
-from effovpr_ros.core.errors import ImageError, TrajectoryError  # noqa: E402
+from effovpr_ros.core.errors import ConfigError, ImageError, MapError, NodeError, TrajectoryError  # noqa: E402
 from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.geometry.verification_config import VerificationConfig  # noqa: E402
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
@@ -34,6 +35,8 @@ from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
+from effovpr_ros.nodes.localize_request import LocalizeRequest  # noqa: E402
+from effovpr_ros.nodes.map_paths import map_folder  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
@@ -143,6 +146,25 @@ def test_a_hint_reaches_three_standard_deviations():
     hint = conversions.hint_from_message(message, 10.0)
     assert (hint.position_xyz, hint.radius_m) == ((5.0, 0.0, 0.0), 15.0)
     assert conversions.hint_from_message(message, 40.0).radius_m == 40.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308])
+@pytest.mark.parametrize("field", ["x", "y", "z", 0, 7])
+def test_a_hint_that_means_nothing_is_refused(field: str | int, value: float):
+    message = PoseWithCovarianceStamped()
+    if isinstance(field, str):
+        setattr(message.pose.pose.position, field, value)
+    else:
+        message.pose.covariance[field] = value
+    with pytest.raises(ConfigError, match=r"position|variances"):
+        conversions.hint_from_message(message, 10.0)
+
+
+def test_a_negative_variance_is_none():
+    message = PoseWithCovarianceStamped()
+    message.pose.covariance[7] = -1.0
+    with pytest.raises(ConfigError, match="no variances"):
+        conversions.hint_from_message(message, 10.0)
 
 
 def odometry_message(stamp_s: float, x: float) -> Odometry:
@@ -296,73 +318,114 @@ def wait(condition: Callable[[], Any]) -> None:
         time.sleep(0.01)
 
 
+class Held:
+    """A job that holds a worker up."""
+
+    def __init__(self, worker: LatestWorker) -> None:
+        self._started, self._go = threading.Event(), threading.Event()
+        worker.offer(self._run)
+        assert self._started.wait(30.0)
+
+    def _run(self) -> None:
+        self._started.set()
+        assert self._go.wait(60.0)
+
+    def release(self) -> None:
+        self._go.set()
+
+
 def test_the_worker_takes_the_newest_and_counts_the_rest():
-    done, started, go = [], threading.Event(), threading.Event()
-
-    def process(item: int) -> None:
-        started.set()
-        go.wait(60.0)
-        done.append(item)
-
-    worker: LatestWorker[int] = LatestWorker(process, lambda error: None)
-    worker.offer(0)
-    assert started.wait(30.0)
+    done: list[int] = []
+    worker = LatestWorker(lambda error: None)
+    held = Held(worker)
     for item in (1, 2, 3):
-        worker.offer(item)
-    worker.request(100)
-    go.set()
-    wait(lambda: len(done) == 3)
-    worker.stop()
-    assert done == [0, 100, 3]
+        worker.offer(partial(done.append, item))
+    worker.submit(partial(done.append, 100))
+    held.release()
+    wait(lambda: len(done) == 2)
+    worker.finish(lambda: None)
+    assert worker.join(30.0)
+    assert done == [100, 3]
     assert worker.dropped == 2
 
 
-def test_calls_that_wait_are_cancelled_when_the_worker_stops():
-    started, go = threading.Event(), threading.Event()
-
-    def process(item: int) -> None:
-        started.set()
-        go.wait(60.0)
-
-    worker: LatestWorker[int] = LatestWorker(process, lambda error: None)
-    worker.offer(0)
-    assert started.wait(30.0)
-    with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(worker.call, lambda: "never")
-        wait(lambda: worker._urgent)
-        stopping = pool.submit(worker.stop)
-        wait(lambda: worker._stopping)
-        go.set()
-        stopping.result(30.0)
-        assert isinstance(waiting.exception(30.0), CancelledError)
-    with pytest.raises(CancelledError):
-        worker.call(lambda: "never")
+def test_what_waits_is_cancelled_when_the_worker_finishes_and_its_last_function_runs():
+    done: list[str] = []
+    worker = LatestWorker(lambda error: None)
+    held = Held(worker)
+    waiting = worker.submit(partial(done.append, "never"))
+    worker.offer(partial(done.append, "never"))
+    finished = worker.finish(partial(done.append, "last"))
+    assert waiting.cancelled()
+    assert not finished.done()
+    assert not worker.join(0.01)
+    held.release()
+    finished.result(30.0)
+    assert worker.join(30.0)
+    assert done == ["last"]
+    assert worker.submit(partial(done.append, "never")).cancelled()
+    assert worker.finish(partial(done.append, "never")).cancelled()
+    worker.offer(partial(done.append, "never"))
+    assert done == ["last"]
 
 
 def test_the_worker_survives_errors():
-    done, errors = [], []
-
-    def process(item: int) -> None:
-        if item == 1:
-            raise RuntimeError("bad item")
-        done.append(item)
-
-    worker: LatestWorker[int] = LatestWorker(process, errors.append)
-    for item in (1, 2):
-        worker.request(item)
+    done: list[int] = []
+    errors: list[Exception] = []
+    worker = LatestWorker(errors.append)
+    worker.offer(lambda: 1 // 0)
+    wait(lambda: errors)
+    worker.offer(partial(done.append, 2))
     wait(lambda: done)
-    worker.stop()
-    assert done == [2]
-    assert str(errors[0]) == "bad item"
+    worker.finish(lambda: None)
+    assert isinstance(errors[0], ZeroDivisionError)
 
 
-def test_the_worker_runs_calls_in_its_thread_and_hands_back_what_they_raise():
-    worker: LatestWorker[int] = LatestWorker(lambda item: None, lambda error: None)
-    assert worker.call(lambda: threading.current_thread().name) == "inference"
+def test_the_worker_runs_functions_in_its_thread_and_hands_back_what_they_raise():
+    worker = LatestWorker(lambda error: None)
+    assert worker.submit(lambda: threading.current_thread().name).result(30.0) == "inference"
     with pytest.raises(ZeroDivisionError):
-        worker.call(lambda: 1 // 0)
-    assert worker.call(lambda: 5) == 5
-    worker.stop()
+        worker.submit(lambda: 1 // 0).result(30.0)
+    assert worker.submit(lambda: 5).result(30.0) == 5
+    worker.finish(lambda: None)
+
+
+@pytest.mark.parametrize("timeout_s", [math.nan, math.inf, -1.0, 60.1, 1e30])
+def test_a_wait_without_bound_is_refused(timeout_s: float):
+    with pytest.raises(NodeError, match=r"timeout_s .* is outside \[0, 60\]"):
+        LocalizeRequest(timeout_s)
+
+
+def test_a_call_is_settled_once():
+    request = LocalizeRequest(0.0)
+    assert request.timeout_s == 5.0
+    assert not request.is_settled
+    request.refuse("first")
+    request.give(PlaceMatch())
+    request.refuse("second")
+    with pytest.raises(NodeError, match=r"^first$"):
+        request.answer.result(0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no map was named"),
+        ("~nosuchuser/map", "nosuchuser"),
+        ("m" * 300, "File name too long"),
+        ("a/" * 3000, "File name too long"),
+        ("a\0b", "null"),
+    ],
+)
+def test_paths_that_nothing_can_have_are_refused_in_a_line(text: str, said: str):
+    with pytest.raises(MapError, match=said) as caught:
+        map_folder(text)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_path_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert map_folder("~/new/../map") == tmp_path.resolve() / "map"
 
 
 def test_statistics_by_hand():
@@ -375,6 +438,9 @@ def test_statistics_by_hand():
     assert (values["rate_hz"], values["count_match"]) == ("0.20", "4")
     assert (values["errors"], values["last_error"]) == ("1", "no light")
     assert (values["extract_ms_p50"], values["total_ms_p50"]) == ("2.50", "25.00")
+    for number in range(400):
+        statistics.add_result("MATCH", Latency(1.0, 0.0, 0.0, 0.0, 1.0), 120.0 + number / 40.0)
+    assert statistics.values(130.0)["rate_hz"] == "40.00"
     message = diagnostic_array("/place_recognizer", "cpu", b"\x01", "text", values)
     assert {pair.key: pair.value for pair in message.status[0].values} == values
 

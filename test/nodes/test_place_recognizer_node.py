@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,12 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from harness import TIMEOUT_S, Harness, image_message  # noqa: E402
 from lifecycle_msgs.msg import State, Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix, NavSatStatus  # noqa: E402
 from synthetic import jpeg, picture, tiny_extractor, tiny_weights  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
@@ -33,9 +36,11 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.matching.reranking import SCORES  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
-from effovpr_ros.nodes import camera_node, conversions, place_recognizer  # noqa: E402
+from effovpr_ros.nodes import camera_node, configured, conversions, localize_request  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RELIABLE_SENSOR_QOS, RESULT_QOS  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
+from effovpr_ros.nodes.recognition_engine import RecognitionEngine  # noqa: E402
+from effovpr_ros.nodes.recognizing import Recognizing  # noqa: E402
 from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
@@ -189,7 +194,7 @@ def test_lifecycle_there_and_back(harness: Callable[..., Harness], maps: dict[st
         matches.clear()
         h.publish_until(image_message(picture(1)), lambda: matches, "a match")
         assert h.change(Transition.TRANSITION_DEACTIVATE)
-        heard = lambda: h.node._newest.header.stamp.sec == 77  # noqa: E731
+        heard = lambda: newest_stamp_s(h) == 77  # noqa: E731
         h.publish_until(image_message(picture(1), 77), heard, "an image while it is inactive")
         time.sleep(0.3)
         assert 77 not in {match.header.stamp.sec for match in matches}
@@ -299,6 +304,15 @@ def test_a_hint_excludes_places_elsewhere(harness: Callable[..., Harness], maps:
     h.wait(lambda: places(50) == [2], "the hint to count")
     # It is too old for an image ten seconds later.
     assert places(60)[0] == 5
+    # One that means nothing is ignored with a word, and costs nobody an answer; the one before counts still.
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    for value in (float("nan"), float("inf"), 1e308):
+        bad = PoseWithCovarianceStamped(header=hint.header)
+        bad.pose.pose.position.x = value
+        hints.publish(bad)
+        said = f"a hint is ignored: its position ({value}, 0.0, 0.0)"
+        h.wait(lambda said=said: any(said in d.status[0].message for d in diagnostics), said)
+        assert places(50) == [2]
     hint.header.frame_id = "odom"
     hints.publish(hint)
     h.wait(lambda: places(50)[0] == 5, "a hint in another frame to be ignored")
@@ -320,7 +334,7 @@ def test_a_sequence_with_odometry_raises_what_one_image_leaves_open(
         moved.header.stamp.sec = stamp_s
         # The places of the map lie along x and face 0.5 rad, and so does the robot.
         moved.pose.pose = conversions.pose_message(Pose.from_yaw(x, 0.0, 0.5))
-        h.publish_until(moved, lambda: h.node._odometry.at(stamp_s * 10**9), "odometry", odometry)
+        h.publish_until(moved, lambda: h.node.configured.odometry.at(stamp_s * 10**9), "odometry", odometry)
         answered = lambda: [match for match in matches if match.header.stamp.sec == stamp_s]  # noqa: E731
         h.publish_until(image_message(picture(number), stamp_s), answered, "a match")
         return answered()[-1]
@@ -344,18 +358,267 @@ def test_localize_waits_for_an_image_no_longer_than_asked(
     harness: Callable[..., Harness], maps: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
     # One that is not asked for would be waited for in vain.
-    monkeypatch.setattr(place_recognizer, "_DEFAULT_TIMEOUT_S", 10.0 * TIMEOUT_S)
+    monkeypatch.setattr(localize_request, "_DEFAULT_TIMEOUT_S", 10.0 * TIMEOUT_S)
     h = harness(map_path=str(maps["house"]))
     h.start()
     started = time.monotonic()
     answer = h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=0.5))
     assert time.monotonic() - started > 0.4
     assert not answer.success
-    assert "no image arrived" in answer.message
-    h.publish_until(image_message(picture(7)), lambda: h.node._newest is not None, "the image of the topic")
-    answer = h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=TIMEOUT_S))
-    assert answer.success, answer.message
-    assert answer.match.candidates[0].place_id == 7
+    assert "no image arrived within 0.5 s" in answer.message
+    assert "the camera is silent for" in answer.message
+    asked = Answering(h)
+    h.publish_until(image_message(picture(7)), lambda: asked.answers, "an answer from the next image")
+    assert asked.answers[0].success, asked.answers[0].message
+    assert asked.answers[0].match.candidates[0].place_id == 7
+
+
+def test_localize_does_not_answer_from_the_picture_of_a_camera_that_died(
+    harness: Callable[..., Harness], maps: dict[str, Path]
+):
+    h = harness(map_path=str(maps["house"]), localize_max_age_s=0.2)
+    h.start()
+    h.publish_until(image_message(picture(7)), lambda: newest_stamp_s(h), "the image of the topic")
+    time.sleep(0.3)
+    answer = h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=1.0))
+    assert not answer.success
+    silent_s = float(re.search(r"silent for ([0-9.]+) s", answer.message)[1])
+    assert 1.2 < silent_s < TIMEOUT_S
+
+
+class Answering:
+    """Calls of ~/localize whose answers are waited for elsewhere."""
+
+    def __init__(self, h: Harness, count: int = 1, request: Localize.Request | None = None) -> None:
+        client = h.client.create_client(Localize, f"{NAME}/localize")
+        assert client.wait_for_service(TIMEOUT_S)
+        self._futures = []
+        state = h.node.configured
+        for _ in range(count):
+            # The queue of a service holds ten.
+            before = state.asked
+            self._futures.append(client.call_async(request or Localize.Request(timeout_s=TIMEOUT_S)))
+            h.wait(lambda before=before: state.asked > before, "the call")
+
+    @property
+    def answers(self) -> list[Localize.Response]:
+        return [future.result() for future in self._futures if future.done()]
+
+
+@pytest.mark.parametrize("ends", ["deactivate", "cleanup", "shutdown"])
+def test_calls_that_wait_hold_nothing_up_and_are_told_of_the_end(
+    harness: Callable[..., Harness], maps: dict[str, Path], ends: str
+):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    asked = Answering(h, 12)
+    # Other services answer meanwhile, and those that wait for images leave room for those that bring one.
+    assert h.state() == State.PRIMARY_STATE_ACTIVE
+    assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
+    assert not asked.answers
+    if ends == "shutdown":
+        assert h.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    else:
+        assert h.change(Transition.TRANSITION_DEACTIVATE)
+    h.wait(lambda: len(asked.answers) == 12, "their answers")
+    assert not any(answer.success for answer in asked.answers)
+    said = "shutdown" if ends == "shutdown" else "deactivated"
+    assert all(said in answer.message for answer in asked.answers)
+    if ends == "cleanup":
+        assert h.change(Transition.TRANSITION_CLEANUP)
+        # The service is there still, and the node lives.
+        assert "not configured" in h.call(Localize, f"{NAME}/localize", Localize.Request()).message
+        h.start()
+        assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
+
+
+def test_more_calls_than_can_wait_are_refused(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    asked = Answering(h, 40)
+    h.wait(lambda: len(asked.answers) == 8, "the calls that are refused")
+    assert all("32 calls of ~/localize wait already" in answer.message for answer in asked.answers)
+
+
+def test_a_wait_without_bound_is_refused(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    for timeout_s in (float("nan"), float("inf"), -1.0, 1e30):
+        answer = h.call(Localize, f"{NAME}/localize", Localize.Request(timeout_s=timeout_s))
+        assert not answer.success
+        assert "outside [0, 60]" in answer.message
+
+
+def test_an_image_that_is_not_processed_in_time_is_said(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    go = threading.Event()
+    h.node._worker.submit(lambda: go.wait(TIMEOUT_S))
+    request = Localize.Request(image=image_message(picture(3)), timeout_s=0.3)
+    assert "was not processed within 0.3 s" in h.call(Localize, f"{NAME}/localize", request).message
+    go.set()
+
+
+def test_a_picture_that_is_given_is_answered_to_its_caller_alone(
+    harness: Callable[..., Harness], maps: dict[str, Path]
+):
+    h = harness(map_path=str(maps["house"]), adapters="nav2, rtabmap", initial_pose_confidence=0.5)
+    heard = [
+        h.listen(kind, topic)
+        for kind, topic in (
+            (PlaceMatch, f"{NAME}/match"),
+            (PoseWithCovarianceStamped, f"{NAME}/pose"),
+            (NavSatFix, f"{NAME}/fix"),
+            (PoseWithCovarianceStamped, "/initialpose"),
+            (PoseWithCovarianceStamped, "/global_pose"),
+        )
+    ]
+    h.start()
+    old_photograph = image_message(picture(3), 0)
+    for _ in range(3):
+        answer = h.call(Localize, f"{NAME}/localize", Localize.Request(image=old_photograph))
+        assert (answer.match.status, answer.match.candidates[0].place_id) == (PlaceMatch.MATCH, 3)
+    h.publish_until(image_message(picture(5)), lambda: all(heard), "what the stream publishes")
+    assert {message.header.stamp.sec for messages in heard for message in messages} == {50}
+
+
+class Loading:
+    """Holds the loading of a map up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.started, self.go, self.closed = threading.Event(), threading.Event(), threading.Event()
+        load, close = RecognitionEngine.load_map, RecognitionEngine.close
+
+        def held(engine: RecognitionEngine, folder: Path) -> PlaceMap:
+            self.started.set()
+            assert self.go.wait(TIMEOUT_S)
+            return load(engine, folder)
+
+        def closed(engine: RecognitionEngine) -> None:
+            close(engine)
+            self.closed.set()
+
+        monkeypatch.setattr(RecognitionEngine, "load_map", held)
+        monkeypatch.setattr(RecognitionEngine, "close", closed)
+
+
+@pytest.mark.parametrize("ends", ["cleanup", "shutdown"])
+def test_a_configuration_can_be_interrupted(
+    harness: Callable[..., Harness], maps: dict[str, Path], monkeypatch: pytest.MonkeyPatch, ends: str
+):
+    loading = Loading(monkeypatch)
+    h = harness(map_path=str(maps["house"]))
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    client = h.client.create_client(ChangeState, f"{NAME}/change_state")
+    assert client.wait_for_service(TIMEOUT_S)
+    configuring = client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    h.wait(loading.started.is_set, "the loading")
+    # All else goes on meanwhile.
+    h.wait(lambda: any("loading for" in d.status[0].message for d in diagnostics), "diagnostics")
+    assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert not h.change(Transition.TRANSITION_CONFIGURE)
+    assert not configuring.done()
+    transition = {"cleanup": Transition.TRANSITION_CLEANUP, "shutdown": Transition.TRANSITION_UNCONFIGURED_SHUTDOWN}
+    assert h.change(transition[ends])
+    h.wait(configuring.done, "the end of the configuration")
+    assert not configuring.result().success
+    # What comes late is closed.
+    assert not loading.closed.is_set()
+    loading.go.set()
+    h.wait(loading.closed.is_set, "the map to be closed")
+    if ends == "shutdown":
+        assert h.state() == State.PRIMARY_STATE_FINALIZED
+    else:
+        assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+        h.start()
+        assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
+
+
+def test_cleanup_waits_for_the_image_at_hand_without_holding_others_up(
+    harness: Callable[..., Harness], maps: dict[str, Path]
+):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    go, started = threading.Event(), threading.Event()
+    h.node._worker.submit(lambda: started.set() or go.wait(TIMEOUT_S))
+    h.wait(started.is_set, "the image at hand")
+    assert h.change(Transition.TRANSITION_DEACTIVATE)
+    client = h.client.create_client(ChangeState, f"{NAME}/change_state")
+    cleaning = client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CLEANUP)))
+    loading = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path="/nowhere"))
+    assert not loading.success
+    time.sleep(0.1)
+    assert not cleaning.done()
+    go.set()
+    h.wait(cleaning.done, "the end of the cleanup")
+    assert cleaning.result().success
+    assert h.state() == State.PRIMARY_STATE_UNCONFIGURED
+
+
+def test_there_and_back_many_times_with_calls_images_and_diagnostics_on_the_way(
+    harness: Callable[..., Harness], maps: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(camera_node, "_DIAGNOSTICS_PERIOD_S", 0.002)
+    h = harness(map_path=str(maps["house"]))
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.wait(0.01):
+            h.images.publish(image_message(picture(1)))
+
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    try:
+        for _ in range(8):
+            h.start()
+            asked = Answering(h, 3, Localize.Request(image=image_message(picture(2)), timeout_s=TIMEOUT_S))
+            assert h.change(Transition.TRANSITION_DEACTIVATE)
+            assert h.change(Transition.TRANSITION_CLEANUP)
+            h.wait(lambda asked=asked: len(asked.answers) == 3, "answers of any kind")
+    finally:
+        stop.set()
+        disturbing.join()
+    assert not [d.status[0].message for d in diagnostics if "unexpected" in d.status[0].message]
+
+
+def test_what_a_service_raises_is_its_answer(
+    harness: Callable[..., Harness], maps: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    for path, said in (("m" * 300, "File name too long"), ("~nosuchuser/map", "nosuchuser"), ("", "no map was named")):
+        answer = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=path))
+        assert not answer.success
+        assert said in answer.message
+        assert "\n" not in answer.message
+
+    def broken(*arguments: Any) -> None:
+        raise OverflowError("two\nlines and a name that is no UTF-8: \udcff")
+
+    monkeypatch.setattr(RecognitionEngine, "load_map", broken)
+    answer = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path="/nowhere"))
+    assert answer.message == "unexpected OverflowError: two lines and a name that is no UTF-8: ?"
+    monkeypatch.setattr(RecognitionEngine, "recognize", broken)
+    answer = h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2))))
+    assert answer.message.startswith("unexpected OverflowError: two lines")
+    monkeypatch.setattr(Recognizing, "_on_image", broken)
+    diagnostics = h.listen(DiagnosticArray, "/diagnostics")
+    said_so = lambda: any("OverflowError" in d.status[0].message for d in diagnostics)  # noqa: E731
+    h.publish_until(image_message(picture(2)), said_so, "a word on the callback")
+    assert h.state() == State.PRIMARY_STATE_ACTIVE
+
+
+def test_text_that_is_no_utf8_does_not_end_the_node(harness: Callable[..., Harness], maps: dict[str, Path]):
+    h = harness(map_path=str(maps["house"]))
+    h.start()
+    hints = h.client.create_publisher(PoseWithCovarianceStamped, f"{NAME}/hint", RESULT_QOS)
+    h.wait(hints.get_subscription_count, "the subscription of hints")
+    hint = PoseWithCovarianceStamped()
+    hint.header.frame_id = "abcd"
+    for _ in range(5):
+        hints.publish(serialize_message(hint).replace(b"abcd", b"\xff\xfe\xc0\xaf"))
+    assert h.call(Localize, f"{NAME}/localize", Localize.Request(image=image_message(picture(2)))).success
 
 
 class OneByOne:
@@ -369,22 +632,27 @@ class OneByOne:
     def send(self, message: Image | CompressedImage, stamp_s: int) -> None:
         message.header.stamp.sec = stamp_s
         self._publisher.publish(message)
-        newest = lambda: self._harness.node._newest  # noqa: E731
-        self._harness.wait(lambda: newest() and newest().header.stamp.sec == stamp_s, f"the image of {stamp_s} s")
+        self._harness.wait(lambda: newest_stamp_s(self._harness) == stamp_s, f"the image of {stamp_s} s")
+
+
+def newest_stamp_s(h: Harness) -> int | None:
+    """Stamp of the newest image that the node has."""
+    newest = h.node.configured.newest
+    return newest.message.header.stamp.sec if newest else None
 
 
 def test_stale_images_are_dropped_and_counted(harness: Callable[..., Harness], maps: dict[str, Path]):
     h = harness(map_path=str(maps["house"]), image_transport="compressed", image_reliability="reliable")
     matches, diagnostics = h.listen(PlaceMatch, f"{NAME}/match"), h.listen(DiagnosticArray, "/diagnostics")
     h.start()
-    recognize, started, go = h.node._engine.recognize, threading.Event(), threading.Event()
+    recognize, started, go = h.node.configured.engine.recognize, threading.Event(), threading.Event()
 
     def held(*arguments: Any) -> Any:
         started.set()
         assert go.wait(TIMEOUT_S)
         return recognize(*arguments)
 
-    h.node._engine.recognize = held
+    h.node.configured.engine.recognize = held
     images, message = OneByOne(h, CompressedImage, "/image/compressed"), CompressedImage(format="jpeg")
     message.data = jpeg(picture(2))
     images.send(message, 100)
@@ -392,7 +660,7 @@ def test_stale_images_are_dropped_and_counted(harness: Callable[..., Harness], m
     for stamp_s in range(101, 140):
         images.send(message, stamp_s)
     # Of 39 that came meanwhile the last one waits.
-    h.wait(lambda: h.node._worker.dropped == 38, "the dropped images")
+    h.wait(lambda: h.node.configured.dropped == 38, "the dropped images")
     go.set()
     h.wait(lambda: len(matches) == 2, "two answers")
     before = len(diagnostics)
@@ -405,7 +673,7 @@ def test_max_rate_limits_the_work(
     harness: Callable[..., Harness], maps: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
     clock_s = 1000.0
-    monkeypatch.setattr(camera_node, "time", SimpleNamespace(monotonic=lambda: clock_s))
+    monkeypatch.setattr(configured, "time", SimpleNamespace(monotonic=lambda: clock_s))
     h = harness(map_path=str(maps["house"]), max_rate_hz=2.0, image_reliability="reliable")
     matches = h.listen(PlaceMatch, f"{NAME}/match")
     h.start()

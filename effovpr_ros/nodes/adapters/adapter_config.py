@@ -32,7 +32,9 @@ class MatchAdapterConfig:
     initial_pose_period_s: float = setting(
         0.0, "Adapters nav2 and cuvslam: send again after this time; 0: only when re-armed.", min=0.0, max=86400.0
     )
-
+    initial_pose_uncalibrated: bool = setting(
+        False, "Adapters nav2 and cuvslam: act on a confidence too that was not fitted for the settings in use."
+    )
     initial_pose_without_heading: bool = setting(
         False, "Adapters nav2 and cuvslam: send a pose whose heading is unknown too, with a yaw of 0."
     )

@@ -10,22 +10,24 @@ class CurrentRun:
     """Tells closures within this run from those with earlier sessions.
 
     A SLAM knows only what it has seen since it started. It looks keyframes up by time alone, so a stamp of an earlier
-    session would be taken for its own first keyframe: a wrong closure.
+    session, or of before the clock was set back, would be taken for another of its keyframes: a wrong closure.
     """
 
     def __init__(self) -> None:
         """Start without a keyframe."""
         self._session = ""
-        self._first_ns: int | None = None
+        self._first_id: int | None = None
+        self._last_ns = 0
 
     def add(self, keyframe: Keyframe) -> None:
         """A new session, or a clock that was set back, begins a new run."""
         stamp_ns = ns_from_time(keyframe.header.stamp)
-        if self._first_ns is None or keyframe.session != self._session or stamp_ns < self._first_ns:
-            self._session, self._first_ns = keyframe.session, stamp_ns
+        if self._first_id is None or keyframe.session != self._session or stamp_ns < self._last_ns:
+            self._session, self._first_id = keyframe.session, keyframe.keyframe_id
+        self._last_ns = stamp_ns
 
     def holds(self, closure: LoopClosure) -> bool:
         """Whether both keyframes are of this run."""
-        if self._first_ns is None or not closure.query_session == closure.match_session == self._session:
+        if self._first_id is None or not closure.query_session == closure.match_session == self._session:
             return False
-        return min(ns_from_time(closure.query_stamp), ns_from_time(closure.match_stamp)) >= self._first_ns
+        return bool(min(closure.query_id, closure.match_id) >= self._first_id)

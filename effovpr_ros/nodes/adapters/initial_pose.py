@@ -52,12 +52,10 @@ class InitialPoseAdapter(Adapter):
         stamp_ns = ns_from_time(match.header.stamp)
         if not self._is_due(stamp_ns) or not self._publisher.get_subscription_count():
             return
-        if not self._config.initial_pose_without_heading and has_unknown_heading(pose):
-            self._node.get_logger().warning(
-                f"no initial pose sent on {self._topic}: the place's heading is unknown; build the map with headings, "
-                "or set initial_pose_without_heading",
-                throttle_duration_sec=60.0,
-            )
+        why_not = self._why_not(match, pose)
+        if why_not:
+            text = f"no initial pose sent on {self._topic}: {why_not}"
+            self._node.get_logger().warning(text, throttle_duration_sec=60.0)
             return
         self._is_armed, self._sent_ns = False, stamp_ns
         self._publisher.publish(pose)
@@ -65,7 +63,18 @@ class InitialPoseAdapter(Adapter):
 
     def destroy(self) -> None:
         """Withdraw the topic."""
-        self._node.destroy_publisher(self._publisher)
+        self._node.destroy_lifecycle_publisher(self._publisher)
+
+    def _why_not(self, match: PlaceMatch, pose: PoseWithCovarianceStamped) -> str:
+        """What speaks against throwing away what the other side believes; empty if nothing does."""
+        if not match.is_calibrated and not self._config.initial_pose_uncalibrated:
+            return (
+                "the confidence was not fitted for the model and settings in use (is_calibrated is false); run "
+                "effovpr calibrate, or set initial_pose_uncalibrated"
+            )
+        if not self._config.initial_pose_without_heading and has_unknown_heading(pose):
+            return "the place's heading is unknown; build the map with headings, or set initial_pose_without_heading"
+        return ""
 
     def _is_due(self, stamp_ns: int) -> bool:
         period_ns = round(self._config.initial_pose_period_s * 1e9)

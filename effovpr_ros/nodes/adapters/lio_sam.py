@@ -40,4 +40,4 @@ class LioSamAdapter(Adapter):
 
     def destroy(self) -> None:
         """Withdraw the topic."""
-        self._node.destroy_publisher(self._publisher)
+        self._node.destroy_lifecycle_publisher(self._publisher)

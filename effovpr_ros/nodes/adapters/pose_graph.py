@@ -76,7 +76,7 @@ class PoseGraphAdapter(Adapter):
 
     def destroy(self) -> None:
         """Withdraw the topic."""
-        self._node.destroy_publisher(self._publisher)
+        self._node.destroy_lifecycle_publisher(self._publisher)
 
     def _publish_due(self) -> None:
         with self._lock:

@@ -35,4 +35,4 @@ class RtabmapAdapter(Adapter):
 
     def destroy(self) -> None:
         """Withdraw the topic."""
-        self._node.destroy_publisher(self._publisher)
+        self._node.destroy_lifecycle_publisher(self._publisher)

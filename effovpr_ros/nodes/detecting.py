@@ -1,0 +1,245 @@
+"""What `loop_closure_detector` works with while it is configured."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CameraInfo, Image
+
+from effovpr_ros.core.cameras import bearing_rad
+from effovpr_ros.core.errors import EffoVPRError, ImageError
+from effovpr_ros.core.images import RgbImage
+from effovpr_ros.geometry.verification_config import VerificationConfig
+from effovpr_ros.loop_closure.closure_check import ClosureCheck
+from effovpr_ros.loop_closure.keyframes import Condition
+from effovpr_ros.loop_closure.loop_config import LoopConfig
+from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
+from effovpr_ros.nodes import conversions
+from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
+from effovpr_ros.nodes.adapters.registry import make_adapters
+from effovpr_ros.nodes.camera_geometry import CameraGeometry
+from effovpr_ros.nodes.configured import Configured, Health, ImageMessage
+from effovpr_ros.nodes.guarded_node import GuardedNode
+from effovpr_ros.nodes.image_decoding import decode_message
+from effovpr_ros.nodes.loop_conversions import UNVERIFIED, closure_message, keyframe_message
+from effovpr_ros.nodes.loop_engine import LoopEngine
+from effovpr_ros.nodes.loop_health import CAMERA_UNKNOWN, ODOMETRY_MISSING, STATES, InputHealth
+from effovpr_ros.nodes.loop_outputs import LoopOutputs
+from effovpr_ros.nodes.odometry import OdometryListener
+from effovpr_ros.nodes.outputs import SENSOR_QOS
+from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
+from effovpr_ros.nodes.worker import LatestWorker
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """All parameters of `loop_closure_detector`.
+
+    Attributes:
+        check: of closures, as the parameters of the geometric verification say.
+    """
+
+    camera: CameraNodeConfig
+    node: LoopNodeConfig
+    adapters: LoopAdapterConfig
+    verification: VerificationConfig
+    loops: LoopConfig
+    recognizer: RecognizerConfig
+
+    @property
+    def check(self) -> ClosureCheck:
+        """The check of closures; raises ConfigError for settings that do not go together."""
+        return ClosureCheck(self.verification, self.node.camera_pose)
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """An image on its way through the worker."""
+
+    message: ImageMessage
+    received_s: float
+
+
+class Detecting(Configured[_Arrival]):
+    """The session, its detector and topics."""
+
+    def __init__(
+        self,
+        node: GuardedNode,
+        settings: DetectorSettings,
+        engine: LoopEngine,
+        worker: LatestWorker,
+        resources: ExitStack,
+    ) -> None:
+        """Advertise and subscribe.
+
+        Args:
+            node: that is configured.
+            settings: its parameters.
+            engine: the session, for the worker's thread alone.
+            worker: of the images.
+            resources: takes the undoing of what is advertised and subscribed.
+        """
+        super().__init__(node, settings.camera, worker, resources)
+        self._config = settings.node
+        self._recognizer = settings.recognizer
+        self._check = settings.check
+        self.engine = engine
+        self._health_of_inputs = InputHealth(time.monotonic())
+        self._last_contradiction = ""
+        # A copy of the map holds no keyframe up.
+        self._saving = ThreadPoolExecutor(1, "save_map")
+        resources.callback(self._saving.shutdown, False)
+        self.outputs = LoopOutputs(node, make_adapters(node, settings.adapters.names, settings.adapters))
+        resources.callback(self.outputs.destroy)
+        self.odometry = OdometryListener(node, self.outputs.on_odometry)
+        resources.callback(self.odometry.listen, False)
+        self.odometry.listen(True)
+        self.geometry = CameraGeometry(node.report)
+        self._subscribe(CameraInfo, "camera_info", self.geometry.on_camera_info, SENSOR_QOS)
+        if self._check.config.verification == "metric":
+            self._subscribe(Image, "depth", self.geometry.on_depth, self._image_qos())
+        self._announce()
+
+    def activate(self) -> None:
+        """Start making keyframes."""
+        self._health_of_inputs = InputHealth(time.monotonic())
+        super().activate()
+        self.outputs.on_activate()
+
+    def close(self) -> None:
+        """Close the session."""
+        try:
+            self.engine.close()
+        except EffoVPRError as error:
+            self._node.get_logger().error(f"closing the session: {error}")
+
+    def use(self, recognizer: RecognizerConfig, loops: LoopConfig) -> None:
+        """Use other rules and thresholds from the next image on."""
+        self._worker.submit(partial(self._set_configs, recognizer, loops))
+
+    def save_map(self, folder: Path, name: str) -> Future[int]:
+        """Copy the map as it is; gives the number of its keyframes."""
+        return self._saving.submit(self._save_map, folder, name)
+
+    def _save_map(self, folder: Path, name: str) -> int:
+        self.engine.save_map(folder, name)
+        return len(self.engine.place_map)
+
+    def _make_item(self, message: ImageMessage, received_s: float) -> _Arrival:
+        self._health_of_inputs.image_arrived(received_s)
+        return _Arrival(message, received_s)
+
+    # Worker
+
+    def _set_configs(self, recognizer: RecognizerConfig, loops: LoopConfig) -> None:
+        self._recognizer = recognizer
+        self.engine.detector.set_configs(recognizer, loops)
+
+    def _process(self, arrival: _Arrival) -> None:
+        try:
+            self._take(arrival)
+        except EffoVPRError as error:
+            self._node.statistics.count("undecodable" if isinstance(error, ImageError) else "failed")
+            self._node.report(str(error))
+
+    def _take(self, arrival: _Arrival) -> None:
+        """Make an image a keyframe if it should be one, look for the loop that it closes, and publish both."""
+        stamp_ns = conversions.ns_from_time(arrival.message.header.stamp)
+        if not stamp_ns:
+            raise ImageError("the image has no stamp, so its age and odometry are unknown; check the camera driver")
+        odometry = self.odometry.interpolated(stamp_ns, self._config.odom_wait_s)
+        if odometry is None and self._config.odometry_required:
+            self._node.statistics.count("odometry_missing")
+            self._health_of_inputs.saw(ODOMETRY_MISSING, time.monotonic())
+            return
+        detector = self.engine.detector
+        if not detector.wants(stamp_ns, odometry):
+            self._note(detector.condition)
+            return
+        image = decode_message(arrival.message, self._max_pixels)
+        result = detector.process(image, stamp_ns, odometry)
+        self._note(result.condition)
+        frame_id = self.odometry.frame_id or self.engine.place_map.frame_id
+        if result.keyframe is not None:
+            self._publish_keyframe(result, result.keyframe, frame_id, arrival.received_s)
+        if result.refused is not None:
+            self._note_refused(result.refused)
+        if result.closure is not None:
+            self._publish_closure(result, result.closure, image, frame_id)
+
+    def _note(self, condition: Condition) -> None:
+        self._node.statistics.count(condition.name)
+        self._health_of_inputs.saw(STATES.get(condition), time.monotonic())
+
+    def _note_refused(self, refused: RefusedClosure) -> None:
+        self._node.statistics.count("contradicted_closures")
+        self._last_contradiction = refused.reason
+        self._node.get_logger().info(f"closure refused: {refused.reason}")
+
+    def _publish_keyframe(self, result: LoopResult, keyframe: Keyframe, frame_id: str, received_s: float) -> None:
+        now_s = time.monotonic()
+        message = keyframe_message(keyframe, frame_id, insert_ms=result.insert_ms, total_ms=(now_s - received_s) * 1e3)
+        self.outputs.publish_keyframe(message)
+        self._node.statistics.count("keyframes")
+        if result.recognition is not None:
+            self._node.statistics.add_result(result.recognition.status.name, result.recognition.latency_ms, now_s)
+
+    def _publish_closure(self, result: LoopResult, closure: LoopClosure, image: RgbImage, frame_id: str) -> None:
+        """Publish a closure that no check refuses."""
+        camera, verification = self.geometry.camera(), UNVERIFIED
+        if self._check.config.verification != "off" and result.features is not None:
+            if camera is None:
+                self._health_of_inputs.saw(CAMERA_UNKNOWN, time.monotonic())
+            depth_m = self.geometry.depth_m(closure.query.stamp_ns)
+            verification = self._check.verify(closure, image, result.features, self.engine.place_map, camera, depth_m)
+            self._node.get_logger().debug(f"closure {closure.query.keyframe_id}: {verification.reason}")
+        if not verification.accepted:
+            self._node.statistics.count("refused_closures")
+            return
+        turned_rad = None if camera is None else bearing_rad(closure.bearing_offset, camera)
+        message = closure_message(
+            closure, frame_id, self._recognizer, bearing_rad=turned_rad, verification=verification
+        )
+        self.outputs.publish_closure(message)
+        self._node.statistics.count("closures")
+
+    # Reports
+
+    def _announce(self) -> None:
+        engine, place_map = self.engine, self.engine.place_map
+        self._node.get_logger().info(
+            f"session {engine.detector.session} in {place_map.path}, which holds {len(place_map)} keyframes of "
+            f"{len(place_map.sessions)} sessions; model {place_map.fingerprint.architecture}, device {engine.device}"
+        )
+        if engine.is_temporary:
+            self._node.get_logger().warning(
+                f"session_path is empty: {place_map.path} is deleted at the end; keep the map by ~/save_map"
+            )
+
+    def health(self, now_s: float) -> Health:
+        """What `/diagnostics` says where no error is recent."""
+        self.outputs.publish_markers()
+        engine = self.engine
+        progress = engine.detector.progress
+        values = {
+            "map": str(engine.place_map.path),
+            "session": engine.detector.session,
+            "keyframes_in_map": str(len(engine.place_map)),
+            "distance_m": f"{progress.distance_m:.1f}",
+            "track": str(progress.track),
+            "odometry_frame": self.odometry.frame_id,
+            "last_contradiction": self._last_contradiction,
+        }
+        state = self._health_of_inputs.worst(now_s) if self.is_active else None
+        if state is not None:
+            return Health(state.level, state.text, engine.device, values)
+        text = "looking for loops" if self.is_active else "inactive"
+        return Health(DiagnosticStatus.OK, text, engine.device, values)
