@@ -18,8 +18,8 @@ from effovpr_ros.lab.training.augmentation import AugmentationConfig
 from effovpr_ros.lab.training.distributed import joined_processes
 from effovpr_ros.lab.training.frames import SourceSpec, TrainingSource, open_source, parse_source
 from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame, hold_out
+from effovpr_ros.lab.training.progress import Progress
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.lab.training.trainer import Progress
 from effovpr_ros.lab.training.training_config import TrainConfig
 
 _MODEL = ExtractorConfig()

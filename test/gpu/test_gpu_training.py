@@ -16,8 +16,8 @@ from test_training_run import ENVIRONMENT, KilledError, kill_at, learned, reques
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.training.distributed import Processes
+from effovpr_ros.lab.training.progress import Progress
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.lab.training.trainer import Progress
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason=f"torch {torch.__version__} sees no NVIDIA GPU to run this on"

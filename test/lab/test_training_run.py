@@ -25,8 +25,8 @@ from effovpr_ros.lab.training.augmentation import AugmentationConfig
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.memory import out_of_memory_named
 from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame
+from effovpr_ros.lab.training.progress import Progress
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
-from effovpr_ros.lab.training.trainer import Progress
 from effovpr_ros.lab.training.training_config import TrainConfig
 from effovpr_ros.lab.training.validation import recall
 from effovpr_ros.sources.frame import Frame

@@ -27,8 +27,9 @@ from effovpr_ros.lab.training.place_classes import (
     make_places,
     make_validation,
 )
+from effovpr_ros.lab.training.progress import Progress
 from effovpr_ros.lab.training.state import EpochResult
-from effovpr_ros.lab.training.trainer import TAIL_NAME, Progress, Trainer, TrainingData
+from effovpr_ros.lab.training.trainer import TAIL_NAME, Trainer, TrainingData
 from effovpr_ros.lab.training.training_config import TrainConfig
 from effovpr_ros.lab.training.views import Views, ViewsConfig
 

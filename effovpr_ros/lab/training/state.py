@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,8 @@ def save_state(
     settings: str,
     state: TrainingState,
     tensors: Mapping[str, Tensor],
-    optimizers: Sequence[Mapping[str, Any]],
+    optimizer: Mapping[str, Any],
+    schedule: Mapping[str, Any],
 ) -> None:
     """Write atomically.
 
@@ -99,18 +100,25 @@ def save_state(
         settings: of the run, a JSON object.
         state: how far it is.
         tensors: all that learns.
-        optimizers: their states.
+        optimizer: its state.
+        schedule: of the learning rates, its state.
 
     Raises:
         MapError: the disk is full.
     """
-    content = {"settings": settings, "state": asdict(state), "tensors": dict(tensors), "optimizers": list(optimizers)}
+    content = {
+        "settings": settings,
+        "state": asdict(state),
+        "tensors": dict(tensors),
+        "optimizer": dict(optimizer),
+        "schedule": dict(schedule),
+    }
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def load_state(path: Path, settings: str) -> tuple[TrainingState, dict[str, Tensor], list[dict[str, Any]]]:
+def load_state(path: Path, settings: str) -> tuple[TrainingState, dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Inverse of `save_state`.
 
     Raises:
@@ -125,7 +133,7 @@ def load_state(path: Path, settings: str) -> tuple[TrainingState, dict[str, Tens
             for item in values.pop("history")
         ]
         state = TrainingState(**values, history=history)
-        tensors, optimizers = content["tensors"], content["optimizers"]
+        tensors, optimizer, schedule = content["tensors"], content["optimizer"], content["schedule"]
     except Exception as error:  # torch raises many types for damaged files
         raise TrainingError(f"saved state {path} cannot be read ({error}); remove it to begin anew") from error
     if stored != settings:
@@ -135,4 +143,4 @@ def load_state(path: Path, settings: str) -> tuple[TrainingState, dict[str, Tens
             f"{path} is of another run (saved != now): {'; '.join(differences)[:600]}; repeat its command to go on "
             "with it, or give another --out"
         )
-    return state, tensors, optimizers
+    return state, tensors, optimizer, schedule

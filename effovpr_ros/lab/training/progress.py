@@ -1,13 +1,35 @@
-"""Curves for TensorBoard, where tensorboardX is installed."""
+"""How far training is, for who watches it: by step, and as curves for TensorBoard where tensorboardX is installed."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effovpr_ros.lab.training.validation import HeadRecall
+
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is.
+
+    Attributes:
+        epoch: from 1; 0 before the first.
+        step: of all `steps`.
+        steps: of all epochs.
+        loss: mean of the heads, of the last step.
+        recalls: of the last validation, by head; empty without.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    recalls: tuple[HeadRecall, ...]
 
 
 class Curves:
