@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import shlex
 import sys
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold bytes that no terminal takes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code: int = options.run(options)
     except EffoVPRError as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tqdm import tqdm
 
 from effovpr_ros.cli.map_compact import add_compact
+from effovpr_ros.cli.map_source import MapSource, add_source_options, open_map_source
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -22,13 +22,14 @@ from effovpr_ros.cli.options import (
     extractor_config,
     print_json,
 )
-from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError, SourceError
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.images import shown
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.loop_closure.loop_config import POINTS
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.builder import BuildConfig, BuildReport, build_map
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
@@ -38,33 +39,8 @@ from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.recognition.third_stage import describe_points
-from effovpr_ros.sources.bag_files import is_bag
-from effovpr_ros.sources.bags import BagSource
-from effovpr_ros.sources.frame import Frame, PoseOrigin
-from effovpr_ros.sources.images import KINDS, open_image_folder
-from effovpr_ros.sources.pose_origin import origin_of_bag, origin_of_folder
 
 _BUILD = BuildConfig()
-
-
-@dataclass
-class _Source:
-    """Frames and what is to be reported of the source once they are read."""
-
-    frames: Iterable[Frame]
-    total: int
-    session: str
-    origin: PoseOrigin
-    refused: list[str] = field(default_factory=list)
-    bag: BagSource | None = None
-
-    def reopen(self) -> Iterable[Frame]:
-        return self.frames if self.bag is None else self.bag.frames()
-
-    def refusals(self) -> list[str]:
-        if self.bag is None:
-            return self.refused
-        return [f"{count} x {reason}" for reason, count in self.bag.refused.items()]
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -100,13 +76,7 @@ def add_parser(commands: Subparsers) -> None:
         "--datum", nargs=3, type=float, metavar=("LAT", "LON", "ALT"), help="ENU origin; else the first fix"
     )
     build.add_argument("--pca", type=int, default=0, help="index so many principal components, e.g. 256 or 128; 0: all")
-    build.add_argument("--image-topic", default="", help="of a bag; the only image topic if empty")
-    build.add_argument("--pose-topic", default="", help="of a bag; the only pose topic if empty")
-    build.add_argument("--max-gap-s", type=float, default=0.5, help="refuse images between poses further apart")
-    build.add_argument("--kind", choices=KINDS, default="auto", help="how the images of a folder are tagged")
-    build.add_argument(
-        "--table", type=Path, help="CSV (image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM"
-    )
+    add_source_options(build)
     build.add_argument(
         "--points",
         choices=POINTS,
@@ -162,6 +132,8 @@ def _build(options: argparse.Namespace) -> int:
     if options.session_frame and not options.session:
         raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
     source = _open_source(options)
+    # Before anything is written: a source without a usable image makes no map.
+    frames = source.frames()
     place_map, extractor = _open_or_create(options, source)
     with place_map:
         for note in join_session(place_map, source.session, source.origin, options.session_frame):
@@ -171,55 +143,63 @@ def _build(options: argparse.Namespace) -> int:
             report = build_map(
                 place_map,
                 extractor,
-                source.frames,
+                frames,
                 config_build,
                 lambda done: bar.update(done),
                 points_of=describe_points(str(extractor.device)) if options.points == "stored" else None,
             )
         if options.pca and not report.interrupted:
             place_map.fit_pca(options.pca)
-        refused = source.refusals()
-        if options.json:
-            index = asdict(place_map.manifest.index)
-            print_json({**asdict(report), "refused": refused, "places": len(place_map), "index": index})
-        else:
-            print(f"map {place_map.name}: {len(place_map)} places, {report.added} new in {report.seconds:.1f} s")
-            print(f"index: {_index_in_words(place_map.manifest.index)}")
-            print(
-                f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
-                f"{len(refused)} refused by the source, {len(report.unreadable)} unreadable"
+        _report(options, place_map, source, report)
+        if report.interrupted:
+            return 1
+        if not report.added and not report.already_present:
+            raise SourceError(
+                f"0 places built: none of the {len(report.unreadable)} images of {shown(source.path)} can be read; the "
+                f"first: {report.unreadable[0][1]}"
             )
-        for line in refused:
-            print(f"refused: {line}", file=sys.stderr)
-        for name, why in report.unreadable:
-            print(f"unreadable: {name}: {why}", file=sys.stderr)
-        return 1 if report.interrupted else 0
+        return 0
 
 
-def _open_source(options: argparse.Namespace) -> _Source:
+def _report(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, report: BuildReport) -> None:
+    notes = source.said()
+    if options.json:
+        print_json(
+            {
+                **asdict(report),
+                "refused": source.refusals(),
+                "num_refused": source.num_refused(),
+                "notes": notes,
+                "with_pose": source.with_pose,
+                "with_geo_tag": source.with_geo_tag,
+                "places": len(place_map),
+                "index": asdict(place_map.manifest.index),
+            }
+        )
+    else:
+        print(f"map {place_map.name}: {len(place_map)} places, {report.added} new in {report.seconds:.1f} s")
+        print(f"index: {_index_in_words(place_map.manifest.index)}")
+        print(
+            f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
+            f"{source.num_refused()} refused by the source, {len(report.unreadable)} unreadable"
+        )
+    for line in notes:
+        print(f"note: {line}", file=sys.stderr)
+    source.print_refusals()
+    for name, why in report.unreadable:
+        print(f"unreadable: {name}: {why}", file=sys.stderr)
+
+
+def _open_source(options: argparse.Namespace) -> MapSource:
     datum = Datum(GeoPoint(*options.datum)) if options.datum else None
     if datum is None and (options.map / MANIFEST_NAME).is_file():
         # A second session joins the frame of the first.
         with PlaceMap.open(options.map) as existing:
             datum = existing.datum
-    if is_bag(options.source):
-        bag = BagSource(
-            options.source,
-            image_topic=options.image_topic,
-            pose_topic=options.pose_topic,
-            session=options.session,
-            max_gap_s=options.max_gap_s,
-            datum=datum,
-        )
-        return _Source(bag.frames(), len(bag), bag.session, origin_of_bag(bag), bag=bag)
-    folder = open_image_folder(
-        options.source, kind=options.kind, table=options.table, session=options.session, datum=datum
-    )
-    session = folder.frames[0].session if folder.frames else options.session
-    return _Source(folder.frames, len(folder.frames), session, origin_of_folder(folder), list(folder.refused))
+    return open_map_source(options, datum)
 
 
-def _open_or_create(options: argparse.Namespace, source: _Source) -> tuple[PlaceMap, FeatureExtractor]:
+def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[PlaceMap, FeatureExtractor]:
     """The map, and the extractor that it needs: an existing map names its model."""
     quantisation_images = source_quantisation_images(options.map, source.reopen, source.total)
     if (options.map / MANIFEST_NAME).is_file():

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from effovpr_ros.cli.map_source import add_pixel_option, max_pixels
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -16,7 +17,7 @@ from effovpr_ros.cli.options import (
     recognizer_config,
 )
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.core.images import read_image
+from effovpr_ros.core.images import read_image, shown
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -34,25 +35,27 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--candidates", type=int, default=3, help="candidates to print for each image")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_recognizer_options(parser)
+    add_pixel_option(parser)
     add_device_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
+    limit = max_pixels(options)
     with PlaceMap.open(options.map) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
         for path in options.images:
             try:
-                recognition = recognizer.recognize(read_image(path))
+                recognition = recognizer.recognize(read_image(path, max_pixels=limit))
             except ImageError as error:
-                results.append({"image": str(path), "error": str(error)})
+                results.append({"image": shown(path), "error": str(error)})
                 continue
-            results.append({"image": str(path), **_as_dict(recognition, options.candidates)})
+            results.append({"image": shown(path), **_as_dict(recognition, options.candidates)})
     if options.json:
-        print_json({"map": str(options.map), "results": results})
+        print_json({"map": shown(options.map), "results": results})
     else:
         for result in results:
             _print(result)

@@ -284,6 +284,8 @@ def _decoded(
                     put((frame, frame.load(), digest))
                 except ImageError as error:
                     state.refuse(frame, error, progress)
+                except MemoryError:
+                    state.refuse(frame, ImageError(f"{frame.name} does not fit into memory; shrink it"), progress)
                 if stop.is_set():
                     return
             put(None)

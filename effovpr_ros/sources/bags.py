@@ -134,7 +134,7 @@ class BagSource:
         with opened_bag(self.path) as reader:
             return sum(item.msgcount for item in reader.connections if item.topic == self.image_topic)
 
-    def frames(self, *, reread: bool = False) -> Iterator[Frame]:
+    def frames(self, *, reread: bool = False, counting: bool = True) -> Iterator[Frame]:
         """Images in the order of recording that have a pose; the others are counted in `refused` by reason.
 
         An image's stamp is its header's, or where that is zero the time of recording.
@@ -142,22 +142,24 @@ class BagSource:
         Args:
             reread: the frame reads its image from the bag again, so that a whole drive can be held; otherwise it
                 holds the serialised image until it is dropped.
+            counting: count anew what is refused; not where the frames are read once more beside another reading.
 
         Raises:
             SourceError: the bag turns out damaged midway.
         """
-        self.refused.clear()
-        self._outside_ns.clear()
-        for number, (recorded_ns, message) in enumerate(self._messages(self.image_topic, refused=self.refused)):
+        refused, outside_ns = (self.refused, self._outside_ns) if counting else (Counter[str](), list[int]())
+        refused.clear()
+        outside_ns.clear()
+        for number, (recorded_ns, message) in enumerate(self._messages(self.image_topic, refused=refused)):
             stamp_ns = stamp_of(message) or recorded_ns
             try:
                 where = self.location(stamp_ns)
             except TrajectoryError as error:
                 reason = "in a gap of the trajectory" if "gap" in str(error) else "outside the trajectory"
-                if not self.refused[reason]:
+                if counting and not refused[reason]:
                     _logger.warning("%s: image refused: %s", self.path, error)
-                self.refused[reason] += 1
-                self._outside_ns.append(stamp_ns)
+                refused[reason] += 1
+                outside_ns.append(stamp_ns)
                 continue
             image = partial(image_from_message, message, self._max_pixels)
             load = partial(self._read_image, recorded_ns, stamp_ns) if reread else image

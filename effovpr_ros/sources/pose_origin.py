@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+from rosbags.highlevel import AnyReader
+
 from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.sources.bag_files import opened_bag
@@ -32,8 +34,8 @@ def origin_of_bag(source: BagSource) -> PoseOrigin:
         try:
             for connection, _, data in islice(reader.messages(connections), _FIRST_POSES):
                 raw.append(bytes(data))
-                first = first or reader.deserialize(data, connection.msgtype)
-        except Exception as error:  # storage plugins and deserialisation raise many types for damaged files
+                first = first or _readable(reader, data, connection.msgtype)
+        except Exception as error:  # storage plugins raise many types for damaged files
             raise SourceError(f"bag {source.path}, topic {source.pose_topic}: damaged ({error})") from error
     if first is None:
         return PoseOrigin(PoseKind.NONE)
@@ -61,6 +63,14 @@ def origin_of_folder(folder: ImageFolder) -> PoseOrigin:
 
 def _follows_from_tag(frame: Frame, datum: Datum) -> bool:
     return frame.geo is not None and frame.pose is not None and frame.pose.position_xyz == datum.to_enu(frame.geo)
+
+
+def _readable(reader: AnyReader, data: bytes, kind: str) -> Any:
+    """A message; None for a damaged one, which the reading of poses counts."""
+    try:
+        return reader.deserialize(data, kind)
+    except Exception:  # rosbags raises what its generated code meets
+        return None
 
 
 def _frames(message: Any) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""Bags as people record them."""
