@@ -105,6 +105,8 @@ def remedy(path: Path) -> str:
         return "it is a picture: give the folder that holds it"
     if suffix in _VIDEOS:
         return f"it is a video: make pictures of it first, as by `ffmpeg -i {path.name} -r 2 pictures/%06d.jpg`"
+    if suffix == ".bag":
+        return f"a recording of ROS 1 that was not finished is made whole by `rosbag reindex {path.name}`"
     storage = path if path.is_file() else next((file for kind in _STORAGE for file in sorted(path.glob(kind))), None)
     if storage is not None and storage.suffix == ".mcap":
         return (
