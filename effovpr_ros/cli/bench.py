@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from effovpr_ros.cli.options import (
-    PRESETS,
     Subparsers,
     add_device_options,
     add_model_options,
     add_preset_option,
     command,
     extractor_config,
+    preset,
     print_json,
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
@@ -108,7 +108,7 @@ class Bench:
         """
         self._quick: bool = options.quick
         self._config: ExtractorConfig = extractor_config(options)
-        self._recognition = PRESETS[options.preset][1]
+        self._recognition = preset(options)[1]
         self._command: str = options.command_line
         self._data: Sequence[Path] = options.data
         self._notes: list[str] = []

@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map, writable=True) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
-        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
+        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options, place_map))
         with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
             model = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
         store_confidence_model(place_map, model)

@@ -64,7 +64,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    base = base_config(options)
+    base = base_config(options, getattr(options, "map", None))
     # Variants of the network and ablations are about the stages that the network feeds.
     two_stages = replace(base, verify="off")
     own, others = split_variants(options.methods)
@@ -74,7 +74,9 @@ def _run(options: argparse.Namespace) -> int:
     _print_notes(dataset)
     config = extractor_for(options, dataset)
     if others and not factors:
-        return run_variants(options, dataset, config, settings, parse_variants(others, two_stages, config), _finish)
+        return run_variants(
+            options, dataset, config, settings, parse_variants(others, two_stages, config), _finish, top_k=base.top_k
+        )
     extractor = FeatureExtractor(config, quantisation_images_for(dataset))
     if factors:
         return run_ablation(options, dataset, plan_settings(factors, extractor, two_stages), extractor)
@@ -93,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.calibrate:
             for note in fit_methods(settings, extractor, place_map):
                 print(f"note: {note}", file=sys.stderr)
-        methods = make_methods(settings, extractor, place_map, options.top_k)
+        methods = make_methods(settings, extractor, place_map, base.top_k)
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
         configs = {name: made for name, made in settings.items() if isinstance(made, RecognizerConfig)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from effovpr_ros.cli.options import PRESETS, add_preset_option
+from effovpr_ros.cli.options import AUTO_PRESET, add_preset_option, preset
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.ablation import FACTORS
@@ -19,6 +20,7 @@ from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import setting_name, store_confidence_model
+from effovpr_ros.recognition.presets import config_for_map, map_settings
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -54,15 +56,24 @@ def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> 
     else:
         parser.set_defaults(ablate=None, calibrate=False)
     add_preset_option(parser)
-    parser.add_argument("--top-k", type=int, default=RecognizerConfig().top_k, help="candidates to re-rank")
+    parser.add_argument("--top-k", type=int, help="candidates to re-rank; else as the preset or the map says")
 
 
-def base_config(options: argparse.Namespace) -> RecognizerConfig:
-    """What methods and ablations change, from `--preset` and `--top-k`.
+def base_config(options: argparse.Namespace, map_path: Path | None) -> RecognizerConfig:
+    """What methods and ablations change: the map's settings, or those of `--preset`, with `--top-k`.
 
     Without a budget of time, which would let the figures depend on what else the machine does.
+
+    Args:
+        options: of the command.
+        map_path: of the map that is evaluated, if it was not made for the evaluation.
     """
-    return replace(PRESETS[options.preset][1], top_k=options.top_k, verify_budget_ms=0.0)
+    top_k = {} if options.top_k is None else {"top_k": options.top_k}
+    if map_path is None:
+        return replace(preset(options)[1], **top_k, verify_budget_ms=0.0)
+    given = {} if options.preset == AUTO_PRESET else map_settings(preset(options)[1])
+    with PlaceMap.open(map_path) as place_map:
+        return config_for_map(place_map, {**given, **top_k}, RecognizerConfig(verify_budget_ms=0.0))
 
 
 def verifies(made: RecognizerConfig | Baseline) -> bool:

@@ -86,16 +86,19 @@ def run_variants(
     settings: Mapping[str, RecognizerConfig | Baseline],
     variants: Mapping[str, Variant],
     finish: Callable[[argparse.Namespace, Run], int],
+    *,
+    top_k: int,
 ) -> int:
     """Answer by all methods, in the order in which they were named.
 
     Args:
-        options: `methods`, `top_k`, `calibrate` and `command_line`.
+        options: `methods`, `calibrate` and `command_line`.
         dataset: to evaluate on.
         extractor: of the network that is evaluated.
         settings: methods of that network; may be none.
         variants: of the network.
         finish: reports the run, whose maps are open, and gives the exit code.
+        top_k: most places in an answer of a baseline.
 
     Raises:
         ConfigError: the data set is a map, whose descriptors are what they are.
@@ -118,7 +121,7 @@ def run_variants(
         if settings:
             base = maps[StoredAs(first)]
             _calibrate(options, settings, extracted[first].extractor, base)
-            methods |= make_methods(settings, extracted[first].extractor, base, options.top_k)
+            methods |= make_methods(settings, extracted[first].extractor, base, top_k)
         for name, variant in variants.items():
             place_map, own = maps[variant.stored], extracted[variant.extractor]
             _calibrate(options, {name: variant.recognizer}, own.extractor, place_map)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from effovpr_ros.cli.map_compact import add_compact
+from effovpr_ros.cli.map_options import require_as_made
 from effovpr_ros.cli.map_source import MapSource, add_source_options, open_map_source
 from effovpr_ros.cli.options import (
     Subparsers,
@@ -20,6 +21,7 @@ from effovpr_ros.cli.options import (
     command,
     device_settings,
     extractor_config,
+    preset,
     print_json,
 )
 from effovpr_ros.core.errors import ConfigError, SourceError
@@ -38,6 +40,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
+from effovpr_ros.recognition.presets import map_settings, settings_of_map
 from effovpr_ros.recognition.third_stage import describe_points
 
 _BUILD = BuildConfig()
@@ -204,8 +207,14 @@ def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[Pla
     quantisation_images = source_quantisation_images(options.map, source.reopen, source.total)
     if (options.map / MANIFEST_NAME).is_file():
         place_map = PlaceMap.open(options.map, writable=True)
-        config = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
-        return place_map, FeatureExtractor(config, quantisation_images)
+        try:
+            config = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
+            extractor = FeatureExtractor(config, quantisation_images)
+            require_as_made(options, place_map, extractor)
+        except BaseException:
+            place_map.close()
+            raise
+        return place_map, extractor
     if options.pca < 0:
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
     extractor = FeatureExtractor(extractor_config(options), quantisation_images)
@@ -215,6 +224,7 @@ def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[Pla
         name=options.name,
         frame_id=options.frame_id or ("" if options.session_frame else source.origin.frame_id) or "map",
         datum=Datum(GeoPoint(*options.datum)) if options.datum else None,
+        recognition=map_settings(preset(options)[1]),
     )
     return place_map, extractor
 
@@ -238,6 +248,7 @@ def _info(options: argparse.Namespace) -> int:
             "updated": place_map.manifest.updated,
             "global_dim": place_map.global_dim,
             "index": asdict(index),
+            "recognition": settings_of_map(place_map),
             "bytes": place_map.bytes_by_part(),
             "model": place_map.fingerprint.to_dict(),
         }

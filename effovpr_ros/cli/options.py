@@ -10,19 +10,13 @@ from typing import Any
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.extractor_config import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth
+from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.recognition.presets import PRESETS, config_for_map, preset_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
-PRESETS = {
-    "default": (ExtractorConfig(), RecognizerConfig()),
-    "paper": (
-        ExtractorConfig(tail="none", local_block=-2, centered=False, global_kind="cls", min_attention=0.05),
-        RecognizerConfig(score="count", min_similarity=0.65),
-    ),
-}
-"""What `--preset` names: this package's choice, and the paper's settings (sections 3 and 4.2)."""
-
-_EXTRACTOR, _RECOGNIZER = PRESETS["default"]
+AUTO_PRESET = "auto"
+_EXTRACTOR = PRESETS["default"][0]
 _TRUTH = PoseTruth()
 _MODEL_FIELDS = {
     "model": "model",
@@ -95,7 +89,20 @@ def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False
 
 def add_preset_option(parser: argparse.ArgumentParser) -> None:
     """Add `--preset`, whose settings other options change."""
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="default", help="settings to start from")
+    parser.add_argument(
+        "--preset",
+        choices=(AUTO_PRESET, *PRESETS),
+        default=AUTO_PRESET,
+        help="settings to start from; auto: default for the offline model, paper for any other network",
+    )
+
+
+def preset(options: argparse.Namespace) -> tuple[ExtractorConfig, RecognizerConfig]:
+    """The settings that `--preset` names, or those of the model where it names none."""
+    name: str = options.preset
+    if name == AUTO_PRESET:
+        name = preset_for(getattr(options, "model", None) or _EXTRACTOR.model)
+    return PRESETS[name]
 
 
 def given_model_options(options: argparse.Namespace) -> list[tuple[str, str, object]]:
@@ -130,7 +137,7 @@ def pose_truth(options: argparse.Namespace) -> PoseTruth:
 def extractor_config(options: argparse.Namespace) -> ExtractorConfig:
     """The preset with the options of the model and the device."""
     given: dict[str, Any] = {field: value for _, field, value in given_model_options(options)}
-    return replace(PRESETS[options.preset][0], **given, **device_settings(options))
+    return replace(preset(options)[0], **given, **device_settings(options))
 
 
 def device_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -144,18 +151,18 @@ def device_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
-    """How a query is answered."""
-    parser.add_argument("--top-k", type=int, default=_RECOGNIZER.top_k, help="candidates to re-rank")
-    parser.add_argument("--score", choices=SCORES, default=_RECOGNIZER.score, help="re-ranking score")
-    parser.add_argument("--t2", type=float, default=_RECOGNIZER.min_similarity, help="least cosine of a mutual match")
+    """How a query is answered; what is not given is as the map was made for."""
+    parser.add_argument("--top-k", type=int, help="candidates to re-rank; else as the map says")
+    parser.add_argument("--score", choices=SCORES, help="re-ranking score; else as the map says")
+    parser.add_argument("--t2", type=float, help="least cosine of a mutual match; else as the map says")
     parser.add_argument("--no-rerank", action="store_true", help="decide on global similarity alone")
 
 
-def recognizer_config(options: argparse.Namespace) -> RecognizerConfig:
-    """The recogniser that the options describe."""
-    return RecognizerConfig(
-        top_k=options.top_k, score=options.score, min_similarity=options.t2, rerank=not options.no_rerank
-    )
+def recognizer_config(options: argparse.Namespace, place_map: PlaceMap) -> RecognizerConfig:
+    """The recogniser that the options describe, for a map."""
+    values = {"top_k": options.top_k, "score": options.score, "min_similarity": options.t2}
+    given = {name: value for name, value in values.items() if value is not None}
+    return config_for_map(place_map, given, RecognizerConfig(rerank=not options.no_rerank))
 
 
 def print_json(value: Any) -> None:

@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
-        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options))
+        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options, place_map))
         for path in options.images:
             try:
                 recognition = recognizer.recognize(read_image(path, max_pixels=limit))

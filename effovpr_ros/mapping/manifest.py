@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +40,8 @@ class Manifest:
         places_sha256: over the checksums of the first `num_places` places.
         index_sha256: of `index.faiss`.
         index: how it searches, and what it finds.
+        recognition: settings of recognition that it was made for, see `recognition.presets`; empty in maps of earlier
+            versions.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Manifest:
     places_sha256: str = ""
     index_sha256: str = ""
     index: IndexSummary = field(default_factory=IndexSummary)
+    recognition: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Manifest:
         """Write atomically; returns the manifest as written, with the time of update."""
@@ -72,6 +76,7 @@ class Manifest:
             "global_dim": manifest.global_dim,
             "index": asdict(manifest.index),
             "model": manifest.fingerprint.to_dict(),
+            "recognition": dict(manifest.recognition),
             "checksums": {"places": manifest.places_sha256, "index.faiss": manifest.index_sha256},
         }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -179,6 +184,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         places_sha256=str(content["checksums"]["places"]),
         index_sha256=str(content["checksums"]["index.faiss"]),
         index=_index(content.get("index", {})),
+        recognition=dict(content.get("recognition", {})),
     )
 
 

@@ -82,6 +82,7 @@ def merge_maps(
                 name=config.name or out.resolve().name,
                 frame_id=opened[0].frame_id,
                 datum=opened[0].datum,
+                recognition=opened[0].manifest.recognition,
             )
             with merged:
                 merged.set_pose_frames(_pose_frames(opened, plans))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class PlaceMap:
         name: str = "",
         frame_id: str = "map",
         datum: Datum | None = None,
+        recognition: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make an empty map.
 
@@ -80,6 +81,7 @@ class PlaceMap:
             name: of the map; the folder's name if empty.
             frame_id: frame of the poses.
             datum: origin of that frame, if it is geo-referenced.
+            recognition: settings of recognition that the map is made for, see `recognition.presets`.
 
         Raises:
             MapError: the folder is in use or cannot be made.
@@ -91,6 +93,7 @@ class PlaceMap:
         manifest = Manifest(
             name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
         )
+        manifest = replace(manifest, recognition=dict(recognition or {}))
         place_map = cls(folder, manifest, store, writable=True)
         place_map.flush()
         return place_map

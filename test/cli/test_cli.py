@@ -107,6 +107,61 @@ def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys:
     assert (tmp_path / "out" / "places.geojson").is_file()
 
 
+def test_a_map_is_asked_with_the_settings_it_was_made_for(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "map"
+    weights = ["--weights", str(tmp_path / "vit_tiny_test_patch14.safetensors")]
+    # A network without evidence of this project's has the paper's settings.
+    assert build(photos, folder) == 0
+    capsys.readouterr()
+    assert main(["map", "info", str(folder), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["recognition"] == {"top_k": 100, "score": "count", "min_similarity": 0.65}
+    assert (info["model"]["global_kind"], info["model"]["centered"]) == ("cls", False)
+
+    def matches(*more: str) -> tuple[float, int]:
+        assert main(["query", str(folder), str(photos / "4.png"), "--json", *weights, *more]) == 0
+        first = json.loads(capsys.readouterr().out)["results"][0]["candidates"][0]
+        return first["score"], first["num_matches"]
+
+    # The paper's score is the number of matches.
+    assert matches()[0] == matches()[1] == 16
+    assert matches("--score", "weighted")[0] != matches()[0]
+    assert build(photos, tmp_path / "own", "--preset", "default") == 0
+    capsys.readouterr()
+    assert main(["map", "info", str(tmp_path / "own"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recognition"]["score"] == "coherent"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--preset", "default"), "--preset default (score coherent): the map has count"),
+        (("--preset", "default"), "--preset default (centered True): the map has False"),
+        (("--size", "84"), "--size 84: the map has 56"),
+        (("--frame-id", "site"), "--frame-id site: the map has map"),
+        (("--name", "other"), "--name other: the map has map"),
+        (("--model", "base"), "--model base: the map has vit_tiny_test_patch14"),
+        (("--block", "-1"), "--block -1: the map has 2"),
+        (("--datum", "1", "2", "3"), "--datum 1.0 2.0 3.0: the map has"),
+    ],
+)
+def test_options_that_contradict_a_map_are_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], said: str
+):
+    folder = tmp_path / "map"
+    assert build(photos, folder) == 0
+    # What agrees with the map is no contradiction, however it is said.
+    same = ("--preset", "paper", "--block", "-2", "--frame-id", "map", "--name", "map")
+    assert build(photos, folder, *same) == 0
+    capsys.readouterr()
+    assert build(photos, folder, *more) == 1
+    printed = capsys.readouterr().err
+    assert "was made otherwise: " in printed
+    assert said in printed
+
+
 def test_failed_work_exits_with_1_and_says_why(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["map", "info", str(tmp_path / "gone")]) == 1
     assert "does not exist; build one" in capsys.readouterr().err

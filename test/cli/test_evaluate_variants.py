@@ -34,7 +34,18 @@ def folders(tmp_path: Path) -> list[str]:
     rows += [f"{number}.png,{number}.png" for number in range(PLACES)]
     (tmp_path / "positives.csv").write_text("\n".join(rows))
     images = [str(tmp_path / name) for name in ("database", "queries")]
-    network = ["--model", MODEL, "--size", "56", "--block", "-2", "--weights", str(tiny_weights(tmp_path))]
+    network = [
+        "--model",
+        MODEL,
+        "--size",
+        "56",
+        "--preset",
+        "default",
+        "--block",
+        "-2",
+        "--weights",
+        str(tiny_weights(tmp_path)),
+    ]
     return ["evaluate", "folders", *images, "--positives", str(tmp_path / "positives.csv"), *network, "--json"]
 
 

@@ -14,7 +14,6 @@ from scipy import sparse
 from synthetic import FINGERPRINT, features, jpeg, new_place
 
 from effovpr_ros.cli.evaluate_methods import BASELINES, parse_methods
-from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.codes import encode
@@ -24,6 +23,7 @@ from effovpr_ros.lab.evaluation.method import Query
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.sources.frame import Frame
 
 PLACES = 4

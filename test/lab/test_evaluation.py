@@ -13,12 +13,12 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.cli.evaluate_methods import parse_methods
 from effovpr_ros.cli.main import main
-from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.lab.evaluation.ground_truth import from_folders, from_loops
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.metrics import bootstrap_interval, precision_recall, random_recall_at_1, recall_at_k
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries
+from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
 
 
@@ -159,7 +159,7 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
     asked = save(tmp_path / "set" / "queries", [f"@{550005 + 100 * n}.0@4180000.0@.png" for n in range(6)])
     save(asked, ["@600000.0@4180000.0@.png"], first=50)
     weights = tiny_weights(tmp_path)
-    model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--t1", "0.0"]
+    model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--preset", "default"]
     out = tmp_path / "out"
     code = main(["evaluate", "folders", str(stored), str(asked), "--json", "--out", str(out), *model])
     result = json.loads(capsys.readouterr().out)

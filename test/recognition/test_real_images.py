@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from conftest import KnownFeatures
 
-from effovpr_ros.cli.options import PRESETS
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.metrics import bootstrap_interval
 from effovpr_ros.lab.evaluation.runner import database_map
+from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
