@@ -1,0 +1,245 @@
+"""Bundle adjustment of one query against a rig: its pose, the points that it sees, and how far the rig's poses err.
+
+Points are kept as a direction of the query and an inverse depth, so that far ones do no harm (Civera et al., IEEE T-RO
+2008), and are eliminated (Triggs et al., "Bundle adjustment - a modern synthesis", 1999, section 6). A point that one
+view sees constrains the pose as the epipolar geometry does; one that two views see gives the scale too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from effovpr_ros.geometry.rig import Array, Rig, cross_matrix
+
+_ITERATIONS = 12
+_TRIES = 6
+_ENOUGH = 1e-3
+_ROBUST_PX = 3.0
+_MAX_INVERSE_DEPTH = 10.0
+# Tells nothing of any depth that occurs; keeps points without parallax solvable.
+_INVERSE_DEPTH_STD = 30.0
+_MIN_PIXEL_STD = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class AdjustedPose:
+    """Pose of the query's camera in the map's frame.
+
+    Attributes:
+        rotation: (3, 3) turns directions of the camera into the map's frame.
+        centre_m: (3,) of the camera.
+        covariance: (6, 6) symmetric, order x y z and turns about the fixed axes of the map's frame; m^2 and rad^2.
+            First order: residual variance times the inverse of the information, points and rig eliminated.
+        errors_px: (M,) distance of each observation from where its point projects.
+        rig_shift: (K, 6) by how much the poses of the rig were moved, in standard deviations of their priors.
+    """
+
+    rotation: Array
+    centre_m: Array
+    covariance: Array
+    errors_px: Array
+    rig_shift: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    rotation: Array
+    centre: Array
+    rig_rotation: Array
+    rig_centre: Array
+    rays: Array
+    inverse_depth: Array
+
+
+class RigAdjustment:
+    """One problem: query rays, rig, and the standard deviations of the rig's poses."""
+
+    def __init__(
+        self, query_rays: Array, query_focal_px: float, rig: Rig, position_std_m: float, angle_std_rad: float
+    ) -> None:
+        """State the problem.
+
+        Args:
+            query_rays: (N, 2) normalised image coordinates; each is seen by a view.
+            query_focal_px: turns errors of rays into pixels of the query.
+            rig: of K views, M observations.
+            position_std_m: of each view's position along each axis.
+            angle_std_rad: of each view's orientation about each axis.
+        """
+        self._observed, self._focal, self._rig = query_rays, query_focal_px, rig
+        self._scale = 1.0 / np.array([position_std_m] * 3 + [angle_std_rad] * 3)
+        self._starts = np.searchsorted(rig.point, np.arange(len(query_rays)))
+        self._num_views = len(rig.centre_m)
+        self._lens = rig.focal_px[rig.view]
+
+    def solve(self, rotation: Array, centre_m: Array) -> AdjustedPose | None:
+        """Levenberg-Marquardt from a first pose, with the loss of Geman and McClure.
+
+        Returns:
+            None where the problem has no solution: a singular information matrix.
+        """
+        rig = self._rig
+        state = _State(rotation, centre_m, rig.rotation, rig.centre_m, self._observed.copy(), np.zeros(0))
+        state = replace(state, inverse_depth=self._first_inverse_depth(state))
+        damping, cost = 1e-4, self._cost(state)
+        try:
+            for _ in range(_ITERATIONS):
+                system = self._linearise(state)
+                for _ in range(_TRIES):
+                    proposed = self._moved(state, self._step(system, damping))
+                    new_cost = self._cost(proposed)
+                    if new_cost < cost:
+                        break
+                    damping *= 10.0
+                else:
+                    break
+                gained, state, cost, damping = cost - new_cost, proposed, new_cost, damping / 10.0
+                if gained < _ENOUGH * cost:
+                    break
+            return self._answer(state)
+        except np.linalg.LinAlgError:
+            return None
+
+    def _first_inverse_depth(self, state: _State) -> Array:
+        """Where the rays of the query come nearest to those that see its points."""
+        rig = self._rig
+        query = np.column_stack([self._observed, np.ones(len(self._observed))]) @ state.rotation.T
+        turned = np.einsum("mji,mj->mi", rig.rotation[rig.view], query[rig.point])
+        step = np.einsum("kji,kj->ki", rig.rotation, state.centre - rig.centre_m)[rig.view]
+        seen = np.column_stack([rig.rays, np.ones(len(rig))])
+        far, near = np.cross(turned, seen), np.cross(step, seen)
+        weight = 1.0 / np.maximum(turned[:, 2] ** 2, 1e-6)
+        above = np.add.reduceat(-weight * (far * near).sum(axis=1), self._starts)
+        below = np.add.reduceat(weight * (near**2).sum(axis=1), self._starts)
+        return np.clip(above / np.maximum(below, 1e-12), 1e-4, 2.0)
+
+    def _projected(self, state: _State) -> tuple[Array, Array, Array]:
+        """For each observation its direction in the map's frame and in the view, and its error in pixels."""
+        rig = self._rig
+        query = np.column_stack([state.rays, np.ones(len(state.rays))]) @ state.rotation.T
+        along = state.inverse_depth[rig.point, None] * (state.centre - state.rig_centre)[rig.view]
+        in_map = query[rig.point] + along
+        local = np.einsum("mji,mj->mi", state.rig_rotation[rig.view], in_map)
+        depth = np.where(local[:, 2] > 1e-6, local[:, 2], 1.0)
+        error = self._lens[:, None] * (local[:, :2] / depth[:, None] - rig.rays)
+        # Behind the camera: far beyond what any robust weight believes.
+        error[local[:, 2] <= 1e-6] = 1e3
+        return in_map, local, error
+
+    def _rig_errors(self, state: _State) -> Array:
+        """(K, 6) in standard deviations."""
+        turn = state.rig_rotation @ np.transpose(self._rig.rotation, (0, 2, 1))
+        # Small turns: half of the skew part is their rotation vector.
+        turned = np.stack(
+            [turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], 1
+        )
+        moved = np.hstack([state.rig_centre - self._rig.centre_m, turned / 2.0])
+        return np.asarray(moved * self._scale)
+
+    def _cost(self, state: _State) -> float:
+        error = self._projected(state)[2]
+        squared = (error**2).sum(axis=1)
+        robust = (squared / (1.0 + squared / _ROBUST_PX**2)).sum()
+        own = self._focal**2 * ((state.rays - self._observed) ** 2).sum()
+        depth = ((state.inverse_depth / _INVERSE_DEPTH_STD) ** 2).sum()
+        return float(robust + own + depth + (self._rig_errors(state) ** 2).sum())
+
+    def _linearise(self, state: _State) -> tuple[Array, Array, Array, Array, Array]:
+        """Normal equations by blocks: of points (N, 3, 3), points and poses (N, 3, D), poses (D, D), right sides."""
+        rig, count, num_points = self._rig, self._num_views, len(self._observed)
+        in_map, local, error = self._projected(state)
+        depth = np.maximum(local[:, 2], 1e-3)
+        weight = 1.0 / (1.0 + (error**2).sum(axis=1) / _ROBUST_PX**2)
+        lens = self._lens * weight / depth
+        by_local = np.zeros((len(rig), 2, 3))
+        by_local[:, 0, 0] = by_local[:, 1, 1] = lens
+        by_local[:, :, 2] = -lens[:, None] * local[:, :2] / depth[:, None]
+        by_map = by_local @ np.transpose(state.rig_rotation, (0, 2, 1))[rig.view]
+        residual = error * weight[:, None]
+        inverse_depth = state.inverse_depth[rig.point, None, None]
+        away = (state.centre - state.rig_centre)[rig.view]
+        along = inverse_depth * away[:, None, :]
+        by_point = np.concatenate(
+            [by_map @ state.rotation[:, :2], np.einsum("mij,mj->mi", by_map, away)[:, :, None]], axis=2
+        )
+        by_query = np.concatenate([by_map * inverse_depth, -by_map @ cross_matrix(in_map - along[:, 0])], axis=2)
+        by_view = np.concatenate([-by_map * inverse_depth, by_map @ cross_matrix(in_map)], axis=2)
+
+        # One product of all columns: points 0 to 3, query to 9, view to 15, residual.
+        columns = np.concatenate([by_point, by_query, by_view, residual[:, :, None]], axis=2)
+        product = np.transpose(columns, (0, 2, 1)) @ columns
+        by_row = np.add.reduceat(product[:, :3], self._starts)
+        points, points_right = by_row[:, :, :3].copy(), by_row[:, :, 15].copy()
+        points[:, 0, 0] += self._focal**2
+        points[:, 1, 1] += self._focal**2
+        points[:, 2, 2] += _INVERSE_DEPTH_STD**-2
+        points_right[:, :2] += self._focal**2 * (state.rays - self._observed)
+        points_right[:, 2] += state.inverse_depth * _INVERSE_DEPTH_STD**-2
+
+        mixed = np.zeros((num_points, 3, 1 + count, 6))
+        mixed[:, :, 0] = by_row[:, :, 3:9]
+        mixed[rig.point, :, 1 + rig.view] = product[:, :3, 9:15]
+        poses, right = np.zeros((1 + count, 6, 1 + count, 6)), np.zeros((1 + count, 6))
+        poses[0, :, 0] = product[:, 3:9, 3:9].sum(axis=0)
+        right[0] = product[:, 3:9, 15].sum(axis=0)
+        shift = self._rig_errors(state)
+        for view in range(count):
+            own = product[rig.view == view, :, 9:].sum(axis=0)
+            poses[0, :, 1 + view], poses[1 + view, :, 0] = own[3:9, :6], own[3:9, :6].T
+            poses[1 + view, :, 1 + view] = own[9:15, :6] + np.diag(self._scale**2)
+            right[1 + view] = own[9:15, 6] + self._scale * shift[view]
+        size = 6 * (1 + count)
+        return points, mixed.reshape(num_points, 3, size), poses.reshape(size, size), points_right, right.ravel()
+
+    @staticmethod
+    def _reduced(system: tuple[Array, Array, Array, Array, Array], damping: float) -> tuple[Array, Array, Array, Array]:
+        """Points eliminated: their inverse blocks, what moves them, and the information and right side of the poses."""
+        points, mixed, poses, points_right, right = system
+        damped = points.copy()
+        damped[:, [0, 1, 2], [0, 1, 2]] *= 1.0 + damping
+        inverse = np.asarray(np.linalg.inv(damped), np.float64)
+        carried = inverse @ mixed
+        size = poses.shape[0]
+        information = poses - mixed.reshape(-1, size).T @ carried.reshape(-1, size)
+        information[np.arange(size), np.arange(size)] += damping * poses[np.arange(size), np.arange(size)]
+        return inverse, carried, information, right - carried.reshape(-1, size).T @ points_right.ravel()
+
+    def _step(self, system: tuple[Array, Array, Array, Array, Array], damping: float) -> tuple[Array, Array]:
+        inverse, carried, information, right = self._reduced(system, damping)
+        poses = -np.asarray(np.linalg.solve(information, right), np.float64)
+        points = -np.einsum("nij,nj->ni", inverse, system[3]) - carried @ poses
+        return poses, np.asarray(points, np.float64)
+
+    def _moved(self, state: _State, step: tuple[Array, Array]) -> _State:
+        poses, points = step[0].reshape(-1, 6), step[1]
+        turns = Rotation.from_rotvec(poses[:, 3:]).as_matrix()
+        return _State(
+            turns[0] @ state.rotation,
+            state.centre + poses[0, :3],
+            turns[1:] @ state.rig_rotation,
+            state.rig_centre + poses[1:, :3],
+            state.rays + points[:, :2],
+            np.clip(state.inverse_depth + points[:, 2], 0.0, _MAX_INVERSE_DEPTH),
+        )
+
+    def _answer(self, state: _State) -> AdjustedPose | None:
+        error = self._projected(state)[2]
+        information = self._reduced(self._linearise(state), 0.0)[2]
+        if not np.isfinite(information).all() or np.linalg.eigvalsh(information)[0] <= 0.0:
+            return None
+        squared = (error**2).sum(axis=1)
+        weight = 1.0 / (1.0 + squared / _ROBUST_PX**2) ** 2
+        own = self._focal**2 * ((state.rays - self._observed) ** 2).sum()
+        freedom = 2.0 * weight.sum() - len(self._observed) - 6.0
+        variance = max((weight @ squared + own) / max(freedom, 1.0), _MIN_PIXEL_STD**2)
+        covariance = variance * np.linalg.inv(information)[:6, :6]
+        return AdjustedPose(
+            state.rotation,
+            state.centre,
+            (covariance + covariance.T) / 2.0,
+            np.sqrt(squared),
+            self._rig_errors(state),
+        )
