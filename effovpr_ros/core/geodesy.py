@@ -15,6 +15,7 @@ from effovpr_ros.core.errors import GeodesyError
 from effovpr_ros.core.poses import GeoPoint
 
 _UTM_LETTERS = "CDEFGHJKLMNPQRSTUVWX"
+_WGS84 = pyproj.Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,32 @@ def origin_of(points: Sequence[GeoPoint]) -> GeoPoint:
     """
     altitude_m = next((point.altitude_m for point in points if point.altitude_m is not None), None)
     return replace(points[0], altitude_m=altitude_m)
+
+
+def ground_distance_m(a: GeoPoint, b: GeoPoint) -> float:
+    """Metres along the ellipsoid; heights are left out, because many are unknown and GNSS gives poor ones."""
+    return float(_WGS84.inv(a.longitude_deg, a.latitude_deg, b.longitude_deg, b.latitude_deg)[2])
+
+
+def ground_xyz(latitudes_deg: NDArray[np.float64], longitudes_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the ellipsoid is below points, so that many are compared at once: chords are as long as short ways.
+
+    Args:
+        latitudes_deg: (N,), NaN where unknown.
+        longitudes_deg: (N,), NaN where unknown.
+
+    Returns:
+        (N, 3) earth-centred metres; NaN where unknown.
+    """
+    xyz = np.stack(_geocentric().transform(longitudes_deg, latitudes_deg, np.zeros(len(latitudes_deg))), axis=1)
+    return np.where(np.isfinite(xyz), xyz, np.nan)
+
+
+@lru_cache(maxsize=1)
+def _geocentric() -> pyproj.Transformer:
+    return pyproj.Transformer.from_pipeline(
+        "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad +step +proj=cart +ellps=WGS84"
+    )
 
 
 def utm_to_geo(east_m: float, north_m: float, zone: int, letter: str) -> GeoPoint:

@@ -136,10 +136,10 @@ class Engines:
         present = [kind.name for kind in kinds if not catalogue.what_is_missing(kind.name)]
         versions = [catalogue.versions(name) for name in present]
         record = self._folder(head.requested) / f"auto-{digest(machine_name(), versions, head.fingerprint)}.json"
-        known = read_record(record)
-        if known is not None and known.get("engine") in present:
-            _logger.info("engine auto: %s, %s", known["engine"], known.get("measured"))
-            return str(known["engine"])
+        recorded = read_record(record)
+        if recorded is not None and recorded.get("engine") in present:
+            _logger.info("engine auto: %s, %s", recorded["engine"], recorded.get("measured"))
+            return str(recorded["engine"])
         trials = self._try(present, head)
         chosen = fastest(trials)
         measured = "; ".join(str(trial) for trial in trials)
@@ -172,9 +172,9 @@ class Engines:
 
     def _agreement(self, name: str, run: Network, head: FeatureHead) -> Agreement:
         record = self._agreement_record(name, head)
-        known = read_record(record)
-        if known is not None:
-            return Agreement(**known["agreement"])
+        recorded = read_record(record)
+        if recorded is not None:
+            return Agreement(**recorded["agreement"])
         backbone, requested = self._model.backbone, head.requested
         # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
         images = self._required_images().checking() if name == catalogue.OPENVINO_INT8 else scenes()

@@ -23,7 +23,6 @@ from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import resolve_device, resolve_precision
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
-from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name
 from effovpr_ros.features.preprocessing import PREPROCESSING, preprocess, preprocess_on
 from effovpr_ros.features.tails import tail_beside
@@ -233,3 +232,21 @@ class FeatureExtractor:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(codes[kept], cells_xy)
+
+
+def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
+    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones.
+
+    Args:
+        attention: (P,) attention to [CLS].
+        min_attention: T1.
+        max_keypoints: cap; 0 for none.
+
+    Returns:
+        (N,) indices in ascending order. Equal attention at the cap keeps the lower index.
+    """
+    kept = np.flatnonzero(attention > min_attention)
+    if max_keypoints and len(kept) > max_keypoints:
+        order = np.argsort(-attention[kept], kind="stable")[:max_keypoints]
+        kept = np.sort(kept[order])
+    return kept.astype(np.int64)

@@ -115,11 +115,11 @@ class ModelFingerprint:
         Raises:
             MapFormatError: a field is missing.
         """
-        known = {_TAIL_FIELD: "", **values}
-        missing = [field.name for field in fields(cls) if field.name not in known]
+        complete = {_TAIL_FIELD: "", **values}
+        missing = [field.name for field in fields(cls) if field.name not in complete]
         if missing:
             raise MapFormatError(f"the model fingerprint lacks {', '.join(missing)}; rebuild the map")
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
+        return cls(**{field.name: complete[field.name] for field in fields(cls)})
 
     def differences(self, other: ModelFingerprint) -> list[str]:
         """One line `field: mine != theirs` for each field that differs."""

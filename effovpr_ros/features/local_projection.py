@@ -138,8 +138,8 @@ def choose_projection(wanted: str, source: FacetSource) -> LocalProjection | Non
         return None
     named = next((item for item in shipped_projections() if item.name == wanted), None)
     if named is None:
-        known = ", ".join((AUTO, FULL, *(item.name for item in shipped_projections())))
-        raise ConfigError(f"local codes {wanted!r} are unknown; use {known}, or update effovpr_ros")
+        names = ", ".join((AUTO, FULL, *(item.name for item in shipped_projections())))
+        raise ConfigError(f"local codes {wanted!r} are unknown; use {names}, or update effovpr_ros")
     if named.source != source:
         raise ConfigError(f"local codes {wanted!r} are for {named.source}, not for {source}; use {AUTO} or {FULL}")
     return named

@@ -153,8 +153,8 @@ def read_tail(path: str | Path) -> Tail:
             "train it again or update the package"
         )
     try:
-        known = {entry.name: values[entry.name] for entry in fields(TailInfo)}
-        info = TailInfo(**{**known, "dims": tuple(known["dims"])})
+        content = {entry.name: values[entry.name] for entry in fields(TailInfo)}
+        info = TailInfo(**{**content, "dims": tuple(content["dims"])})
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
         heads = {
             dim: (tensors.pop(f"{_HEAD}{dim}.weight"), tensors.pop(f"{_HEAD}{dim}.bias"))

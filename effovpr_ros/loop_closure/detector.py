@@ -16,9 +16,9 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.geometry.point_codec import encode_points
 from effovpr_ros.geometry.points import Points
-from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
 from effovpr_ros.loop_closure.history import RunHistory
-from effovpr_ros.loop_closure.keyframes import Condition, Observation, Progress, Sighting, observe, take
+from effovpr_ros.loop_closure.keyframe_map import keyframes_to_forget
+from effovpr_ros.loop_closure.keyframes import Condition, Observation, OdometrySample, Progress, observe, take
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.plausibility import contradiction
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
@@ -103,7 +103,7 @@ class LoopClosureDetector:
             stamp_ns: of the image.
             odometry: pose of the robot at that time in the odometry frame; None if unknown.
         """
-        return self._observe(Sighting(stamp_ns, odometry)).wanted
+        return self._observe(OdometrySample(stamp_ns, odometry)).wanted
 
     def process(self, image: RgbImage, stamp_ns: int, odometry: Pose | None) -> LoopResult:
         """Search for the place of an image among the keyframes that may close a loop, then make it a keyframe.
@@ -120,7 +120,7 @@ class LoopClosureDetector:
             ImageError: an image of another type or shape.
             MapError: the disk is full or the map is damaged; the image is no keyframe then.
         """
-        observation = self._observation_of(Sighting(stamp_ns, odometry))
+        observation = self._observation_of(OdometrySample(stamp_ns, odometry))
         if observation.condition is Condition.IMAGE_OUT_OF_ORDER:
             return LoopResult(observation.condition)
         checksum = zlib.crc32(np.ascontiguousarray(image).data)
@@ -160,13 +160,13 @@ class LoopClosureDetector:
             points: gives those of the image, the same ones whenever it is asked; None: nothing is verified, and the
                 keyframe has none.
         """
-        sighting = Sighting(stamp_ns, odometry)
-        observation = self._observation_of(sighting)
+        sample = OdometrySample(stamp_ns, odometry)
+        observation = self._observation_of(sample)
         if observation.condition is Condition.IMAGE_OUT_OF_ORDER:
             return LoopResult(observation.condition)
         if observation.progress.track != self._track:
             self._begin_track(observation.progress.track)
-        recognition = self._recognize(features, points, observation.progress, sighting)
+        recognition = self._recognize(features, points, observation.progress, sample)
 
         started = time.perf_counter()
         place_id = self.place_map.next_id
@@ -185,7 +185,7 @@ class LoopClosureDetector:
                 )
             ]
         )
-        self._progress, self._observation = take(observation.progress, sighting), None
+        self._progress, self._observation = take(observation.progress, sample), None
         self._history.append(place_id, self._progress)
         place = self.place_map.place(place_id)
         closure = self._closure(recognition, place) if recognition.status is Status.MATCH else None
@@ -215,17 +215,17 @@ class LoopClosureDetector:
         finally:
             self.place_map.close()
 
-    def _observe(self, sighting: Sighting) -> Observation:
-        self._observation = observe(self._progress, sighting, self.config)
+    def _observe(self, sample: OdometrySample) -> Observation:
+        self._observation = observe(self._progress, sample, self.config)
         self._progress, self._condition = self._observation.progress, self._observation.condition
         return self._observation
 
-    def _observation_of(self, sighting: Sighting) -> Observation:
+    def _observation_of(self, sample: OdometrySample) -> Observation:
         """What `wants` found out about an image, or where it was not asked, what it would."""
         known = self._observation
-        if known is not None and known.progress.last == sighting:
+        if known is not None and known.progress.last == sample:
             return known
-        return self._observe(sighting)
+        return self._observe(sample)
 
     def _begin_track(self, track: int) -> None:
         self._track = track
@@ -239,13 +239,13 @@ class LoopClosureDetector:
         return encode_points(points()) if self._recognizer.third_stage.load() else None
 
     def _recognize(
-        self, features: Features, points: Callable[[], Points] | None, progress: Progress, sighting: Sighting
+        self, features: Features, points: Callable[[], Points] | None, progress: Progress, sample: OdometrySample
     ) -> Recognition:
         below = self._history.candidates_below(self.place_map.next_id, progress, self.config)
         recognition = self._recognizer.recognize_features(features, points=points, before=below)
         # With odometry a robot that stands is no gap in its track, however long.
-        stamp_ns = sighting.stamp_ns if sighting.odometry is None else 0
-        return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sighting.odometry)
+        stamp_ns = sample.stamp_ns if sample.odometry is None else 0
+        return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sample.odometry)
 
     def _forget(self, keep: Sequence[int]) -> None:
         forgotten = keyframes_to_forget(self.place_map, self.config.max_keyframes, keep)

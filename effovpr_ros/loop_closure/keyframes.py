@@ -36,7 +36,7 @@ class Condition(IntEnum):
 
 
 @dataclass(frozen=True)
-class Sighting:
+class OdometrySample:
     """An image as far as keyframes are concerned.
 
     Attributes:
@@ -63,10 +63,10 @@ class Progress:
         had_odometry: whether the run ever had odometry.
     """
 
-    last: Sighting | None = None
-    last_posed: Sighting | None = None
-    keyframe: Sighting | None = None
-    posed_keyframe: Sighting | None = None
+    last: OdometrySample | None = None
+    last_posed: OdometrySample | None = None
+    keyframe: OdometrySample | None = None
+    posed_keyframe: OdometrySample | None = None
     elapsed_ns: int = 0
     distance_m: float = 0.0
     track: int = 0
@@ -90,35 +90,35 @@ class Observation:
     moved: bool
 
 
-def observe(progress: Progress, sighting: Sighting, config: LoopConfig) -> Observation:
+def observe(progress: Progress, sample: OdometrySample, config: LoopConfig) -> Observation:
     """Judge the next image of a run.
 
     Args:
         progress: before the image.
-        sighting: the image.
+        sample: the image.
         config: rules.
     """
-    condition = _condition(progress, sighting, config)
+    condition = _condition(progress, sample, config)
     if condition is Condition.IMAGE_OUT_OF_ORDER:
         return Observation(progress, condition, wanted=False, moved=False)
     if condition in (Condition.ODOMETRY_JUMPED, Condition.CLOCK_BACKWARDS):
         progress = replace(progress, last_posed=None, keyframe=None, posed_keyframe=None, track=progress.track + 1)
     if progress.last is not None:
-        forward_ns = max(0, sighting.stamp_ns - progress.last.stamp_ns)
+        forward_ns = max(0, sample.stamp_ns - progress.last.stamp_ns)
         progress = replace(progress, elapsed_ns=progress.elapsed_ns + forward_ns)
-    moved = _has_moved(progress.posed_keyframe, sighting, config)
-    progress = replace(progress, last=sighting)
-    if sighting.odometry is not None:
-        progress = replace(progress, last_posed=sighting, had_odometry=True)
-    return Observation(progress, condition, moved or _is_due(progress, sighting, condition, config), moved)
+    moved = _has_moved(progress.posed_keyframe, sample, config)
+    progress = replace(progress, last=sample)
+    if sample.odometry is not None:
+        progress = replace(progress, last_posed=sample, had_odometry=True)
+    return Observation(progress, condition, moved or _is_due(progress, sample, condition, config), moved)
 
 
-def take(progress: Progress, sighting: Sighting) -> Progress:
+def take(progress: Progress, sample: OdometrySample) -> Progress:
     """What is known after an observed image has become a keyframe."""
-    if sighting.odometry is None:
-        return replace(progress, keyframe=sighting)
+    if sample.odometry is None:
+        return replace(progress, keyframe=sample)
     return replace(
-        progress, keyframe=sighting, posed_keyframe=sighting, distance_m=distance_with(progress, sighting.odometry)
+        progress, keyframe=sample, posed_keyframe=sample, distance_m=distance_with(progress, sample.odometry)
     )
 
 
@@ -135,22 +135,22 @@ def turned_deg(a: Pose, b: Pose) -> float:
     return math.degrees(a.turn_rad(b) or 0.0)
 
 
-def _condition(progress: Progress, sighting: Sighting, config: LoopConfig) -> Condition:
-    if progress.last is not None and sighting.stamp_ns < progress.last.stamp_ns:
-        back_s = (progress.last.stamp_ns - sighting.stamp_ns) * 1e-9
+def _condition(progress: Progress, sample: OdometrySample, config: LoopConfig) -> Condition:
+    if progress.last is not None and sample.stamp_ns < progress.last.stamp_ns:
+        back_s = (progress.last.stamp_ns - sample.stamp_ns) * 1e-9
         return Condition.IMAGE_OUT_OF_ORDER if back_s <= config.reorder_s else Condition.CLOCK_BACKWARDS
-    if sighting.odometry is None:
+    if sample.odometry is None:
         if not progress.had_odometry:
             return Condition.NO_ODOMETRY
         posed = progress.last_posed
-        missing_s = math.inf if posed is None else (sighting.stamp_ns - posed.stamp_ns) * 1e-9
+        missing_s = math.inf if posed is None else (sample.stamp_ns - posed.stamp_ns) * 1e-9
         return Condition.ODOMETRY_LATE if missing_s < config.odometry_timeout_s else Condition.ODOMETRY_LOST
-    if _has_jumped(progress.last_posed, sighting, config):
+    if _has_jumped(progress.last_posed, sample, config):
         return Condition.ODOMETRY_JUMPED
     return Condition.NORMAL
 
 
-def _has_jumped(before: Sighting | None, now: Sighting, config: LoopConfig) -> bool:
+def _has_jumped(before: OdometrySample | None, now: OdometrySample, config: LoopConfig) -> bool:
     if before is None or before.odometry is None or now.odometry is None:
         return False
     passed_s = (now.stamp_ns - before.stamp_ns) * 1e-9
@@ -162,7 +162,7 @@ def _has_jumped(before: Sighting | None, now: Sighting, config: LoopConfig) -> b
     return turn > config.keyframe_angle_deg + config.max_turn_rate_deg_s * passed_s
 
 
-def _has_moved(before: Sighting | None, now: Sighting, config: LoopConfig) -> bool:
+def _has_moved(before: OdometrySample | None, now: OdometrySample, config: LoopConfig) -> bool:
     if before is None or before.odometry is None or now.odometry is None:
         return False
     moved_m = before.odometry.distance_m(now.odometry)
@@ -171,12 +171,12 @@ def _has_moved(before: Sighting | None, now: Sighting, config: LoopConfig) -> bo
     )
 
 
-def _is_due(progress: Progress, sighting: Sighting, condition: Condition, config: LoopConfig) -> bool:
+def _is_due(progress: Progress, sample: OdometrySample, condition: Condition, config: LoopConfig) -> bool:
     """Whether the image must be a keyframe for another reason than movement."""
     if condition is Condition.ODOMETRY_LATE:
         return False
-    if progress.keyframe is None or (sighting.odometry is not None and progress.posed_keyframe is None):
+    if progress.keyframe is None or (sample.odometry is not None and progress.posed_keyframe is None):
         return True
-    if sighting.odometry is not None and config.keyframe_period_s == 0.0:
+    if sample.odometry is not None and config.keyframe_period_s == 0.0:
         return False
-    return (sighting.stamp_ns - progress.keyframe.stamp_ns) * 1e-9 >= config.keyframe_period_s
+    return (sample.stamp_ns - progress.keyframe.stamp_ns) * 1e-9 >= config.keyframe_period_s

@@ -28,17 +28,17 @@ def contradiction(query: Keyframe, match: Keyframe, same_place_radius_m: float, 
     now, then = query.odom_pose, match.odom_pose
     if now is None or then is None:
         return ""
-    said = f"keyframes {query.keyframe_id} and {match.keyframe_id} are"
+    pair = f"keyframes {query.keyframe_id} and {match.keyframe_id} are"
     heading_deg = turned_deg(then, now)
     if heading_deg > config.max_heading_deg:
         return (
-            f"{said} turned by {heading_deg:.0f} degrees by odometry, above max_heading_deg {config.max_heading_deg:g}"
+            f"{pair} turned by {heading_deg:.0f} degrees by odometry, above max_heading_deg {config.max_heading_deg:g}"
         )
     apart_m, driven_m = then.distance_m(now), query.distance_m - match.distance_m
     limit_m = same_place_radius_m + config.max_drift * driven_m
     if config.max_drift > 0.0 and apart_m > limit_m:
         return (
-            f"{said} {apart_m:.1f} m apart by odometry after {driven_m:.0f} m, more than the {limit_m:.1f} m that "
+            f"{pair} {apart_m:.1f} m apart by odometry after {driven_m:.0f} m, more than the {limit_m:.1f} m that "
             f"same_place_radius_m {same_place_radius_m:g} and max_drift {config.max_drift:g} allow"
         )
     return ""

@@ -14,8 +14,8 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.loop_config import LoopConfig
-from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images

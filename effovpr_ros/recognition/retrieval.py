@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.core.geodesy import ground_xyz
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.same_place import EARTH_RADIUS_M
 
 # How much more is asked of the index each time that too few candidates are left, up to so many times `top_k`.
 _MORE = 4
@@ -68,7 +68,10 @@ def one_session_a_place(candidates: Sequence[Candidate], config: RecognizerConfi
         return list(candidates)
     frame = _numbered([place.own_frame for place in places])
     by_pose = np.array([_pose_xyz(place.pose) for place in places])
-    by_geo = np.array([_geo_xyz(place.geo) for place in places])
+    latitudes_deg, longitudes_deg = np.array(
+        [(place.geo.latitude_deg, place.geo.longitude_deg) if place.geo else (np.nan, np.nan) for place in places]
+    ).T
+    by_geo = ground_xyz(latitudes_deg, longitudes_deg)
     posed = ~np.isnan(by_pose[:, 0])
     kept = np.ones(len(places), bool)
     for number in range(len(places)):
@@ -96,12 +99,3 @@ def _pose_xyz(pose: Pose | None) -> tuple[float, float, float]:
         return (math.nan, math.nan, math.nan)
     x, y, z = pose.position_xyz
     return (x, y, math.nan if z is None else z)
-
-
-def _geo_xyz(geo: GeoPoint | None) -> tuple[float, float, float]:
-    """Metres on a sphere, whose chords are as long as ways of a few metres on the ground; height is left out."""
-    if geo is None:
-        return (math.nan, math.nan, math.nan)
-    latitude, longitude = math.radians(geo.latitude_deg), math.radians(geo.longitude_deg)
-    radius_m = EARTH_RADIUS_M * math.cos(latitude)
-    return (radius_m * math.cos(longitude), radius_m * math.sin(longitude), EARTH_RADIUS_M * math.sin(latitude))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from effovpr_ros.core.poses import GeoPoint
+from effovpr_ros.core.geodesy import ground_distance_m
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-
-# WGS84 semi-major axis. For telling places metres apart, a sphere is as good as the ellipsoid (0.5 %).
-EARTH_RADIUS_M = 6378137.0
 
 
 def distance_between_m(a: Place, b: Place) -> float | None:
@@ -22,7 +18,7 @@ def distance_between_m(a: Place, b: Place) -> float | None:
     if a.pose is not None and b.pose is not None and a.own_frame == b.own_frame:
         return a.pose.distance_m(b.pose)
     if a.geo is not None and b.geo is not None:
-        return _horizontal_distance_m(a.geo, b.geo)
+        return ground_distance_m(a.geo, b.geo)
     return None
 
 
@@ -44,12 +40,3 @@ def best_rival(candidates: Sequence[Candidate], config: RecognizerConfig) -> Can
         if not is_same_place(candidates[0].place, candidate.place, config):
             return candidate
     return None
-
-
-def _horizontal_distance_m(a: GeoPoint, b: GeoPoint) -> float:
-    """Local east-north approximation at the mean latitude, valid across the 180th meridian."""
-    mean_latitude = math.radians((a.latitude_deg + b.latitude_deg) / 2.0)
-    turn_deg = math.remainder(b.longitude_deg - a.longitude_deg, 360.0)
-    east_m = math.radians(turn_deg) * math.cos(mean_latitude) * EARTH_RADIUS_M
-    north_m = math.radians(b.latitude_deg - a.latitude_deg) * EARTH_RADIUS_M
-    return math.hypot(east_m, north_m)

@@ -17,8 +17,8 @@ from effovpr_ros.features.codes import MAX_CODE
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.place import NewPlace

@@ -148,7 +148,7 @@ def test_a_method_that_never_refuses_has_only_right_answers_and_false_matches():
 
 def test_the_gallery_shows_the_most_confident_failures_first():
     outcomes = judge(dataset(), ANSWERS)
-    chosen = {shelf.title: [item.query for item in shelf.shown] for shelf in choose(outcomes)}
+    chosen = {section.title: [item.query for item in section.shown] for section in choose(outcomes)}
     assert chosen == {"Failures": [6, 3, 4], "Rescues": [1], "The reverse": [2], "Successes": [0]}
     failures = choose(outcomes, most=2)[0]
     assert (failures.total, [item.query for item in failures.shown]) == (3, [6, 3])

@@ -19,10 +19,10 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import LoopResult
-from effovpr_ros.loop_closure.session import open_session_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status

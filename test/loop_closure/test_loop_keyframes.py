@@ -12,8 +12,8 @@ from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframes import (
     Condition,
     Observation,
+    OdometrySample,
     Progress,
-    Sighting,
     distance_with,
     observe,
     take,
@@ -29,8 +29,8 @@ def pose(x: float, y: float = 0.0, yaw_deg: float = 0.0) -> Pose:
     return Pose.from_yaw(x, y, math.radians(yaw_deg))
 
 
-def sighting(seconds: float, odometry: Pose | None) -> Sighting:
-    return Sighting(round(seconds * 1e9), odometry)
+def sample(seconds: float, odometry: Pose | None) -> OdometrySample:
+    return OdometrySample(round(seconds * 1e9), odometry)
 
 
 class Run:
@@ -40,7 +40,7 @@ class Run:
         self.config, self.progress = config, Progress()
 
     def see(self, seconds: float, odometry: Pose | None) -> Observation:
-        image = sighting(seconds, odometry)
+        image = sample(seconds, odometry)
         seen = observe(self.progress, image, self.config)
         self.progress = take(seen.progress, image) if seen.wanted else seen.progress
         return seen
@@ -170,7 +170,7 @@ def history_of(run: Run, images: list[tuple[float, Pose | None]], first_id: int 
 
 
 def below(run: Run, history: RunHistory, next_id: int, seconds: float, odometry: Pose | None) -> int:
-    seen = observe(run.progress, sighting(seconds, odometry), run.config)
+    seen = observe(run.progress, sample(seconds, odometry), run.config)
     return history.candidates_below(next_id, seen.progress, run.config)
 
 

@@ -9,9 +9,9 @@ from conftest import KnownFeatures
 
 from effovpr_ros.core.images import read_image
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
+from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.loop_closure.results import LoopClosure
-from effovpr_ros.loop_closure.session import open_session_map
 
 CORRIDOR_FRAMES = 111
 

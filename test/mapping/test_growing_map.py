@@ -20,7 +20,7 @@ from effovpr_ros.core.errors import EvaluationError, MapError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.evaluation.bag_truth import map_frames
-from effovpr_ros.loop_closure.forgetting import keyframes_to_forget
+from effovpr_ros.loop_closure.keyframe_map import keyframes_to_forget
 from effovpr_ros.mapping import index as index_module
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.index import DescriptorIndex

@@ -23,7 +23,7 @@ _WEBP_QUALITY = 70
 
 
 @dataclass(frozen=True)
-class Shelf:
+class GallerySection:
     """Queries of one kind.
 
     Attributes:
@@ -55,7 +55,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Entry:
+class GalleryEntry:
     """One query of the gallery.
 
     Attributes:
@@ -75,7 +75,7 @@ class Entry:
     remark: str
 
 
-def choose(outcomes: Sequence[QueryOutcome], most: int = MOST_ENTRIES) -> tuple[Shelf, ...]:
+def choose(outcomes: Sequence[QueryOutcome], most: int = MOST_ENTRIES) -> tuple[GallerySection, ...]:
     """Failures, rescues, the reverse, and successes; each query belongs to one kind at most.
 
     Wrong answers come most confident first, since these do harm; right ones least confident first, since these
@@ -93,7 +93,7 @@ def choose(outcomes: Sequence[QueryOutcome], most: int = MOST_ENTRIES) -> tuple[
         elif item.outcome in (Outcome.FALSE_MATCH, Outcome.WRONG_UNSURE) and item.best is not None:
             failures.append(item)
     most_sure, least_sure = (lambda item: -item.confidence), (lambda item: item.confidence)
-    shelves = (
+    sections = (
         ("Failures", "Wrong answers, the most confident first.", failures, most_sure),
         (
             "Rescues",
@@ -110,12 +110,12 @@ def choose(outcomes: Sequence[QueryOutcome], most: int = MOST_ENTRIES) -> tuple[
         ("Successes", "Right answers, the least confident first.", successes, least_sure),
     )
     return tuple(
-        Shelf(title, note, len(members), tuple(sorted(members, key=key)[:most]))
-        for title, note, members, key in shelves
+        GallerySection(title, note, len(members), tuple(sorted(members, key=key)[:most]))
+        for title, note, members, key in sections
     )
 
 
-def draw_entry(dataset: Dataset, query: Query, answer: Answer, outcome: QueryOutcome, method: Method) -> Entry:
+def draw_entry(dataset: Dataset, query: Query, answer: Answer, outcome: QueryOutcome, method: Method) -> GalleryEntry:
     """Pictures and words for one answered query.
 
     Raises:
@@ -141,7 +141,7 @@ def draw_entry(dataset: Dataset, query: Query, answer: Answer, outcome: QueryOut
     elif not outcome.right:
         remark = "No database image shows this place."
     status = f"{answer.status.name}, " if answer.status is not None else ""
-    return Entry(
+    return GalleryEntry(
         title=f"{query.frame.name} (query {outcome.query})",
         outcome=outcome.outcome,
         verdict=f"{outcome.outcome.value}: {status}confidence {answer.confidence:.2f}",

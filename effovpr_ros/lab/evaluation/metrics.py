@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
 from effovpr_ros.core.errors import EvaluationError
 
@@ -145,6 +146,9 @@ def bootstrap_interval(
     given = np.asarray(values, np.float64)
     if not len(given):
         return (0.0, 1.0)
-    drawn = np.random.default_rng(seed).integers(0, len(given), (samples, len(given)))
-    low, high = np.quantile(given[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
+    if len(given) == 1:
+        # Of one value nothing else can be drawn, and SciPy refuses it.
+        return (float(given[0]), float(given[0]))
+    rng = np.random.default_rng(seed)
+    found = bootstrap((given,), np.mean, n_resamples=samples, confidence_level=level, method="percentile", rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.lab.evaluation.gallery import Entry, Shelf, choose, draw_entry
+from effovpr_ros.lab.evaluation.gallery import GalleryEntry, GallerySection, choose, draw_entry
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.metrics import precision_recall, random_recall_at_k, recall_at_k, reliability
 from effovpr_ros.lab.evaluation.outcomes import Outcome, QueryOutcome, judge
@@ -46,11 +46,11 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class DrawnShelf:
-    """A shelf of the gallery with its pictures."""
+class DrawnSection:
+    """A section of the gallery with its pictures."""
 
-    shelf: Shelf
-    entries: tuple[Entry, ...]
+    section: GallerySection
+    entries: tuple[GalleryEntry, ...]
 
 
 def write_report(path: Path, run: Run, summary: Mapping[str, Any]) -> None:
@@ -182,17 +182,17 @@ def _map_plot(name: str, dataset: Dataset, outcomes: Sequence[QueryOutcome]) -> 
     return map_plot(name, known_xy, by_outcome, joined)
 
 
-def _gallery(run: Run, name: str, outcomes: Sequence[QueryOutcome]) -> tuple[DrawnShelf, ...]:
+def _gallery(run: Run, name: str, outcomes: Sequence[QueryOutcome]) -> tuple[DrawnSection, ...]:
     answers, method = run.results[name].answers, run.methods[name]
     return tuple(
-        DrawnShelf(
-            shelf,
+        DrawnSection(
+            section,
             tuple(
                 draw_entry(run.dataset, run.queries[item.query], answers[item.query], item, method)
-                for item in shelf.shown
+                for item in section.shown
             ),
         )
-        for shelf in choose(outcomes)
+        for section in choose(outcomes)
     )
 
 

@@ -1,17 +1,46 @@
-"""Which keyframes to forget when there are too many: those that others stand for."""
+"""The map of keyframes: made or opened to go on, and what it forgets when there are too many."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.mapping.growing_map import GrowingMap
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
 
 _LARGEST_BATCH = 64
 _SMALLEST_SHARE = 20
 # So many keyframes are looked at for each that is forgotten: to compare all with all would take seconds.
 _SAMPLES = 8
+
+
+def open_session_map(
+    path: str | Path, fingerprint: ModelFingerprint, *, name: str = "", frame_id: str = "odom"
+) -> GrowingMap:
+    """Open a map to append keyframes to, or make one where there is none.
+
+    Args:
+        path: folder of a map, or one that does not exist or is empty.
+        fingerprint: of the model that makes the features.
+        name: of a new map; the folder's name if empty.
+        frame_id: frame of the odometry, for a new map.
+
+    Raises:
+        MapError: the folder holds something else, or is not writable.
+        ModelMismatchError: the map was made by another model.
+    """
+    if not (Path(path) / MANIFEST_NAME).is_file():
+        return GrowingMap.create(path, fingerprint=fingerprint, name=name, frame_id=frame_id)
+    place_map = GrowingMap.open(path, writable=True)
+    try:
+        place_map.require_model(fingerprint)
+    except BaseException:
+        place_map.close()
+        raise
+    return place_map
 
 
 def keyframes_to_forget(place_map: GrowingMap, max_keyframes: int, keep: Iterable[int] = ()) -> list[int]:
