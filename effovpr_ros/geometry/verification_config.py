@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from effovpr_ros.core.settings import check_limits, choice, ranged
 
 VERIFICATIONS = ("off", "two_view", "metric")
-CORRESPONDENCES = ("patches", "orb", "sift")
 
-MIN_INLIERS = {"patches": 35, "orb": 30, "sift": 20}
+MIN_INLIERS = {"xfeat": 60, "sift": 20}
 """Points that must agree: above what pairs of different places reached on lund_walk, see docs/verification.md."""
 
 
@@ -25,24 +24,18 @@ class VerificationConfig:
         VERIFICATIONS,
         "Geometric check of a match: off; two_view, needs camera_info; metric, needs camera_info and depth.",
     )
-    correspondences: str = choice(
-        "sift",
-        CORRESPONDENCES,
-        "Points that are checked: matched patches refined in the images, or ORB or SIFT features.",
-    )
     min_inliers: int = ranged(
         0,
         0,
         10000,
         "Refused if fewer points agree with one geometry; 0: "
-        + ", ".join(f"{count} with {kind}" for kind, count in MIN_INLIERS.items())
+        + ", ".join(f"{count} by {kind}" for kind, count in MIN_INLIERS.items())
         + ".",
     )
-    min_inlier_share: float = ranged(0.25, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
+    min_inlier_share: float = ranged(0.33, 0.0, 1.0, "Refused if a smaller share of the points agrees.")
     max_reprojection_px: float = ranged(
-        1.5, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of the compared images."
+        1.5, 0.1, 50.0, "Points farther from the geometry do not agree; pixels of pictures of at most 640 wide or high."
     )
-    max_points: int = ranged(1000, 50, 20000, "Most ORB or SIFT features of an image, and most matched patches.")
     max_depth_m: float = ranged(20.0, 0.1, 1000.0, "Metric: points with a greater depth are not used.")
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ class VerifiedMatches:
         similarity: (P,) float32 cosines.
         on_homography: (P,) whether they agree with the homography that most agree with.
         on_fundamental: (P,) likewise with the fundamental matrix; None where none was asked for.
+        kind: of the points.
     """
 
     query_index: NDArray[np.int64]
@@ -54,6 +55,7 @@ class VerifiedMatches:
     similarity: Float
     on_homography: Mask
     on_fundamental: Mask | None = None
+    kind: str = XFEAT
 
     def __len__(self) -> int:
         """P."""
@@ -155,6 +157,7 @@ def _verified(query: Points, candidate: Points, fundamental: bool) -> VerifiedMa
         candidate.keypoints_xy[candidate_index],
         similarity,
         np.zeros(len(query_index), bool),
+        kind=query.kind,
     )
     points = _working_pixels(matches, query, candidate)
     return replace(

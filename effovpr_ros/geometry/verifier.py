@@ -1,4 +1,4 @@
-"""Geometric verification of a candidate pair: correspondences, then one rigid motion or a refusal."""
+"""Geometric verification of a candidate pair: matched points, then one rigid motion or a refusal."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.cameras import CameraModel
-from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.correspondences import (
-    Correspondences,
-    MatchedCells,
-    feature_correspondences,
-    patch_correspondences,
-)
 from effovpr_ros.geometry.depth import depth_at
 from effovpr_ros.geometry.pnp import solve_pnp
+from effovpr_ros.geometry.points import WORKING_SIDE
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
 from effovpr_ros.geometry.verification_config import MIN_INLIERS, VerificationConfig
-from effovpr_ros.mapping.builder import shrink
+from effovpr_ros.geometry.verified_matches import VerifiedMatches
 
 
 class Method(enum.Enum):
@@ -39,13 +33,13 @@ class View:
     """One image of a pair and what is known about its camera.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB: a place's thumbnail, a query's image.
+        image_size_wh: pixels of the image that the points are those of.
         camera: that took it, for an image of any size with the same field of view; None where unknown.
         depth_m: (h, w) float32 metres registered to the image, NaN where not known (`depth.depth_metres`); any size.
             Only the query's is used.
     """
 
-    image: RgbImage
+    image_size_wh: tuple[int, int]
     camera: CameraModel | None = None
     depth_m: NDArray[np.float32] | None = None
 
@@ -57,7 +51,7 @@ class Verification:
     Attributes:
         method: NOT_VERIFIED where nothing was checked, else the model that was fitted.
         accepted: False only where a check refused the pair: nothing was fitted, or too few points agree.
-        num_points: correspondences that were checked.
+        num_points: matched points that were checked.
         num_inliers: of them, those that agree.
         reason: the figures, or what was missing, for people.
         yaw_rad: how far the query looks left of the place, about the camera's vertical axis; None where unknown.
@@ -89,16 +83,16 @@ class GeometricVerifier:
         """Keep the settings."""
         self.config = config
 
-    def verify(self, query: View, place: View, cells: MatchedCells) -> Verification:
+    def verify(self, query: View, place: View, matches: VerifiedMatches) -> Verification:
         """Check whether two images show one scene.
 
         `metric` tries PnP first and falls back on the two views where depth is missing or too few points have one;
-        the reason says so.
+        the reason says so. Errors are counted in pixels of pictures of at most 640, as points are looked for in.
 
         Args:
             query: with depth for `metric`.
-            place: usually the map's thumbnail.
-            cells: matched patches; used by correspondences `patches` only.
+            place: that it is compared with.
+            matches: points of both that are taken for the same.
 
         Raises:
             CameraError: a camera's values are impossible.
@@ -107,31 +101,23 @@ class GeometricVerifier:
             return _not_verified("verification is off")
         if query.camera is None or place.camera is None:
             return _not_verified("no camera_info of both images")
-        query_image, place_image = _to_one_size(query.image, place.image)
-        query_camera = query.camera.scaled(_size_wh(query_image))
-        place_camera = place.camera.scaled(_size_wh(place_image))
-        points = self._correspond(query_image, place_image, cells)
-        query_rays, place_rays = query_camera.undistort(points.query_xy), place_camera.undistort(points.place_xy)
+        query_xy, place_xy = matches.query_xy.astype(np.float64), matches.candidate_xy.astype(np.float64)
+        query_rays = query.camera.scaled(query.image_size_wh).undistort(query_xy)
+        place_rays = place.camera.scaled(place.image_size_wh).undistort(place_xy)
         seen = np.isfinite(query_rays).all(axis=1) & np.isfinite(place_rays).all(axis=1)
-        points = Correspondences(points.query_xy[seen], points.place_xy[seen])
         query_rays, place_rays = query_rays[seen], place_rays[seen]
-        focal_px = float(np.mean(place_camera.focal_xy_px))
-        note = ""
+        focal_px = float(np.mean(place.camera.scaled(_working_size(place.image_size_wh)).focal_xy_px))
+        note, wanted = "", self.config.min_inliers or MIN_INLIERS[matches.kind]
         if self.config.verification == "metric":
             if query.depth_m is None:
                 note = "no depth: "
             else:
-                depth = depth_at(query.depth_m, points.query_xy, _size_wh(query_image))
-                measured = self._metric(query_rays, place_rays, depth, focal_px)
+                depth = depth_at(query.depth_m, query_xy[seen], query.image_size_wh)
+                measured = self._metric(query_rays, place_rays, depth, focal_px, wanted)
                 if measured.accepted:
                     return measured
                 note = f"{measured.reason}; "
-        return self._two_view(query_rays, place_rays, focal_px, note)
-
-    def _correspond(self, query: RgbImage, place: RgbImage, cells: MatchedCells) -> Correspondences:
-        if self.config.correspondences == "patches":
-            return patch_correspondences(query, place, cells, self.config.max_points)
-        return feature_correspondences(query, place, self.config.correspondences, self.config.max_points)
+        return self._two_view(query_rays, place_rays, focal_px, wanted, note)
 
     def _metric(
         self,
@@ -139,13 +125,14 @@ class GeometricVerifier:
         place_rays: NDArray[np.float64],
         depth_m: NDArray[np.float64],
         focal_px: float,
+        wanted: int,
     ) -> Verification:
         # NaN compares as False, so that points without depth are dropped too.
         near = depth_m <= self.config.max_depth_m
         points_m = np.column_stack([query_rays[near], np.ones(near.sum())]) * depth_m[near, None]
         pose = solve_pnp(points_m, place_rays[near], focal_px, self.config.max_reprojection_px)
         num_inliers = 0 if pose is None else int(pose.inliers.sum())
-        accepted, reason = self._judge(Method.PNP, num_inliers, int(near.sum()))
+        accepted, reason = self._judge(Method.PNP, num_inliers, int(near.sum()), wanted)
         if pose is None or not accepted:
             return Verification(Method.PNP, False, int(near.sum()), num_inliers, reason)
         x, y, z = pose.translation_m.tolist()
@@ -164,7 +151,12 @@ class GeometricVerifier:
         )
 
     def _two_view(
-        self, query_rays: NDArray[np.float64], place_rays: NDArray[np.float64], focal_px: float, note: str
+        self,
+        query_rays: NDArray[np.float64],
+        place_rays: NDArray[np.float64],
+        focal_px: float,
+        wanted: int,
+        note: str,
     ) -> Verification:
         geometry = two_view_geometry(query_rays, place_rays, focal_px, self.config.max_reprojection_px)
         if geometry is None:
@@ -172,7 +164,7 @@ class GeometricVerifier:
             return Verification(Method.ESSENTIAL, False, len(query_rays), 0, reason)
         method = Method.HOMOGRAPHY if geometry.is_homography else Method.ESSENTIAL
         num_inliers = int(geometry.inliers.sum())
-        accepted, reason = self._judge(method, num_inliers, len(query_rays))
+        accepted, reason = self._judge(method, num_inliers, len(query_rays), wanted)
         rotation = geometry.rotation_place_query
         return Verification(
             method,
@@ -185,9 +177,8 @@ class GeometricVerifier:
             geometry.direction_place_query,
         )
 
-    def _judge(self, method: Method, num_inliers: int, num_points: int) -> tuple[bool, str]:
+    def _judge(self, method: Method, num_inliers: int, num_points: int, wanted: int) -> tuple[bool, str]:
         """Whether enough points agree, and the figures."""
-        wanted = self.config.min_inliers or MIN_INLIERS[self.config.correspondences]
         accepted = num_inliers >= wanted and num_inliers >= self.config.min_inlier_share * num_points
         share = self.config.min_inlier_share
         return accepted, f"{method.name}: {num_inliers} of {num_points} points agree; wanted {wanted} and {share:.0%}"
@@ -221,11 +212,7 @@ def _not_verified(reason: str) -> Verification:
     return Verification(Method.NOT_VERIFIED, True, 0, 0, reason)
 
 
-def _to_one_size(query: RgbImage, place: RgbImage) -> tuple[RgbImage, RgbImage]:
-    """Both images shrunk to the smaller one's longest side: features and templates are compared at one scale."""
-    longest_side = min(max(query.shape[:2]), max(place.shape[:2]))
-    return shrink(query, longest_side), shrink(place, longest_side)
-
-
-def _size_wh(image: RgbImage) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
+def _working_size(image_size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Pixels of the picture in which points are looked for."""
+    scale = min(1.0, WORKING_SIDE / max(image_size_wh))
+    return (max(1, round(image_size_wh[0] * scale)), max(1, round(image_size_wh[1] * scale)))

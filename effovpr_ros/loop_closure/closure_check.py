@@ -1,4 +1,4 @@
-"""The geometry of a loop closure: the query's image against the picture that the map keeps of the place."""
+"""The geometry of a loop closure: points of the query's image against those of the place."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import parse_pose
-from effovpr_ros.features.extractor import Features
-from effovpr_ros.geometry.correspondences import MatchedCells
 from effovpr_ros.geometry.verification_config import VerificationConfig
-from effovpr_ros.geometry.verifier import GeometricVerifier, Verification, View, in_body_frame
+from effovpr_ros.geometry.verifier import GeometricVerifier, Method, Verification, View, in_body_frame
 from effovpr_ros.loop_closure.results import LoopClosure
-from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.recognition.third_stage import ThirdStage, Verified
+
+NOT_VERIFIED = Verification(Method.NOT_VERIFIED, True, 0, 0, "the network of the points cannot be used; see the log")
 
 
 class ClosureCheck:
@@ -44,8 +43,8 @@ class ClosureCheck:
         self,
         closure: LoopClosure,
         image: RgbImage,
-        features: Features,
-        place_map: PlaceMap,
+        verified: Verified | None,
+        third_stage: ThirdStage,
         camera: CameraModel | None,
         depth_m: NDArray[np.float32] | None,
     ) -> Verification:
@@ -54,8 +53,8 @@ class ClosureCheck:
         Args:
             closure: that was found.
             image: (H, W, 3) uint8 RGB of the query.
-            features: of the query.
-            place_map: that has the match.
+            verified: what the third stage found for the query, if it ran; else it looks at the match now.
+            third_stage: of the map that has the match.
             camera: of all images, if known.
             depth_m: (h, w) float32 metres of the query, if known.
 
@@ -64,17 +63,13 @@ class ClosureCheck:
             camera.
         """
         match_id = closure.match.keyframe_id
-        place = View(decode_image(place_map.thumbnail(match_id), f"thumbnail of keyframe {match_id}"), camera)
-        cells = self._cells(features, place_map, match_id)
-        result = self._verifier.verify(View(image, camera, depth_m), place, cells)
+        seen = None if verified is None else verified.of(match_id)
+        if seen is None:
+            if not third_stage.load():
+                return NOT_VERIFIED
+            seen = third_stage.compare(third_stage.extractor.extract(image), match_id)
+        query = View((image.shape[1], image.shape[0]), camera, depth_m)
+        result = self._verifier.verify(query, View(seen.points.image_size_wh, camera), seen.matches)
         if self._body_from_camera is not None and closure.has_odom_poses:
             return in_body_frame(result, self._body_from_camera)
         return result
-
-    def _cells(self, features: Features, place_map: PlaceMap, match_id: int) -> MatchedCells:
-        """Matched patches, where the check looks at them."""
-        none = np.empty((0, 2), np.uint8)
-        if self.config.correspondences != "patches":
-            return MatchedCells(none, none, features.grid_wh)
-        local = place_map.local_features([match_id])[0]
-        return MatchedCells(*Reranker(RerankConfig()).matched_cells(features.local, local), features.grid_wh)

@@ -29,6 +29,7 @@ from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.temporal import SequenceFilter
+from effovpr_ros.recognition.third_stage import ThirdStage
 
 
 class LoopClosureDetector:
@@ -77,6 +78,11 @@ class LoopClosureDetector:
     def progress(self) -> Progress:
         """Of the run: time, distance, track."""
         return self._progress
+
+    @property
+    def third_stage(self) -> ThirdStage:
+        """That verifies candidates."""
+        return self._recognizer.third_stage
 
     @property
     def condition(self) -> Condition:

@@ -195,11 +195,12 @@ class Detecting(Configured[_Arrival]):
     def _publish_closure(self, result: LoopResult, closure: LoopClosure, image: RgbImage, frame_id: str) -> None:
         """Publish a closure that no check refuses."""
         camera, verification = self.geometry.camera(), UNVERIFIED
-        if self._check.config.verification != "off" and result.features is not None:
+        if self._check.config.verification != "off" and result.recognition is not None:
             if camera is None:
                 self._health_of_inputs.saw(CAMERA_UNKNOWN, time.monotonic())
             depth_m = self.geometry.depth_m(closure.query.stamp_ns)
-            verification = self._check.verify(closure, image, result.features, self.engine.place_map, camera, depth_m)
+            verified, third_stage = result.recognition.verified, self.engine.detector.third_stage
+            verification = self._check.verify(closure, image, verified, third_stage, camera, depth_m)
             self._node.get_logger().debug(f"closure {closure.query.keyframe_id}: {verification.reason}")
         if not verification.accepted:
             self._node.statistics.count("refused_closures")

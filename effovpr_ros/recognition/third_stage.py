@@ -149,6 +149,15 @@ class ThirdStage:
         first = [replace(item, matches=matches) for item, matches in zip(first, fitted, strict=True)]
         return _counted(ranked, first), Verified(query, (*first, *others))
 
+    def compare(self, query: Points, place_id: int) -> VerifiedCandidate:
+        """One place, whether it is a candidate or not, without a fundamental matrix.
+
+        Raises:
+            MapError: no such place.
+        """
+        points = self._points(self._place_map.place(place_id))
+        return VerifiedCandidate(place_id, points, verify(query, [points], num_fundamental=0)[0])
+
     def _points(self, place: Place) -> Points:
         """Points of a place, from memory, the map, or its stored picture."""
         known = self._cache.get(place.place_id)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from effovpr_ros.core.cameras import CameraModel
-from effovpr_ros.core.images import decode_image, read_image
+from effovpr_ros.core.images import RgbImage, decode_image, read_image
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.geometry.correspondences import MatchedCells
-from effovpr_ros.geometry.verification_config import CORRESPONDENCES, VerificationConfig
-from effovpr_ros.geometry.verifier import GeometricVerifier, Method, View, in_body_frame
+from effovpr_ros.geometry.points import KINDS, XFEAT, PointExtractor
+from effovpr_ros.geometry.verification_config import VerificationConfig
+from effovpr_ros.geometry.verified_matches import verify
+from effovpr_ros.geometry.verifier import GeometricVerifier, Method, Verification, View, in_body_frame
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 
@@ -32,12 +33,16 @@ FALSE_PAIRS = 2
 
 @dataclass(frozen=True)
 class Pair:
-    """A query and a place with their matched patches, and whether both show one scene."""
+    """A query and the stored picture of a place, what is known of their cameras, and whether both show one scene."""
 
+    images: tuple[RgbImage, RgbImage]
     query: View
     place: View
-    cells: MatchedCells
     same: bool
+
+    def checked(self, verifier: GeometricVerifier, extractor: PointExtractor) -> Verification:
+        query, place = map(extractor.extract, self.images)
+        return verifier.verify(self.query, self.place, verify(query, [place], num_fundamental=0)[0])
 
 
 def hard_pairs(
@@ -60,12 +65,11 @@ def hard_pairs(
         for d in right + wrong:
             image, place = read_image(query), read_image(database[d])
             thumbnail = decode_image(make_thumbnail(place, 320), database[d].name)
-            cells = MatchedCells(*reranker.matched_cells(mine.local, features[database[d]].local), mine.grid_wh)
             views = [
-                View(pixels, CameraModel.from_field_of_view(pixels.shape[1::-1], math.radians(fov_deg)))
+                View(pixels.shape[1::-1], CameraModel.from_field_of_view(pixels.shape[1::-1], math.radians(fov_deg)))
                 for pixels in (image, thumbnail)
             ]
-            pairs.append(Pair(views[0], views[1], cells, d in right))
+            pairs.append(Pair((image, thumbnail), views[0], views[1], d in right))
     return pairs
 
 
@@ -108,12 +112,13 @@ def test_real_pairs(
         return allowed and bool(np.abs(known - (q, d)).sum(axis=1).min() > apart)
 
     pairs = hard_pairs(offline_extractor, queries, database, fov_deg, same, other)
-    for kind in CORRESPONDENCES:
-        verifier = GeometricVerifier(VerificationConfig(verification="two_view", correspondences=kind))
+    verifier = GeometricVerifier(VerificationConfig(verification="two_view"))
+    for kind in KINDS:
+        extractor = PointExtractor(kind=kind)
         answers, times = [], []
         for pair in pairs:
             started = time.perf_counter()
-            answers.append(verifier.verify(pair.query, pair.place, pair.cells))
+            answers.append(pair.checked(verifier, extractor))
             times.append((time.perf_counter() - started) * 1e3)
         right = [answer.accepted for answer, pair in zip(answers, pairs, strict=True) if pair.same]
         wrong = [answer.accepted for answer, pair in zip(answers, pairs, strict=True) if not pair.same]
@@ -122,11 +127,11 @@ def test_real_pairs(
             f"\n{name:14}{kind:8} accepted {sum(right)} of {len(right)} right ({essential} essential), {sum(wrong)} of "
             f"{len(wrong)} wrong; {np.median(times):.0f} ms",
         )
-        if kind == "sift":
+        if kind == XFEAT:
             assert sum(right) >= least_accepted * len(right) and sum(wrong) <= most_false
 
 
-def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
+def test_rendered_pairs_with_depth():
     """A robot within 1.1 m and about 8 degrees of a place of the demo's building, with its 8-bit depth."""
     pytest.importorskip("vizdoom")
     from effovpr_ros.lab.simulation.drive import LEVEL
@@ -134,7 +139,6 @@ def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
 
     camera = CameraModel(IMAGE_SIZE_WH, FOCAL_XY_PX, ((IMAGE_SIZE_WH[0] - 1) / 2.0, (IMAGE_SIZE_WH[1] - 1) / 2.0))
     rng, pairs, truths = np.random.default_rng(11), [], []
-    reranker = Reranker(RerankConfig())
     with Level(LEVEL, depth=True) as level:
         floor = level.free_floor()
         roomy = np.argwhere(floor.clearance_m > 1.2)
@@ -145,19 +149,19 @@ def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
             dx, dy = rng.uniform(-0.8, 0.8, 2)
             query, (qx, qy, query_yaw) = level.view(x + dx, y + dy, yaw + rng.normal(0.0, math.radians(8.0)))
             depth = level.depth_m()
-            mine, theirs = offline_extractor.extract([query, place])
-            cells = MatchedCells(*reranker.matched_cells(mine.local, theirs.local), mine.grid_wh)
             thumbnail = decode_image(make_thumbnail(place, 320), "rendered")
-            pairs.append(Pair(View(query, camera, depth), View(thumbnail, camera), cells, True))
+            views = View(query.shape[1::-1], camera, depth), View(thumbnail.shape[1::-1], camera)
+            pairs.append(Pair((query, thumbnail), *views, True))
             along, across = math.cos(place_yaw), math.sin(place_yaw)
             forward, left = along * (qx - px) + across * (qy - py), along * (qy - py) - across * (qx - px)
             truths.append((forward, left, math.remainder(query_yaw - place_yaw, math.tau)))
-    for kind in CORRESPONDENCES:
-        verifier = GeometricVerifier(VerificationConfig(verification="metric", correspondences=kind))
+    verifier = GeometricVerifier(VerificationConfig(verification="metric"))
+    for kind in KINDS:
+        extractor = PointExtractor(kind=kind)
         errors, nees, spreads, times = [], [], [], []
         for pair, truth in zip(pairs, truths, strict=True):
             started = time.perf_counter()
-            answer = in_body_frame(verifier.verify(pair.query, pair.place, pair.cells), OPTICAL_IN_BODY)
+            answer = in_body_frame(pair.checked(verifier, extractor), OPTICAL_IN_BODY)
             times.append((time.perf_counter() - started) * 1e3)
             if answer.relative_pose is None or answer.covariance is None:
                 continue
@@ -175,5 +179,5 @@ def test_rendered_pairs_with_depth(offline_extractor: FeatureExtractor):
             f"covariance (3 degrees of freedom) median {np.median(nees):.2f}, {np.mean(np.array(nees) > 11.3):.0%} "
             f"above 11.3; {np.median(times):.0f} ms"
         )
-        if kind == "sift":
+        if kind == XFEAT:
             assert len(errors) > 0.85 * len(pairs) and position[0] < 0.03 and yaw_deg[0] < 0.3

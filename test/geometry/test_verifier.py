@@ -15,18 +15,17 @@ from synthetic import picture
 
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, ConfigError
-from effovpr_ros.core.images import RgbImage, decode_image, read_image
+from effovpr_ros.core.images import RgbImage, read_image
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.correspondences import MatchedCells, feature_correspondences, patch_correspondences
 from effovpr_ros.geometry.depth import depth_at, depth_metres, stereo_depth
 from effovpr_ros.geometry.pnp import solve_pnp
+from effovpr_ros.geometry.points import KINDS, PointExtractor
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
 from effovpr_ros.geometry.verification_config import VerificationConfig
+from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify
 from effovpr_ros.geometry.verifier import GeometricVerifier, Method, Verification, View, in_body_frame
-from effovpr_ros.mapping.builder import make_thumbnail
 
 FOCAL_PX = 300.0
-NO_CELLS = MatchedCells(np.empty((0, 2), np.uint8), np.empty((0, 2), np.uint8), (8, 6))
 # The query stands 0.3 m right of the place, 0.1 m lower and 0.2 m ahead, and looks 10 degrees to its left.
 ROTATION = Rotation.from_euler("y", -10.0, degrees=True).as_matrix()
 TRANSLATION_M = np.array([0.3, 0.1, 0.2])
@@ -178,37 +177,24 @@ def textured(seed: int, width: int = 320, height: int = 240) -> RgbImage:
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def grid_cells(columns: int, rows: int, moved: int = 0) -> MatchedCells:
-    """Every patch matched with the one `moved` columns to its left."""
-    column, row = np.meshgrid(np.arange(moved, columns), np.arange(rows))
-    query = np.stack([column.ravel(), row.ravel()], axis=1)
-    return MatchedCells(query.astype(np.uint8), (query - (moved, 0)).astype(np.uint8), (columns, rows))
+def matches_of(query: RgbImage, place: RgbImage, kind: str) -> VerifiedMatches:
+    extractor = PointExtractor(kind=kind)
+    return verify(extractor.extract(query), [extractor.extract(place)], num_fundamental=0)[0]
 
 
-@pytest.mark.parametrize("kind", ["patches", "orb", "sift"])
-def test_a_shift_is_found_to_less_than_a_pixel(kind: str):
-    """The place sees all of it 20.4 px further left and 3.3 px higher."""
-    query = textured(1)
-    shift = np.array([-20.4, -3.3])
-    place = cv2.warpAffine(query, np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]]), (320, 240))
-    if kind == "patches":
-        found = patch_correspondences(query, place, grid_cells(20, 15, moved=1), 1000)
-    else:
-        found = feature_correspondences(query, place, kind, 500)
-    assert len(found) > 80
-    error = np.linalg.norm(found.place_xy - found.query_xy - shift, axis=1)
-    assert np.median(error) < 0.8 and (error < 2.0).mean() > 0.8
+def size_of(image: RgbImage) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
 
 
-@pytest.mark.parametrize("kind", ["patches", "orb", "sift"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_pictures_without_texture_give_no_points(kind: str):
     blank = np.full((240, 320, 3), 90, np.uint8)
-    config = VerificationConfig(verification="two_view", correspondences=kind)
+    config = VerificationConfig(verification="two_view")
     camera = CameraModel.from_field_of_view((320, 240), 1.2)
     for image in (blank, blank[:20, :20]):
-        answer = GeometricVerifier(config).verify(View(image, camera), View(image, camera), grid_cells(20, 15))
+        view = View(size_of(image), camera)
+        answer = GeometricVerifier(config).verify(view, view, matches_of(image, image, kind))
         assert not answer.accepted and answer.num_points == 0 and answer.num_inliers == 0
-    assert len(patch_correspondences(blank, blank, NO_CELLS, 10)) == 0
 
 
 def rendered(x_m: float, yaw_left: float, camera: CameraModel) -> tuple[RgbImage, NDArray[np.float32]]:
@@ -234,41 +220,40 @@ def rendered(x_m: float, yaw_left: float, camera: CameraModel) -> tuple[RgbImage
     return image, depth
 
 
-@pytest.mark.parametrize("kind", ["orb", "sift"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_rendered_pair_is_measured_in_metres(kind: str):
     """The query stands 0.25 m right of the place and looks 5 degrees to its left."""
     camera = CameraModel.from_field_of_view((320, 240), math.radians(70.0))
     yaw = math.radians(5.0)
     place, _ = rendered(0.0, 0.0, camera)
     query, depth = rendered(0.25, yaw, camera)
-    config = VerificationConfig(verification="metric", correspondences=kind)
-    answer = GeometricVerifier(config).verify(View(query, camera, depth), View(place, camera), NO_CELLS)
+    config, size_wh, matches = VerificationConfig(verification="metric"), size_of(query), matches_of(query, place, kind)
+    stored = View(size_of(place), camera)
+    answer = GeometricVerifier(config).verify(View(size_wh, camera, depth), stored, matches)
     assert answer.method is Method.PNP and answer.accepted, answer.reason
     body = in_body_frame(answer, OPTICAL_IN_BODY)
     assert body.relative_pose.position_xyz == pytest.approx((0.0, -0.25, 0.0), abs=0.04)
     assert body.relative_pose.yaw_rad == pytest.approx(yaw, abs=0.01)
     assert answer.yaw_rad == pytest.approx(yaw, abs=0.01)
-    without = GeometricVerifier(config).verify(View(query, camera), View(place, camera), NO_CELLS)
+    without = GeometricVerifier(config).verify(View(size_wh, camera), stored, matches)
     assert without.accepted and without.relative_pose is None and without.reason.startswith("no depth")
     assert without.method in (Method.ESSENTIAL, Method.HOMOGRAPHY)
-    unknown = View(query, camera, np.full_like(depth, np.nan))
-    nothing_known = GeometricVerifier(config).verify(unknown, View(place, camera), NO_CELLS)
+    unknown = View(size_wh, camera, np.full_like(depth, np.nan))
+    nothing_known = GeometricVerifier(config).verify(unknown, stored, matches)
     assert nothing_known.method is not Method.PNP and nothing_known.accepted
 
 
 def test_what_was_not_asked_for_or_has_no_camera_is_not_refused():
     camera = CameraModel.from_field_of_view((96, 72), 1.2)
-    view, blind = View(picture(1), camera), View(picture(1))
-    off = GeometricVerifier(VerificationConfig()).verify(view, view, NO_CELLS)
-    unknown = GeometricVerifier(VerificationConfig(verification="two_view")).verify(blind, view, NO_CELLS)
+    view, blind, matches = View((96, 72), camera), View((96, 72)), matches_of(picture(1), picture(1), "sift")
+    off = GeometricVerifier(VerificationConfig()).verify(view, view, matches)
+    unknown = GeometricVerifier(VerificationConfig(verification="two_view")).verify(blind, view, matches)
     for answer in (off, unknown):
         assert answer.method is Method.NOT_VERIFIED and answer.accepted and answer.num_points == 0
     assert "camera_info" in unknown.reason
 
 
-@pytest.mark.parametrize(
-    "bad", [{"verification": "pnp"}, {"correspondences": "surf"}, {"min_inliers": -1}, {"max_depth_m": float("nan")}]
-)
+@pytest.mark.parametrize("bad", [{"verification": "pnp"}, {"min_inliers": -1}, {"max_depth_m": float("nan")}])
 def test_impossible_settings_are_refused(bad: dict[str, float | str]):
     with pytest.raises(ConfigError, match=str(next(iter(bad.values())))):
         VerificationConfig(**bad)
@@ -280,7 +265,7 @@ def test_methods_have_the_numbers_of_the_message():
         assert f"uint8 {method.name}={method.value} " in text
 
 
-@pytest.mark.parametrize("kind", ["orb", "sift"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_real_pairs_of_one_place_are_accepted_and_of_two_places_refused(real_images: Path, kind: str):
     folder = real_images / "rtabmap_loop"
     with (folder / "loops.csv").open(encoding="utf-8") as file:
@@ -288,15 +273,18 @@ def test_real_pairs_of_one_place_are_accepted_and_of_two_places_refused(real_ima
     # One pair for every fourth frame that closes a loop: with the middle one of the frames it closes a loop with.
     earlier = {query: [place for frame, place in loops if frame == query] for query, _ in loops}
     pairs = [(query, places[len(places) // 2]) for query, places in earlier.items()][::4]
-    verifier = GeometricVerifier(VerificationConfig(verification="two_view", correspondences=kind))
+    verifier, extractor = GeometricVerifier(VerificationConfig(verification="two_view")), PointExtractor(kind=kind)
 
-    def verify(query: str, place: str) -> bool:
+    def accepted(query: str, place: str) -> bool:
         images = read_image(folder / "images" / query), read_image(folder / "images" / place)
         camera = CameraModel.from_field_of_view(images[0].shape[1::-1], math.radians(60.0))
-        thumbnail = decode_image(make_thumbnail(images[1], 320), place)
-        return verifier.verify(View(images[0], camera), View(thumbnail, camera), NO_CELLS).accepted
+        # As the map keeps them: points of the original picture.
+        query_points, place_points = map(extractor.extract, images)
+        (matches,) = verify(query_points, [place_points], num_fundamental=0)
+        return verifier.verify(View(size_of(images[0]), camera), View(size_of(images[1]), camera), matches).accepted
 
-    same = [verify(query, place) for query, place in pairs]
-    other = [verify(query, pairs[(number + 3) % len(pairs)][1]) for number, (query, _) in enumerate(pairs)]
+    same = [accepted(query, place) for query, place in pairs]
+    half = len(pairs) // 2
+    other = [accepted(query, pairs[(number + half) % len(pairs)][1]) for number, (query, _) in enumerate(pairs)]
     assert sum(same) >= 0.6 * len(same) and len(same) >= 7
     assert not any(other)

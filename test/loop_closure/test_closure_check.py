@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from synthetic import FINGERPRINT, features, jpeg, new_place
+from synthetic import FINGERPRINT, jpeg, new_place
 
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
@@ -23,6 +23,8 @@ from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import DecidedBy
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.third_stage import ThirdStage, Verified
 
 CAMERA = CameraModel.from_field_of_view((320, 240), math.radians(60.0))
 AHEAD = "0.2 0 0.5 -1.5707963 0 -1.5707963"
@@ -40,43 +42,57 @@ def closure(pose: Pose | None = POSE) -> LoopClosure:
 
 
 @pytest.fixture
-def place_map(tmp_path: Path) -> Iterator[PlaceMap]:
+def third_stage(tmp_path: Path) -> Iterator[ThirdStage]:
     place = new_place(0)
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as made:
         made.add([NewPlace("a", 1, "0", None, None, (320, 240), jpeg(textured(0)), place.features)])
-        yield made
+        yield ThirdStage(made, RecognizerConfig())
 
 
-@pytest.mark.parametrize("correspondences", ["sift", "orb"])
-def test_the_same_picture_passes_and_another_is_refused(place_map: PlaceMap, correspondences: str):
-    check = ClosureCheck(VerificationConfig(verification="two_view", correspondences=correspondences), "")
-    same = check.verify(closure(), textured(0), features([1, 0, 0, 0]), place_map, CAMERA, None)
+def test_the_same_picture_passes_and_another_is_refused(third_stage: ThirdStage):
+    check = ClosureCheck(VerificationConfig(verification="two_view"), "")
+    same = check.verify(closure(), textured(0), None, third_stage, CAMERA, None)
     assert same.accepted
     assert same.method in (Method.HOMOGRAPHY, Method.ESSENTIAL)
-    other = check.verify(closure(), textured(1), features([1, 0, 0, 0]), place_map, CAMERA, None)
+    other = check.verify(closure(), textured(1), None, third_stage, CAMERA, None)
     assert not other.accepted
 
 
-def test_without_a_camera_nothing_is_checked(place_map: PlaceMap):
+def test_what_the_third_stage_saw_is_not_looked_for_again(third_stage: ThirdStage, monkeypatch: pytest.MonkeyPatch):
+    query = third_stage.extractor.extract(textured(0))
+    verified = Verified(query, (third_stage.compare(query, 0),))
+    monkeypatch.setattr(third_stage.extractor, "extract", lambda _: pytest.fail("looked at again"))
     check = ClosureCheck(VerificationConfig(verification="two_view"), "")
-    result = check.verify(closure(), textured(1), features([1, 0, 0, 0]), place_map, None, None)
+    assert check.verify(closure(), textured(0), verified, third_stage, CAMERA, None).accepted
+
+
+def test_without_usable_points_nothing_is_refused(third_stage: ThirdStage):
+    third_stage.is_usable = False
+    check = ClosureCheck(VerificationConfig(verification="two_view"), "")
+    result = check.verify(closure(), textured(1), None, third_stage, CAMERA, None)
     assert (result.accepted, result.method) == (True, Method.NOT_VERIFIED)
 
 
-def test_a_metric_pose_is_that_of_the_body_where_the_odometry_relates(place_map: PlaceMap):
+def test_without_a_camera_nothing_is_checked(third_stage: ThirdStage):
+    check = ClosureCheck(VerificationConfig(verification="two_view"), "")
+    result = check.verify(closure(), textured(1), None, third_stage, None, None)
+    assert (result.accepted, result.method) == (True, Method.NOT_VERIFIED)
+
+
+def test_a_metric_pose_is_that_of_the_body_where_the_odometry_relates(third_stage: ThirdStage):
     # The query is the place's picture moved 16 px to the left, on a wall 3 m ahead: the camera stepped right.
     moved = np.roll(textured(0), -16, axis=1)
     depth_m = np.full((240, 320), 3.0, np.float32)
     step_m = 16.0 * 3.0 / CAMERA.focal_xy_px[0]
     check = ClosureCheck(VerificationConfig(verification="metric"), AHEAD)
-    body = check.verify(closure(), moved, features([1, 0, 0, 0]), place_map, CAMERA, depth_m)
+    body = check.verify(closure(), moved, None, third_stage, CAMERA, depth_m)
     assert body.method is Method.PNP
     assert body.relative_pose is not None
     # The body looks along x, so that right is -y.
     assert body.relative_pose.position_xyz == pytest.approx((0.0, -step_m, 0.0), abs=0.02)
     assert body.covariance is not None
     assert np.linalg.eigvalsh(body.covariance).min() > 0.0
-    camera = check.verify(closure(None), moved, features([1, 0, 0, 0]), place_map, CAMERA, depth_m)
+    camera = check.verify(closure(None), moved, None, third_stage, CAMERA, depth_m)
     assert camera.relative_pose is not None
     assert camera.relative_pose.position_xyz == pytest.approx((step_m, 0.0, 0.0), abs=0.02)
 
