@@ -110,9 +110,9 @@ class Manifest:
         """
         differences = self.fingerprint.differences(fingerprint)
         if differences:
-            said = "; ".join(differences)
+            listed = "; ".join(differences)
             raise ModelMismatchError(
-                f"map {path} is of another model (map != loaded): {said}; load the map's model or rebuild the map"
+                f"map {path} is of another model (map != loaded): {listed}; load the map's model or rebuild the map"
             )
 
     def stored_index(self, folder: Path, dimension: int) -> StoredIndex:

@@ -88,28 +88,28 @@ def decide(
     best, rival = candidates[0], best_rival(candidates, config)
     evidence = evidence_for(candidates, num_keypoints, config)
     confidence = model.probability(evidence)
-    said = f"place {best.place.place_id}: global similarity {best.similarity:.3f}"
+    figures = f"place {best.place.place_id}: global similarity {best.similarity:.3f}"
     if best.num_matches:
-        said += f", {best.num_matches} of {num_keypoints} keypoints matched, {best.num_consistent} alike"
+        figures += f", {best.num_matches} of {num_keypoints} keypoints matched, {best.num_consistent} alike"
     if rival is None:
-        said += ", no candidate at another place"
+        figures += ", no candidate at another place"
     elif best.score > 0.0:
-        said += f", score {best.score:.1f} against {rival.score:.1f} of place {rival.place.place_id} elsewhere"
+        figures += f", score {best.score:.1f} against {rival.score:.1f} of place {rival.place.place_id} elsewhere"
     else:
-        said += f", {evidence.similarity_lead:.3f} above place {rival.place.place_id} elsewhere"
+        figures += f", {evidence.similarity_lead:.3f} above place {rival.place.place_id} elsewhere"
     wanted = config.match_confidence or model.match_confidence
     if confidence < config.min_confidence:
-        reason = f"{said}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
+        reason = f"{figures}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
         return Decision(Status.NO_MATCH, confidence, reason)
     if confidence >= wanted and best.score > 0.0 and evidence.consistent_share < config.min_consistent_share:
         reason = (
-            f"{said}; confidence {confidence:.3f}, but the share alike {evidence.consistent_share:.3f} is below "
+            f"{figures}; confidence {confidence:.3f}, but the share alike {evidence.consistent_share:.3f} is below "
             f"min_consistent_share {config.min_consistent_share:g}"
         )
         return Decision(Status.AMBIGUOUS, confidence, reason)
     if confidence >= wanted:
-        return Decision(Status.MATCH, confidence, f"{said}; confidence {confidence:.3f}, at least {wanted:.3f}")
-    return Decision(Status.AMBIGUOUS, confidence, f"{said}; confidence {confidence:.3f} is below {wanted:.3f}")
+        return Decision(Status.MATCH, confidence, f"{figures}; confidence {confidence:.3f}, at least {wanted:.3f}")
+    return Decision(Status.AMBIGUOUS, confidence, f"{figures}; confidence {confidence:.3f} is below {wanted:.3f}")
 
 
 _UNKNOWN_HEIGHT_STD_M = 1000.0

@@ -1,4 +1,4 @@
-"""What one image says of each candidate, free of the unit of its scores and of the habits of places."""
+"""What one image says of each candidate, free of the unit of its scores and of the background of places."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 # A best score must exceed the typical one by so many standard deviations to count as evidence in full.
 _CLEAR_STD = 5.0
 # The mean is over so many images, after so many that said nothing.
-_HABIT_FRAMES = 50.0
-_HABIT_PRIOR = 5.0
+_BACKGROUND_FRAMES = 50.0
+_BACKGROUND_PRIOR = 5.0
 
 
 def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
@@ -39,7 +39,7 @@ def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
     return np.clip(excess / unit, -1.0, 1.0) if unit > 0.0 else np.zeros(len(scores))
 
 
-class Habits:
+class BackgroundEvidence:
     """How places answer images that do not show them: some look a little like everything. One row a place."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Habits:
     def of(self, place_ids: Sequence[int]) -> Array:
         """(K,) float64 evidence to expect of places that an image does not show; 0 for one not seen before."""
         sums = np.array([self._sums.get(number, (0.0, 0.0)) for number in place_ids])
-        return np.asarray(sums[:, 0] / (sums[:, 1] + _HABIT_PRIOR), np.float64)
+        return np.asarray(sums[:, 0] / (sums[:, 1] + _BACKGROUND_PRIOR), np.float64)
 
     def forget(self, place_id: int) -> None:
         """Drop a place."""
@@ -67,7 +67,7 @@ class Habits:
             evidence: (K,) of the image.
             unseen: (K,) probability that the image does not show the place.
         """
-        kept = 1.0 - 1.0 / _HABIT_FRAMES
+        kept = 1.0 - 1.0 / _BACKGROUND_FRAMES
         for number, value, share in zip(place_ids, evidence.tolist(), unseen.tolist(), strict=True):
             total, count = self._sums.get(number, (0.0, 0.0))
             self._sums[number] = (kept * total + share * value, kept * count + share)

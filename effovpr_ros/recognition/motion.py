@@ -33,7 +33,7 @@ _HEADING_STD_RAD = 0.5
 
 
 @dataclass(frozen=True)
-class Spots:
+class MapPositions:
     """Places of one frame's candidates as arrays.
 
     Attributes:
@@ -51,8 +51,8 @@ class Spots:
     yaw_rad: Array
 
 
-class SpotTable:
-    """Spots of the places seen so far, so that each place is taken apart once; at most one row a place of the map."""
+class MapPositionTable:
+    """Positions of the places seen so far, each read once; at most one row a place of the map."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -60,12 +60,12 @@ class SpotTable:
         self._sessions: dict[str, int] = {}
         self._frames: dict[str, int] = {}
 
-    def spots(self, places: Sequence[Place]) -> Spots:
+    def positions(self, places: Sequence[Place]) -> MapPositions:
         """Places as arrays, in their order."""
         rows = np.array([self._row.get(place.place_id) or self._add(place) for place in places])
         ids = np.array([place.place_id for place in places], np.int64)
         names = rows[:, :2].astype(np.int64)
-        return Spots(ids, names[:, 0], names[:, 1], rows[:, 2:5], rows[:, 5])
+        return MapPositions(ids, names[:, 0], names[:, 1], rows[:, 2:5], rows[:, 5])
 
     def forget(self, place_id: int) -> None:
         """Drop a place."""
@@ -95,8 +95,8 @@ def motion_after(belief: Array) -> Array:
 
 def arrive(
     departing: Array,
-    before: Spots,
-    now: Spots,
+    before: MapPositions,
+    now: MapPositions,
     lag: int,
     *,
     moved: tuple[Pose, Pose] | None,
@@ -168,13 +168,13 @@ def _go_in_order(departing: Array, step: NDArray[np.int64], lag: int) -> Array:
     return np.asarray(np.matmul(departing.transpose(1, 0, 2), chances).transpose(1, 0, 2), np.float64)
 
 
-def _distances_m(before: Spots, now: Spots) -> Array:
+def _distances_m(before: MapPositions, now: MapPositions) -> Array:
     """(J, K) metres, horizontal where a height is unknown; NaN where a position is."""
     x, y, z = (now.position[None, :, axis] - before.position[:, None, axis] for axis in range(3))
     return np.asarray(np.sqrt(x * x + y * y + np.square(np.nan_to_num(z, nan=0.0))), np.float64)
 
 
-def _agreement(before: Spots, now: Spots, then: Pose, here: Pose, tolerance_m: float) -> Array:
+def _agreement(before: MapPositions, now: MapPositions, then: Pose, here: Pose, tolerance_m: float) -> Array:
     """(J, K) likelihood of the map's displacements given the odometry's, 1 where they agree exactly."""
     distance_m = moved_m(then, here)
     variance = tolerance_m**2 + (_ODOMETRY_DRIFT * distance_m) ** 2

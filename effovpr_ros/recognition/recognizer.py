@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +27,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.latency import Latency, StageClock
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, may_change_the_answer
@@ -53,18 +53,6 @@ class Hint:
             raise ConfigError(f"hint position {self.position_xyz} is not finite")
         if not self.radius_m > 0.0:
             raise ConfigError(f"hint radius {self.radius_m} m is not positive")
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds by stage; extract is 0 where features were given, verify where the third stage did not run."""
-
-    extract: float
-    search: float
-    rerank: float
-    decide: float
-    total: float
-    verify: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,14 +140,16 @@ class PlaceRecognizer:
         Raises:
             ImageError: an image of another type or shape.
         """
-        started = time.perf_counter()
-        features = self._extractor.extract([image])[0]
-        extract_ms = (time.perf_counter() - started) * 1e3
+        clock = StageClock()
+        with clock.stage("extract"):
+            features = self._extractor.extract([image])[0]
         recognition = self.recognize_features(
             features, hint=hint, points=lambda: self.third_stage.extractor.extract(image)
         )
-        latency = recognition.latency_ms
-        return replace(recognition, latency_ms=replace(latency, extract=extract_ms, total=extract_ms + latency.total))
+        whole = clock.latency()
+        return replace(
+            recognition, latency_ms=replace(recognition.latency_ms, extract=whole.extract, total=whole.total)
+        )
 
     def recognize_features(
         self,
@@ -180,35 +170,28 @@ class PlaceRecognizer:
             within: only places that it admits are considered; not together with a hint.
             before: only places with a smaller number.
         """
-        started = time.perf_counter()
-        near = None if hint is None else self.place_map.rows_near(hint.position_xyz[:2], hint.radius_m)
-        candidates = retrieve(self.place_map, features, self.config, within=within or near, before=before)
-        searched = time.perf_counter()
-        rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
-        if rerank:
-            candidates = self._rerank(features, candidates)
-        reranked = time.perf_counter()
-        model = self._reranked if rerank else self._global
-        decision = decide(candidates, len(features.local), self.config, model)
-        decided = verified_at = time.perf_counter()
+        clock = StageClock()
+        with clock.stage("search"):
+            near = None if hint is None else self.place_map.rows_near(hint.position_xyz[:2], hint.radius_m)
+            candidates = retrieve(self.place_map, features, self.config, within=within or near, before=before)
+        with clock.stage("rerank"):
+            rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
+            if rerank:
+                candidates = self._rerank(features, candidates)
+        with clock.stage("decide"):
+            model = self._reranked if rerank else self._global
+            decision = decide(candidates, len(features.local), self.config, model)
         verified = None
         if points is not None and self._wants_points(candidates, decision):
-            candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
-            verified_at = time.perf_counter()
-            decision = decide(candidates, len(features.local), self.config, model)
-        recognition = self.conclude(features, candidates, decision, verified)
-        ended = time.perf_counter()
-        latency = Latency(
-            extract=0.0,
-            search=(searched - started) * 1e3,
-            rerank=(reranked - searched) * 1e3,
-            verify=(verified_at - decided) * 1e3,
-            decide=(ended - verified_at + decided - reranked) * 1e3,
-            total=(ended - started) * 1e3,
-        )
-        return replace(recognition, latency_ms=latency)
+            with clock.stage("verify"):
+                candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
+            with clock.stage("decide"):
+                decision = decide(candidates, len(features.local), self.config, model)
+        with clock.stage("decide"):
+            recognition = self.assemble(features, candidates, decision, verified)
+        return replace(recognition, latency_ms=clock.latency())
 
-    def conclude(
+    def assemble(
         self,
         features: Features,
         candidates: Sequence[Candidate],

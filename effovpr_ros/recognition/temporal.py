@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
-from effovpr_ros.recognition.evidence import Habits, candidate_evidence
+from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
     NUM_MOTIONS,
     Array,
-    Spots,
-    SpotTable,
+    MapPositions,
+    MapPositionTable,
     arrive,
     motion_after,
     moved_m,
@@ -61,7 +61,7 @@ class _Frame:
     """Belief after one image.
 
     Attributes:
-        spots: K candidates.
+        positions: K candidates.
         belief: (NUM_MOTIONS, K); with `elsewhere` it sums to 1.
         elsewhere: probability of a place that is no candidate, inside the map or out.
         age: (NUM_MOTIONS, K) expected number of frames of the track that led there.
@@ -69,7 +69,7 @@ class _Frame:
         odometry: of the robot, if known.
     """
 
-    spots: Spots
+    positions: MapPositions
     belief: Array
     elsewhere: float
     age: Array
@@ -112,15 +112,15 @@ class SequenceFilter:
 
     def reset(self) -> None:
         """Forget everything: another stream or map begins."""
-        self._table = SpotTable()
-        self._habits = Habits()
+        self._table = MapPositionTable()
+        self._background = BackgroundEvidence()
         self._restart()
 
     def forget(self, place_ids: Iterable[int]) -> None:
         """Drop what is kept of places that are no longer in the map."""
         for place_id in place_ids:
             self._table.forget(place_id)
-            self._habits.forget(place_id)
+            self._background.forget(place_id)
 
     def use(self, recognizer: PlaceRecognizer) -> None:
         """Go on with other thresholds; another map resets."""
@@ -168,8 +168,8 @@ class SequenceFilter:
         ranked, decision = self._decide(recognition, frame, track, config)
         if not stands:
             unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
-            self._habits.learn(frame.spots.ids.tolist(), frame.evidence, unseen)
-        result = self._recognizer.conclude(recognition.features, ranked, decision, recognition.verified)
+            self._background.learn(frame.positions.ids.tolist(), frame.evidence, unseen)
+        result = self._recognizer.assemble(recognition.features, ranked, decision, recognition.verified)
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)
@@ -205,11 +205,11 @@ class SequenceFilter:
     def _next(self, candidates: Sequence[Candidate], odometry: Pose | None, config: RecognizerConfig) -> _Frame:
         """One step of the filter: predict from the frames before, weigh by this image, normalise."""
         evidence = candidate_evidence(candidates)[:_MAX_CANDIDATES]
-        spots = self._table.spots([candidate.place for candidate in candidates[:_MAX_CANDIDATES]])
-        likelihood = np.exp(_EVIDENCE_GAIN * (evidence - self._habits.of(spots.ids.tolist())))
+        positions = self._table.positions([candidate.place for candidate in candidates[:_MAX_CANDIDATES]])
+        likelihood = np.exp(_EVIDENCE_GAIN * (evidence - self._background.of(positions.ids.tolist())))
         likelihood_elsewhere = math.exp(_EVIDENCE_GAIN * _ELSEWHERE_EVIDENCE)
 
-        predicted = np.zeros((2, NUM_MOTIONS, len(spots.ids)))
+        predicted = np.zeros((2, NUM_MOTIONS, len(positions.ids)))
         lost, entering, elsewhere = 1.0 / config.sequence_length, 0.5, 0.5
         if self._frames:
             before = self._frames[-1].elsewhere
@@ -220,8 +220,8 @@ class SequenceFilter:
             # Belief, and belief times age, which gives the expected age of what arrives.
             arriving = arrive(
                 motion_after(np.stack([frame.belief, frame.belief * frame.age])),
-                frame.spots,
-                spots,
+                frame.positions,
+                positions,
                 lag,
                 moved=(frame.odometry, odometry) if frame.odometry is not None and odometry is not None else None,
                 tolerance_m=config.sequence_tolerance_m,
@@ -233,7 +233,7 @@ class SequenceFilter:
         belief = prior * likelihood
         elsewhere *= likelihood_elsewhere
         total = float(belief.sum()) + elsewhere
-        return _Frame(spots, belief / total, elsewhere / total, predicted[1] / prior + 1.0, evidence, odometry)
+        return _Frame(positions, belief / total, elsewhere / total, predicted[1] / prior + 1.0, evidence, odometry)
 
     def _decide(
         self, recognition: Recognition, frame: _Frame, track: _Track, config: RecognizerConfig
@@ -244,24 +244,24 @@ class SequenceFilter:
         was_established = self._established
         self._established = mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES
 
-        said = (
+        figures = (
             f"{mass:.2f} of the belief at place {ranked[0].place.place_id} after {track.frames:.1f} frames, "
             f"{frame.elsewhere:.2f} elsewhere; by the image alone {recognition.status.name}: {recognition.reason}"
         )
         if recognition.status is Status.MATCH and not track.here[0]:
             if not was_established:
-                decision = Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
+                decision = Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {figures}")
                 return list(single), decision
-            said = f"decided by the sequence: lone match withdrawn, {said}"
-            return ranked, Decision(Status.AMBIGUOUS, mass, said, DecidedBy.SEQUENCE)
+            figures = f"decided by the sequence: lone match withdrawn, {figures}"
+            return ranked, Decision(Status.AMBIGUOUS, mass, figures, DecidedBy.SEQUENCE)
         refused = max(item.similarity for item in single) < config.min_similarity_global
         if self._established and frame.evidence[best] > 0.0 and not refused:
-            return ranked, Decision(Status.MATCH, mass, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+            return ranked, Decision(Status.MATCH, mass, f"decided by the sequence: {figures}", DecidedBy.SEQUENCE)
         if recognition.status is Status.MATCH:
-            return ranked, Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {said}")
+            return ranked, Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {figures}")
         if recognition.status is Status.NO_MATCH and (refused or frame.elsewhere > mass):
-            return ranked, Decision(Status.NO_MATCH, mass, f"decided by the single image: {said}")
-        return ranked, Decision(Status.AMBIGUOUS, mass, f"decided by the sequence: {said}", DecidedBy.SEQUENCE)
+            return ranked, Decision(Status.NO_MATCH, mass, f"decided by the single image: {figures}")
+        return ranked, Decision(Status.AMBIGUOUS, mass, f"decided by the sequence: {figures}", DecidedBy.SEQUENCE)
 
 
 def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerConfig) -> _Track:
@@ -271,8 +271,8 @@ def _track(frame: _Frame, candidates: Sequence[Candidate], config: RecognizerCon
     here = np.array([is_same_place(best, item.place, config) for item in candidates[:_MAX_CANDIDATES]])
     mass = float(belief[here].sum())
     # Along the path the median has the least expected distance from the truth, which the peak has not.
-    along = np.flatnonzero(here & (frame.spots.session == frame.spots.session[peak]))
-    along = along[np.argsort(frame.spots.ids[along])]
+    along = np.flatnonzero(here & (frame.positions.session == frame.positions.session[peak]))
+    along = along[np.argsort(frame.positions.ids[along])]
     below = np.cumsum(belief[along])
     middle = int(along[np.searchsorted(below, below[-1] / 2.0)])
     by_belief = np.argsort(-belief, kind="stable")

@@ -9,7 +9,7 @@ import pytest
 
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive, motion_after, turned_rad
+from effovpr_ros.recognition.motion import NUM_MOTIONS, MapPositionTable, arrive, motion_after, turned_rad
 
 SLOW, STEADY, FAST = range(3)
 BACKWARD = 3
@@ -28,11 +28,11 @@ def go(
     tolerance_m: float = 2.0,
 ) -> np.ndarray:
     """Where belief of 1 in each earlier place arrives, over the later places."""
-    table = SpotTable()
+    table = MapPositionTable()
     departing = np.zeros((1, NUM_MOTIONS, len(before)))
     departing[0, motion] = 1.0
     arriving = arrive(
-        departing, table.spots(before), table.spots(now), lag, moved=moved, tolerance_m=tolerance_m, reach_m=5.0
+        departing, table.positions(before), table.positions(now), lag, moved=moved, tolerance_m=tolerance_m, reach_m=5.0
     )
     assert arriving.shape == (1, NUM_MOTIONS, len(now))
     assert arriving[0].sum() == pytest.approx(arriving[0, motion].sum())

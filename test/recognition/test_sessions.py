@@ -15,7 +15,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.recognition.decision import pose_covariance
-from effovpr_ros.recognition.motion import NUM_MOTIONS, SpotTable, arrive
+from effovpr_ros.recognition.motion import NUM_MOTIONS, MapPositionTable, arrive
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
 
@@ -48,11 +48,17 @@ def test_only_poses_of_the_first_places_frame_spread_the_covariance():
 def test_odometry_does_not_link_places_of_different_frames():
     moved = (Pose.from_yaw(0.0, 0.0, 0.0), Pose.from_yaw(3.0, 0.0, 0.0))
     now = [place(1, 3.0), place(50, 3.0, "b", "b/odom"), place(60, 3.0, "c")]
-    table, departing = SpotTable(), np.zeros((1, NUM_MOTIONS, 1))
+    table, departing = MapPositionTable(), np.zeros((1, NUM_MOTIONS, 1))
     departing[0, 1, 0] = 1.0
     for given in (moved, None):
         arriving = arrive(
-            departing, table.spots([place(0, 0.0)]), table.spots(now), 1, moved=given, tolerance_m=2.0, reach_m=5.0
+            departing,
+            table.positions([place(0, 0.0)]),
+            table.positions(now),
+            1,
+            moved=given,
+            tolerance_m=2.0,
+            reach_m=5.0,
         )[0, 1]
         assert arriving[0] > 0.0
         assert arriving[1] == 0.0

@@ -18,7 +18,7 @@ from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
-from effovpr_ros.recognition.evidence import Habits, candidate_evidence
+from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
 from effovpr_ros.recognition.temporal import SequenceFilter
 
@@ -67,7 +67,7 @@ def recognition(
     order = np.argsort(-np.asarray(scores), kind="stable")
     candidates = [Candidate(places[i], similarity, round(scores[i]), 0, float(scores[i])) for i in order]
     features = Features(view / np.linalg.norm(view), NO_LOCALS, (23, 23))
-    return recognizer().conclude(features, candidates, Decision(status, 0.3, "as told"))
+    return recognizer().assemble(features, candidates, Decision(status, 0.3, "as told"))
 
 
 def best(answer: Recognition) -> int:
@@ -93,12 +93,12 @@ def test_a_best_score_that_stands_out_is_full_evidence_and_similarity_serves_wit
 
 
 def test_habits_are_a_mean_over_the_images_that_do_not_show_the_place():
-    habits = Habits()
-    assert habits.of([3, 9]).tolist() == [0.0, 0.0]
+    background = BackgroundEvidence()
+    assert background.of([3, 9]).tolist() == [0.0, 0.0]
     for _ in range(2):
-        habits.learn([3, 9], np.array([0.8, 0.8]), np.array([1.0, 0.0]))
+        background.learn([3, 9], np.array([0.8, 0.8]), np.array([1.0, 0.0]))
     # Two images beside five that said nothing; the first counts 49 / 50.
-    np.testing.assert_allclose(habits.of([9, 3]), [0.0, 1.98 * 0.8 / (1.98 + 5.0)])
+    np.testing.assert_allclose(background.of([9, 3]), [0.0, 1.98 * 0.8 / (1.98 + 5.0)])
 
 
 def test_the_first_two_posteriors_worked_by_hand():
@@ -147,11 +147,11 @@ def test_forgotten_places_leave_no_memory():
     sequence = SequenceFilter(recognizer())
     places = [place(100 * number) for number in range(5)]
     sequence.update(recognition(places, [9.0, 3.0, 2.0, 1.0, 0.0], seed=1))
-    assert len(sequence._habits) == 5
+    assert len(sequence._background) == 5
     sequence.forget([0, 100, 999])
-    assert len(sequence._habits) == 3
+    assert len(sequence._background) == 3
     sequence.update(recognition(places[2:], [9.0, 3.0, 2.0], seed=2))
-    assert len(sequence._habits) == 3
+    assert len(sequence._background) == 3
 
 
 # Drives
@@ -440,7 +440,7 @@ def timed_drive(spacing_m: float | None) -> tuple[Drive, list[float]]:
 def test_it_keeps_no_more_the_longer_it_drives(spacing_m: float | None):
     drive, _ = timed_drive(spacing_m)
     assert len(drive.filter._frames) == 4
-    assert len(drive.filter._habits) <= NUM_PLACES
+    assert len(drive.filter._background) <= NUM_PLACES
 
 
 @pytest.mark.benchmark

@@ -1,0 +1,43 @@
+"""How long the stages of a recognition take."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds by stage; extract is 0 where features were given, verify where the third stage did not run."""
+
+    extract: float
+    search: float
+    rerank: float
+    decide: float
+    total: float
+    verify: float = 0.0
+
+
+class StageClock:
+    """Adds up the time that is spent in each stage."""
+
+    def __init__(self) -> None:
+        """Start now."""
+        self._started = time.perf_counter()
+        self._spent_s: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what happens within for a stage: extract, search, rerank, verify or decide."""
+        started = time.perf_counter()
+        yield
+        self._spent_s[name] += time.perf_counter() - started
+
+    def latency(self) -> Latency:
+        """Time by stage up to now."""
+        stages = ("extract", "search", "rerank", "verify", "decide")
+        spent_ms = {name: self._spent_s[name] * 1e3 for name in stages}
+        return Latency(**spent_ms, total=(time.perf_counter() - self._started) * 1e3)
