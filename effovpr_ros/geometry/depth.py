@@ -36,26 +36,6 @@ def depth_metres(depth: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(np.isfinite(metres) & (metres > 0.0), metres, np.float32(np.nan))
 
 
-def stereo_depth(disparity_px: NDArray[np.float32], focal_px: float, baseline_m: float) -> NDArray[np.float32]:
-    """Depth of a rectified stereo pair from its disparity, as in stereo_msgs/DisparityImage (image, f and t).
-
-    Args:
-        disparity_px: (H, W) float32; values that are not positive or not finite are unknown.
-        focal_px: of the rectified cameras.
-        baseline_m: between them.
-
-    Returns:
-        (H, W) float32 metres, NaN where not known.
-
-    Raises:
-        CameraError: focal length or baseline is not positive.
-    """
-    if not (focal_px > 0.0 and baseline_m > 0.0):
-        raise CameraError(f"focal length {focal_px} px and baseline {baseline_m} m of a stereo camera must be positive")
-    known = np.isfinite(disparity_px) & (disparity_px > 0.0)
-    return np.where(known, focal_px * baseline_m / np.where(known, disparity_px, 1.0), np.nan).astype(np.float32)
-
-
 def depth_at(
     depth_m: NDArray[np.float32], points_xy: NDArray[np.float64], image_size_wh: tuple[int, int]
 ) -> NDArray[np.float64]:

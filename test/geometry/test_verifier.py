@@ -17,7 +17,7 @@ from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, ConfigError
 from effovpr_ros.core.images import RgbImage, read_image
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.depth import depth_at, depth_metres, stereo_depth
+from effovpr_ros.geometry.depth import depth_at, depth_metres
 from effovpr_ros.geometry.pnp import solve_pnp
 from effovpr_ros.geometry.points import KINDS, PointExtractor
 from effovpr_ros.geometry.two_view import two_view_geometry, yaw_left_rad
@@ -155,8 +155,6 @@ def test_depth_images_of_both_encodings_and_what_is_unknown():
     for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4), np.float32)):
         with pytest.raises(CameraError, match="depth image"):
             depth_metres(bad)
-    disparity = np.array([[30.0, 0.0, -1.0, np.nan]], np.float32)
-    assert stereo_depth(disparity, 300.0, 0.1).ravel() == pytest.approx([1.0] + [np.nan] * 3, nan_ok=True)
 
 
 def test_depth_is_taken_at_points_but_not_at_edges_or_gaps():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.poses import Pose
@@ -101,43 +103,39 @@ def plan_drive(
 
 
 def _path_through(floor: FreeFloor, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Positions of the cells along the shortest ways between waypoints."""
+    shape = floor.clearance_m.shape
     cells = [floor.cell(waypoint) for waypoint in waypoints_m]
     for cell, waypoint in zip(cells, waypoints_m, strict=True):
         if not floor.clearance_m[cell] > 0.0:
             raise SimulationError(f"waypoint {waypoint} m is not on the reachable floor")
+    starts = sorted({int(np.ravel_multi_index(cell, shape)) for cell in cells[:-1]})
+    _, before = dijkstra(_steps_between_cells(floor.clearance_m), indices=starts, return_predecessors=True)
     path = [cells[0]]
     for start, goal in pairwise(cells):
-        path += _shortest_path(floor, start, goal)[1:]
+        first, way = int(np.ravel_multi_index(start, shape)), [int(np.ravel_multi_index(goal, shape))]
+        while way[-1] != first:
+            way.append(int(before[starts.index(first), way[-1]]))
+            if way[-1] < 0:
+                raise SimulationError(f"no way leads from cell {start} to {goal}")
+        path += [(int(row), int(column)) for row, column in zip(*np.unravel_index(way[-2::-1], shape), strict=True)]
     return np.array([floor.position_m(cell) for cell in path])
 
 
-def _shortest_path(floor: FreeFloor, start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[int, int]]:
-    """Dijkstra on the grid of cells; being near a wall costs extra, so that paths keep to the middle."""
-    steps = [(dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1) if dr or dc]
-    cost = {start: 0.0}
-    before: dict[tuple[int, int], tuple[int, int]] = {}
-    queue = [(0.0, start)]
-    while queue:
-        reached, cell = heapq.heappop(queue)
-        if cell == goal:
-            break
-        if reached > cost[cell]:
-            continue
-        for dr, dc in steps:
-            neighbour = (cell[0] + dr, cell[1] + dc)
-            clearance = float(floor.clearance_m[neighbour])
-            if clearance <= 0.0:
-                continue
-            total = reached + math.hypot(dr, dc) * (1.0 + 2.0 / clearance**2)
-            if total < cost.get(neighbour, math.inf):
-                cost[neighbour], before[neighbour] = total, cell
-                heapq.heappush(queue, (total, neighbour))
-    if goal not in cost:
-        raise SimulationError(f"no way leads from cell {start} to {goal}")
-    path = [goal]
-    while path[-1] != start:
-        path.append(before[path[-1]])
-    return path[::-1]
+def _steps_between_cells(clearance_m: NDArray[np.float32]) -> csr_array:
+    """Cost of each step to one of eight neighbours; being near a wall costs extra, so that ways keep to the middle."""
+    rows, columns = np.nonzero(clearance_m > 0.0)
+    origins, targets, costs = [], [], []
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        row, column = rows + down, columns + right
+        clearance = clearance_m[row, column].astype(np.float64)
+        free = (clearance > 0.0) & bool(down or right)
+        origins.append(np.ravel_multi_index((rows[free], columns[free]), clearance_m.shape))
+        targets.append(np.ravel_multi_index((row[free], column[free]), clearance_m.shape))
+        costs.append(math.hypot(down, right) * (1.0 + 2.0 / clearance[free] ** 2))
+    size = clearance_m.size
+    entries = (np.concatenate(costs), (np.concatenate(origins), np.concatenate(targets)))
+    return csr_array(entries, shape=(size, size))
 
 
 def _smooth(path: NDArray[np.float64]) -> NDArray[np.float64]:
