@@ -32,6 +32,9 @@ def _compact(options: argparse.Namespace) -> int:
     if options.json:
         print_json(asdict(report))
         return 0
+    if report.local_bytes_before == report.local_bytes_after:
+        print(f"map {options.out or options.map}: {report.places} places, compact already ({report.local_codes})")
+        return 0
     places = max(report.places, 1)
     print(
         f"map {options.out or options.map}: {report.places} places, local descriptors "

@@ -46,7 +46,11 @@ class MapError(EffoVPRError):
 
 
 class MapFormatError(MapError):
-    """A map is of a format that this version does not read."""
+    """A file of a map holds what this version does not read, or what no map holds."""
+
+
+class InUseError(MapError):
+    """Another program writes the same map; the message names it."""
 
 
 class SimulationError(EffoVPRError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapFormatError
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,44 @@ class PcaProjection:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PcaProjection:
-        """Inverse of `to_bytes`."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return cls(stored["mean"], stored["components"])
+        """Inverse of `to_bytes`.
+
+        Raises:
+            MapFormatError: the bytes hold something else.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as stored:
+                # Written without compression: what unpacks to more than it is long is not ours.
+                if sum(part.file_size for part in stored.infolist()) > len(data):
+                    raise ValueError("it is longer than its file")
+                mean, components = (_read_array(stored.read(f"{name}.npy")) for name in ("mean", "components"))
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            EOFError,
+            RuntimeError,
+            NotImplementedError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise MapFormatError(f"the stored PCA cannot be read ({error}); restore or rebuild the map") from error
+        shapes = f"{mean.shape} and {components.shape}"
+        if mean.ndim != 1 or components.ndim != 2 or components.shape[1] != len(mean) or not len(components):
+            raise MapFormatError(f"the stored PCA has arrays of shapes {shapes}; restore or rebuild the map")
+        if not (np.isfinite(mean).all() and np.isfinite(components).all()):
+            raise MapFormatError("the stored PCA holds what is no number; restore or rebuild the map")
+        return cls(mean, components)
+
+
+def _read_array(data: bytes) -> NDArray[np.float32]:
+    """A float32 array of NumPy's format, whose header may not claim more than there is."""
+    buffer = io.BytesIO(data)
+    if np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError("unknown version of NumPy's format")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if dtype != np.float32 or by_columns:
+        raise ValueError(f"an array of {dtype}")
+    return np.frombuffer(data, np.float32, offset=buffer.tell()).reshape(shape).copy()
 
 
 def fit_pca(descriptors: NDArray[np.float32], dimension: int) -> PcaProjection:

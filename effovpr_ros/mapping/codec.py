@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import DescriptorShapeError, MapError
+from effovpr_ros.core.errors import DescriptorShapeError, MapError, MapFormatError
 from effovpr_ros.features.codes import pack, unpack
 from effovpr_ros.features.extractor import LocalFeatures
+
+MAX_GRID = 256
+"""Columns or rows of patches, whose numbers are stored in a byte."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,20 @@ def decode_globals(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
     """Stored global descriptors to (N, D) float32, L2-normalised again after the rounding to fp16.
 
     Raises:
-        MapError: a blob has another length.
+        MapFormatError: a blob has another length, or holds what is no number.
     """
-    if any(len(blob) != 2 * dimension for blob in blobs):
-        raise MapError(f"a stored global descriptor does not have {dimension} dimensions; the map is damaged")
+    if any(not isinstance(blob, bytes) or len(blob) != 2 * dimension for blob in blobs):
+        raise MapFormatError(f"a stored global descriptor does not have {dimension} dimensions; the map is damaged")
     stacked = np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), dimension).astype(np.float32)
+    if not np.isfinite(stacked).all():
+        raise MapFormatError("a stored global descriptor holds what is no number; the map is damaged")
     norms = np.linalg.norm(stacked, axis=1, keepdims=True)
     return np.asarray(stacked / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def as_stored(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) descriptors as a map gives them again once they were stored."""
+    return decode_globals([encode_global(descriptor) for descriptor in descriptors], descriptors.shape[1])
 
 
 def require_dimension(descriptor: NDArray[np.float32], dimension: int, owner: str) -> None:

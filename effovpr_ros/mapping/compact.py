@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.files import exchange, replaced_file, sync_folder, usable_path
+from effovpr_ros.core.work_folder import work_folder
 from effovpr_ros.features.codes import decode, encode
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
@@ -24,7 +26,7 @@ from effovpr_ros.features.local_projection import (
     setting_for_codes,
 )
 from effovpr_ros.features.tails import find_tail, tail_of_map
-from effovpr_ros.mapping.manifest import INDEX_NAME
+from effovpr_ros.mapping.manifest import INDEX_NAME, MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
@@ -63,55 +65,75 @@ def compact_map(path: Path, out: Path | None = None, progress: Callable[[int], o
     """Convert a map's local descriptors to the short codes that come with this package for its model.
 
     The new map is written beside the old one, a few hundred places in memory at a time, compared with it, and then
-    takes its place; a kill leaves the old map whole (between two renamings as `MAP.before`, which the next call puts
-    back). Numbers, poses, sessions, thumbnails and the index stay. A stored calibration stays too but does not
-    count any more, since it was fitted to other codes.
+    exchanged with it in one step: a kill leaves the old map or the new one. Numbers, poses, sessions, thumbnails and
+    the index stay. A stored confidence model stays too but does not count any more, since it was fitted to other codes.
+
+    A map that is compact already stays as it is, and so does an `out` that is the compact map already.
 
     Args:
-        path: of the map.
+        path: of the map; nobody else may write to it meanwhile if it is replaced.
         out: folder of the new map, which does not exist yet; None to replace the map.
         progress: called with the number of places converted since the last call.
 
     Raises:
-        MapError: the codes are short already, there are none for the model, `out` exists, the map is damaged, the disk
-            is full, or the converted map does not recognise its own places.
+        InUseError: another program writes to the map; names it.
+        MapError: there are no short codes for the model, `out` is something else, the map is damaged, the disk is full,
+            or the converted map does not recognise its own places.
     """
-    target = out or path
-    before, partial = (path.with_name(f"{path.name}.before"), target.with_name(f"{target.name}.compacting"))
-    _put_back(before, path)
-    if out is not None and out.exists():
-        raise MapError(f"{out} exists already; choose a new folder for the compact map")
-    shutil.rmtree(partial, ignore_errors=True)
+    path = usable_path(path)
+    target = path if out is None else usable_path(out)
     try:
-        with PlaceMap.open(path) as source:
+        with ExitStack() as stack:
+            work = stack.enter_context(work_folder(target, "compacting"))
+            # As a writer where the map is replaced, so that nothing is added that would be lost.
+            source = stack.enter_context(PlaceMap.open(path, writable=out is None))
+            if setting_for_codes(source.fingerprint.local_codes) != FULL:
+                if out is None:
+                    return _unchanged(source)
+                raise MapError(f"map {path} has short local descriptors already; copy it")
             projection = _projection(source)
-            _convert(source, partial, projection, progress)
-            with PlaceMap.open(partial) as compacted:
+            if out is not None and target.exists():
+                return _made_before(source, target, projection)
+            new = work / target.name
+            _convert(source, new, projection, progress)
+            with PlaceMap.open(new) as compacted:
                 report = _compare(source, compacted)
-        if out is None:
-            shutil.rmtree(before, ignore_errors=True)
-            path.rename(before)
-        partial.rename(target)
-        if out is None:
-            shutil.rmtree(before)
+            if out is None:
+                exchange(new, path)
+            else:
+                new.rename(target)
+                sync_folder(target.parent)
     except OSError as error:
-        raise MapError(f"{target} cannot be written: {error.strerror}; free some space") from error
-    finally:
-        _put_back(before, path)
-        shutil.rmtree(partial, ignore_errors=True)
+        raise MapError(
+            f"{target} cannot be written: {error.strerror}; free some space"
+            + ("" if out else ", or give the compact map a folder of its own with --out")
+        ) from error
     return report
 
 
-def _put_back(before: Path, path: Path) -> None:
-    """Undo the first of two renamings if the second did not follow."""
-    if not path.exists() and before.exists():
-        before.rename(path)
+def _unchanged(source: PlaceMap) -> CompactReport:
+    """Of a map that is compact already, as after a command that was killed when it had done its work."""
+    local_bytes, file_bytes = source.bytes_by_part()["local_descriptors"], (source.path / STORE_NAME).stat().st_size
+    codes = source.fingerprint.local_codes
+    return CompactReport(len(source), codes, local_bytes, local_bytes, file_bytes, file_bytes, 0, 0)
+
+
+def _made_before(source: PlaceMap, target: Path, projection: LocalProjection) -> CompactReport:
+    """Of a target that is there.
+
+    Raises:
+        MapError: it is anything else than the compact map of the source.
+    """
+    if (target / MANIFEST_NAME).is_file():
+        with PlaceMap.open(target) as made:
+            wanted = compact_fingerprint(source.fingerprint, projection)
+            if made.fingerprint == wanted and made.has_places_of(source):
+                return _unchanged(made)
+    raise MapError(f"{target} exists already; choose a new folder for the compact map")
 
 
 def _projection(source: PlaceMap) -> LocalProjection:
     model = source.fingerprint
-    if setting_for_codes(model.local_codes) != FULL:
-        raise MapError(f"map {source.path} has short local descriptors already ({model.local_codes})")
     facets = FacetSource(_network(model), model.local_block, model.facet, model.centered)
     projection = choose_projection(AUTO, facets)
     if projection is None:
@@ -135,20 +157,23 @@ def _convert(
     source: PlaceMap, folder: Path, projection: LocalProjection, progress: Callable[[int], object] | None
 ) -> None:
     """Write the converted map: a copy whose local descriptors are replaced."""
-    folder.mkdir(parents=True)
-    model, places = source.fingerprint, source.places()
+    folder.mkdir()
+    model = source.fingerprint
     with closing(PlaceStore(source.path, writable=False)) as store:
         store.copy_to(folder)
     with closing(PlaceStore(folder)) as copy:
-        for start in range(0, len(places), _COMMIT_PLACES):
-            place_ids = [place.place_id for place in places[start : start + _COMMIT_PLACES]]
-            features = copy.features(place_ids, model.global_dim, model.local_dim)
-            copy.replace_local(place_ids, [_projected(item, projection) for item in features])
+        place_ids = copy.place_ids()
+        for start in range(0, len(place_ids), _COMMIT_PLACES):
+            batch = place_ids[start : start + _COMMIT_PLACES]
+            features = copy.features(batch, model.global_dim, model.local_dim)
+            copy.replace_local(batch, [_projected(item, projection) for item in features])
             if progress:
-                progress(len(place_ids))
+                progress(len(batch))
         copy.vacuum()
-    if (source.path / INDEX_NAME).is_file():
-        shutil.copyfile(source.path / INDEX_NAME, folder / INDEX_NAME)
+    index = source.path / INDEX_NAME
+    if index.is_file():
+        with replaced_file(folder / INDEX_NAME) as temporary:
+            shutil.copyfile(index, temporary)
     replace(source.manifest, fingerprint=compact_fingerprint(model, projection)).write(folder)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.files import sync_folder, usable_path
+from effovpr_ros.core.work_folder import work_folder
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 
 
@@ -67,31 +69,38 @@ class GrowingMap(PlaceMap):
         """Write a copy of the map as it is now; places may be added meanwhile by another thread.
 
         Args:
-            path: a folder that does not exist or is empty; it appears when the copy is whole.
+            path: a folder that does not exist or is empty; it appears when the copy is whole. One that holds the same
+                copy already stays as it is.
             name: of the copy; the folder's name if empty.
 
         Raises:
             MapError: the folder is in use, or the disk is full.
         """
-        folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise MapError(f"{folder} is in use; choose a new folder for the copy of the map")
-        partial = folder.with_name(f"{folder.name}.partial")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            self._store.copy_to(partial)
-            replace(
-                self._manifest,
-                name=name or folder.resolve().name,
-                num_places=0,
-                places_sha256=self._store.checksum(0),
-                index_sha256="",
-            ).write(partial)
-            with PlaceMap.open(partial, writable=True) as copy:
-                copy.flush()
-            partial.replace(folder)
-        except OSError as error:
-            raise MapError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        folder = usable_path(path)
+        with work_folder(folder, "saving") as work:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                if (folder / MANIFEST_NAME).is_file() and self._is_copied_in(folder, name):
+                    return
+                raise MapError(f"{folder} is in use; choose a new folder for the copy of the map")
+            new = work / folder.name
+            try:
+                new.mkdir()
+                self._store.copy_to(new)
+                replace(
+                    self._manifest,
+                    name=name or folder.resolve().name,
+                    num_places=0,
+                    places_sha256=self._store.checksum(0),
+                    index_sha256="",
+                ).write(new)
+                with PlaceMap.open(new, writable=True) as copy:
+                    copy.flush()
+                new.replace(folder)
+                sync_folder(folder.parent)
+            except OSError as error:
+                raise MapError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
+
+    def _is_copied_in(self, folder: Path, name: str) -> bool:
+        """Whether a folder holds the copy that is wanted, as after a save whose program was killed at its end."""
+        with PlaceMap.open(folder) as copy:
+            return copy.has_places_of(self) and copy.name == (name or folder.resolve().name)

@@ -171,6 +171,10 @@ class DescriptorIndex:
         order = np.lexsort((number, -similarity))
         return number[order].astype(np.int64), similarity[order].astype(np.float32)
 
+    def descriptors(self, first: int, count: int) -> NDArray[np.float32]:
+        """(count, D) descriptors from a number on, as they are compared in the end."""
+        return np.asarray(self._whole.reconstruct_n(first, count), np.float32).reshape(count, self.dimension)
+
     def measure(self) -> None:
         """Choose how many descriptors a search compares and measure what it then finds, where that is not known."""
         if self.is_exact or self._recall_at_10 is not None:

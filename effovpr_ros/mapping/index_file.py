@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.files import replaced_file
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 
 _logger = logging.getLogger(__name__)
 
+# An index holds descriptors in fp32 or fp16, the store in fp16.
+_LEAST_COSINE = 0.999
 # A larger file is not read as a whole at opening, which is what memory-mapping is for; `map check` reads it.
 _HASHED_BYTES = 2**30
 
@@ -58,11 +61,14 @@ class StoredIndex:
         if self.path.stat().st_size <= _HASHED_BYTES and file_sha256(self.path) != self.checksum:
             raise MapFormatError("does not fit its checksum")
         try:
-            stored: Any = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-        except RuntimeError as error:
+            with _at_most(self.path.stat().st_size):
+                stored: Any = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        except (RuntimeError, MemoryError) as error:
             raise MapFormatError(f"cannot be read by FAISS {faiss.__version__}: {error}") from error
         if not isinstance(stored, (faiss.IndexFlat, faiss.IndexRefine)):
             raise MapFormatError(f"is a {type(stored).__name__}, as this version makes none")
+        if stored.metric_type != faiss.METRIC_INNER_PRODUCT or not _parts_fit(stored):
+            raise MapFormatError("has parts that do not fit each other")
         if stored.ntotal != self.count or stored.d != self.dimension:
             raise MapFormatError(f"holds {stored.ntotal} of {self.count} places")
         index = DescriptorIndex(self.dimension)
@@ -112,18 +118,41 @@ def write_index(index: DescriptorIndex, path: Path) -> str:
     Raises:
         MapError: the disk is full or not writable; the old file is still there.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        faiss.write_index(index.faiss_index, str(temporary))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        checksum = file_sha256(temporary)
-        temporary.replace(path)
+        with replaced_file(path) as temporary:
+            faiss.write_index(index.faiss_index, str(temporary))
+            checksum = file_sha256(temporary)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else "FAISS could not write all of it"
         raise MapError(f"{path} cannot be written: {reason}; free some space or choose another folder") from error
     return checksum
+
+
+def index_problems(stored: StoredIndex, blocks: Iterable[NDArray[np.float32]]) -> list[str]:
+    """What is wrong with an index file, row by row; nothing if it is sound.
+
+    Args:
+        stored: the file.
+        blocks: (M, D) float32 descriptors of the places that it should hold, in order.
+    """
+    try:
+        if file_sha256(stored.path) != stored.checksum:
+            raise MapFormatError("does not fit its checksum")
+        index = stored.read(mapped=True)
+    except (MapFormatError, OSError) as error:
+        return [f"{stored.path.name} {error}; it is rebuilt when the map is opened for writing"]
+    row = 0
+    for block in blocks:
+        part = block[: len(index) - row]
+        cosines = np.sum(index.descriptors(row, len(part)) * part, axis=1)
+        others = np.flatnonzero(~(cosines >= _LEAST_COSINE))
+        if len(others):
+            return [
+                f"row {row + others[0]} of {stored.path.name} is not the descriptor of its place (cosine "
+                f"{cosines[others[0]]:.3f}); remove that file, and it is made anew"
+            ]
+        row += len(part)
+    return [] if row == len(index) else [f"{stored.path.name} holds {len(index)} rows of {row} places"]
 
 
 def file_sha256(path: Path) -> str:
@@ -133,3 +162,34 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _at_most(size: int) -> Iterator[None]:
+    """Have FAISS refuse arrays that are longer than the file that should hold them."""
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(size)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before)
+
+
+def _parts_fit(index: Any) -> bool:
+    """Whether all parts of an index hold as many descriptors of as many dimensions as it says."""
+    if isinstance(index, faiss.IndexFlat):
+        return int(index.code_size) == 4 * index.d and int(index.codes.size()) == index.ntotal * index.code_size
+    whole, base = faiss.downcast_index(index.refine_index), faiss.downcast_index(index.base_index)
+    if not isinstance(whole, faiss.IndexScalarQuantizer) or not isinstance(base, faiss.IndexPreTransform):
+        return False
+    codes: Any = faiss.downcast_index(base.index)
+    if not isinstance(codes, faiss.IndexPQFastScan):
+        return False
+    blocks: Any = codes
+    parts = (index, whole, base, codes)
+    return (
+        all(part.ntotal == index.ntotal and part.d == index.d and part.is_trained for part in parts)
+        and int(whole.codes.size()) == whole.ntotal * whole.code_size
+        and blocks.ntotal2 >= blocks.ntotal
+        and int(blocks.codes.size()) == blocks.ntotal2 * blocks.M2 // 2
+    )

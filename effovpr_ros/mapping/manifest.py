@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,27 @@ from effovpr_ros.core.files import write_atomically
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.mapping.checked import entry, integer, real, refuse, table, text, truth
 from effovpr_ros.mapping.index import IndexSummary
-from effovpr_ros.mapping.index_file import StoredIndex, file_sha256
+from effovpr_ros.mapping.index_file import StoredIndex
+from effovpr_ros.mapping.plain_yaml import read_plain_yaml
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "map.yaml"
 INDEX_NAME = "index.faiss"
+MAX_DIMENSION = 2**16
+_FARTHEST_VERSION = 1000
+MAX_RESCORED = 2**20
+_LISTED_CHARACTERS = 2**15
+"""Of the sessions that the manifest names, for people; the store has them all."""
+_MODEL_NAMES = ("architecture", "weights_sha256", "preprocessing", "facet", "global_kind", "local_codes", "tail_sha256")
+_MODEL_NUMBERS = {
+    "image_size": (1, 2**13),
+    "global_dim": (1, MAX_DIMENSION),
+    "local_dim": (1, MAX_DIMENSION),
+    "local_block": (0, 1000),
+    "max_keypoints": (0, 2**16),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class Manifest:
         datum: origin of the frame, if it is geo-referenced.
         global_dim: dimension of the indexed descriptors, after PCA.
         num_places: when the manifest was written.
-        sessions: names in order of appearance.
+        sessions: names in order of appearance; of very many, the first are written.
         places_sha256: over the checksums of the first `num_places` places.
         index_sha256: of `index.faiss`.
         index: how it searches, and what it finds.
@@ -72,7 +88,7 @@ class Manifest:
             if origin is None
             else {"latitude": origin.latitude_deg, "longitude": origin.longitude_deg, "altitude": origin.altitude_m},
             "num_places": manifest.num_places,
-            "sessions": list(manifest.sessions),
+            "sessions": _listed(manifest.sessions),
             "global_dim": manifest.global_dim,
             "index": asdict(manifest.index),
             "model": manifest.fingerprint.to_dict(),
@@ -119,24 +135,14 @@ class Manifest:
         """The index file of a map folder, whose descriptors should have this dimension."""
         return StoredIndex(folder / INDEX_NAME, self.index_sha256, dimension, self.num_places, self.index)
 
-    def problems(self, folder: Path, num_places: int) -> list[str]:
-        """What a map folder lacks of what the manifest claims; nothing if it is whole.
-
-        Args:
-            folder: of the map.
-            num_places: that the store holds.
-        """
-        problems, index = [], folder / INDEX_NAME
-        if not index.is_file() or file_sha256(index) != self.index_sha256:
-            problems.append(
-                f"{INDEX_NAME} is missing or does not fit its checksum; it is rebuilt when the map is opened"
-            )
-        if num_places != self.num_places:
-            problems.append(
-                f"{MANIFEST_NAME} knows {self.num_places} of {num_places} places: a build was interrupted; "
-                "repeat its command"
-            )
-        return problems
+    def problems(self, num_places: int) -> list[str]:
+        """What the manifest lacks of a store with so many places; nothing if it is whole."""
+        if num_places == self.num_places:
+            return []
+        return [
+            f"{MANIFEST_NAME} knows {self.num_places} of {num_places} places: a build was interrupted; "
+            "repeat its command"
+        ]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -153,52 +159,84 @@ def read_manifest(folder: Path) -> Manifest:
         raise MapError(
             f"{folder} holds no {MANIFEST_NAME}, so it is no map; name the folder that `effovpr map build` made"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MapFormatError(f"{path} cannot be read: {error}") from error
+    content = read_plain_yaml(path)
     version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or abs(version) > _FARTHEST_VERSION:
         raise MapFormatError(f"{path} names no format_version; it is damaged or no map of effovpr_ros")
     if version != FORMAT_VERSION:
         remedy = "update effovpr_ros" if version > FORMAT_VERSION else "rebuild the map"
         raise MapFormatError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; {remedy}")
     try:
-        return _parse(content)
-    except (KeyError, TypeError, ValueError, GeodesyError) as error:
-        raise MapFormatError(f"{path} is incomplete or damaged ({error!r}); restore or rebuild the map") from error
+        return _parse(table(content, "the whole"))
+    except (MapFormatError, GeodesyError) as error:
+        raise MapFormatError(f"{path}: {error}") from error
 
 
-def _parse(content: dict[str, Any]) -> Manifest:
-    datum = content["datum"]
+def _listed(sessions: Sequence[str]) -> list[str]:
+    ends = accumulate(len(session) for session in sessions)
+    return [session for session, end in zip(sessions, ends, strict=True) if end <= _LISTED_CHARACTERS]
+
+
+def _parse(content: Mapping[str, Any]) -> Manifest:
+    def named(name: str) -> Any:
+        return entry(content, name, "it")
+
+    datum, checksums = named("datum"), table(named("checksums"), "checksums")
+    sessions = named("sessions")
+    if not isinstance(sessions, list):
+        raise refuse(sessions, "sessions", "a list of names")
     return Manifest(
-        name=str(content["name"]),
-        created=str(content["created"]),
-        updated=str(content["updated"]),
-        fingerprint=ModelFingerprint.from_dict(content["model"]),
-        frame_id=str(content["frame_id"]),
-        datum=_datum(datum) if datum else None,
-        global_dim=int(content["global_dim"]),
-        num_places=int(content["num_places"]),
-        sessions=tuple(str(session) for session in content["sessions"]),
-        places_sha256=str(content["checksums"]["places"]),
-        index_sha256=str(content["checksums"]["index.faiss"]),
-        index=_index(content.get("index", {})),
-        recognition=dict(content.get("recognition", {})),
+        name=text(named("name"), "name"),
+        created=text(named("created"), "created"),
+        updated=text(named("updated"), "updated"),
+        fingerprint=_fingerprint(table(named("model"), "model")),
+        frame_id=text(named("frame_id"), "frame_id"),
+        datum=None if datum is None else _datum(table(datum, "datum")),
+        global_dim=integer(named("global_dim"), "global_dim", 1, MAX_DIMENSION),
+        num_places=integer(named("num_places"), "num_places"),
+        sessions=tuple(text(session, "a session") for session in sessions),
+        places_sha256=text(entry(checksums, "places", "checksums"), "the checksum of the places"),
+        index_sha256=text(entry(checksums, "index.faiss", "checksums"), "the checksum of the index"),
+        index=_index(table(content.get("index", {}), "index")),
+        recognition=_recognition(table(content.get("recognition", {}), "recognition")),
     )
 
 
-def _datum(content: dict[str, Any]) -> Datum:
-    altitude = content["altitude"]
-    known = None if altitude is None else float(altitude)
-    return Datum(GeoPoint(float(content["latitude"]), float(content["longitude"]), known))
+def _fingerprint(content: Mapping[str, Any]) -> ModelFingerprint:
+    model = ModelFingerprint.from_dict(content)
+    for name in _MODEL_NAMES:
+        text(getattr(model, name), f"{name} of the model")
+    for name, (low, high) in _MODEL_NUMBERS.items():
+        integer(getattr(model, name), f"{name} of the model", low, high)
+    truth(model.centered, "centered of the model")
+    real(model.min_attention, "min_attention of the model", 0.0, 1.0)
+    return model
 
 
-def _index(content: dict[str, Any]) -> IndexSummary:
+def _recognition(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, plain values; whoever recognises checks what they are."""
+    for name, value in content.items():
+        if value is None or isinstance(value, bool):
+            continue
+        if isinstance(value, str):
+            text(value, f"recognition {name}")
+        else:
+            real(value, f"recognition {name}")
+    return dict(content)
+
+
+def _datum(content: Mapping[str, Any]) -> Datum:
+    latitude, longitude = (real(entry(content, name, "datum"), name) for name in ("latitude", "longitude"))
+    altitude = entry(content, "altitude", "datum")
+    return Datum(GeoPoint(latitude, longitude, None if altitude is None else real(altitude, "altitude")))
+
+
+def _index(content: Mapping[str, Any]) -> IndexSummary:
     """What maps say of their index; older ones say nothing."""
     recall = content.get("recall_at_10")
-    known = None if recall is None else float(recall)
-    return IndexSummary(str(content.get("kind", "flat")), int(content.get("rescored", 0)), known)
+    known = None if recall is None else real(recall, "recall_at_10 of the index", 0.0, 1.0)
+    rescored = integer(content.get("rescored", 0), "rescored of the index", 0, MAX_RESCORED)
+    return IndexSummary(text(content.get("kind", "flat"), "kind of the index"), rescored, known)
 
 
 def now() -> str:

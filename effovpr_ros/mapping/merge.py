@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.files import sync_folder, usable_path
+from effovpr_ros.core.work_folder import work_folder
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
@@ -16,6 +19,7 @@ from effovpr_ros.mapping.session_origins import SessionOrigin, odometry_drives, 
 from effovpr_ros.mapping.store import PlaceStore
 
 _COMMIT_PLACES = 256
+_MADE_OF_PROPERTY = "merged_from"
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ def merge_maps(
     """Join maps in a new one.
 
     Frame and datum are the first map's. What belongs to one map alone is not carried over: a calibration, and the
-    projection of a PCA. The new map appears under its name when it is finished; a kill leaves `OUT.merging` behind,
-    which the next call replaces.
+    projection of a PCA. The new map appears under its name when it is finished; what a kill leaves beside it, the
+    next call removes. If `out` is the merge of these maps already, it stays as it is.
 
     Args:
         out: folder that does not exist yet.
@@ -66,36 +70,52 @@ def merge_maps(
     """
     if len(maps) < 2:
         raise MapError(f"{len(maps)} map given; a merge needs two or more")
-    if out.exists():
-        raise MapError(f"{out} exists already; choose a new folder for the merged map")
-    partial = out.with_name(f"{out.name}.merging")
+    out = usable_path(out)
     with ExitStack() as stack:
         opened = [stack.enter_context(PlaceMap.open(path)) for path in maps]
         for other in opened[1:]:
             other.require_model(opened[0].fingerprint)
         plans = _plan(opened, config)
-        shutil.rmtree(partial, ignore_errors=True)
+        sources = repr((config, [(len(source), source.places_sha256) for source in opened], plans)).encode()
+        made_of = hashlib.sha256(sources).hexdigest().encode()
+        work = stack.enter_context(work_folder(out, "merging"))
+        if out.exists():
+            return _made_before(out, made_of)
+        merged = PlaceMap.create(
+            work / out.name,
+            fingerprint=opened[0].fingerprint,
+            name=config.name or out.resolve().name,
+            frame_id=opened[0].frame_id,
+            datum=opened[0].datum,
+            recognition=opened[0].manifest.recognition,
+        )
+        with merged:
+            merged.set_pose_frames(_pose_frames(opened, plans))
+            write_origins(merged, _origins(opened, plans))
+            for source, plan in zip(opened, plans, strict=True):
+                _copy(source, merged, plan, progress)
+            merged.set_property(_MADE_OF_PROPERTY, made_of)
+            merged.flush()
+            count = len(merged)
         try:
-            merged = PlaceMap.create(
-                partial,
-                fingerprint=opened[0].fingerprint,
-                name=config.name or out.resolve().name,
-                frame_id=opened[0].frame_id,
-                datum=opened[0].datum,
-                recognition=opened[0].manifest.recognition,
-            )
-            with merged:
-                merged.set_pose_frames(_pose_frames(opened, plans))
-                write_origins(merged, _origins(opened, plans))
-                for source, plan in zip(opened, plans, strict=True):
-                    _copy(source, merged, plan, progress)
-                merged.flush()
-                count = len(merged)
-            partial.rename(out)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            (work / out.name).rename(out)
+            sync_folder(out.parent)
+        except OSError as error:
+            raise MapError(f"{out} cannot be written: {error.strerror}; choose another folder") from error
     return count
+
+
+def _made_before(out: Path, made_of: bytes) -> int:
+    """Number of places of a map that an earlier call made of the same maps.
+
+    Raises:
+        MapError: it is another one.
+    """
+    if (out / MANIFEST_NAME).is_file():
+        with PlaceMap.open(out) as merged:
+            if merged.get_property(_MADE_OF_PROPERTY) == made_of:
+                return len(merged)
+    raise MapError(f"{out} exists already; choose a new folder for the merged map")
 
 
 def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[_Plan]:

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import MapError
-from effovpr_ros.core.files import make_empty_folder
+from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.file_lock import FileLock
+from effovpr_ros.core.files import usable_path
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection, fit_pca
-from effovpr_ros.mapping.codec import require_dimension
+from effovpr_ros.mapping.codec import as_stored, require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces
 from effovpr_ros.mapping.index import DescriptorIndex
-from effovpr_ros.mapping.index_file import load_index, write_index
+from effovpr_ros.mapping.index_file import index_problems, load_index, write_index
 from effovpr_ros.mapping.local_cache import LocalCache
+from effovpr_ros.mapping.making import lock_map, remove_unfinished_map
 from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, now, read_manifest
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
 from effovpr_ros.mapping.place_table import PlaceTable
@@ -35,6 +37,12 @@ if TYPE_CHECKING:
 
 _PCA_PROPERTY = "pca"
 _CACHE_BYTES = 256 * 2**20
+# Of one map while another program replaces or removes what was just read.
+_OPENINGS = 10
+
+
+class _ReplacedError(Exception):
+    """A file of the map was replaced while it was opened."""
 
 
 class PlaceMap:
@@ -42,23 +50,24 @@ class PlaceMap:
 
     _ONLINE = False
 
-    def __init__(self, path: Path, manifest: Manifest, store: PlaceStore, *, writable: bool) -> None:
-        """Not for callers: see `create` and `open`."""
+    def __init__(self, path: Path, manifest: Manifest, store: PlaceStore, lock: FileLock | None) -> None:
+        """Not for callers: see `create` and `open`. A lock makes it writable."""
         self.path = path
         self._manifest = manifest
         self._store = store
-        self._writable = writable
-        self._frames, stored_pca = store.pose_frames(), store.get_property(_PCA_PROPERTY)
+        self._lock = lock
+        self._frames = store.pose_frames()
         self._table = PlaceTable(EarlierPlaces(store, manifest.datum) if store.guessed_below else store)
         self._positions = PlacePositions(store)
-        self._pca = PcaProjection.from_bytes(stored_pca) if stored_pca else None
+        stored_pca = store.get_property(_PCA_PROPERTY)
+        self._pca = _checked_pca(PcaProjection.from_bytes(stored_pca), manifest) if stored_pca else None
         self._cache = LocalCache(_CACHE_BYTES)
         dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
         self._index = load_index(
             manifest.stored_index(path, dimension),
             len(self),
             self._descriptor_blocks,
-            writable=writable,
+            writable=self._writable,
             stays_exact=self._ONLINE,
         )
 
@@ -86,16 +95,28 @@ class PlaceMap:
         Raises:
             MapError: the folder is in use or cannot be made.
         """
-        folder = Path(path)
-        # A kill between the store and the manifest leaves an empty store, which is no reason to refuse.
-        make_empty_folder(folder, leftover=STORE_NAME)
-        store = PlaceStore(folder, create=True, online=cls._ONLINE)
-        manifest = Manifest(
-            name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
-        )
-        manifest = replace(manifest, recognition=dict(recognition or {}))
-        place_map = cls(folder, manifest, store, writable=True)
-        place_map.flush()
+        folder = usable_path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_map(folder)
+        except OSError as error:
+            raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
+        try:
+            remove_unfinished_map(folder)
+            store = PlaceStore(folder, create=True, online=cls._ONLINE)
+            try:
+                manifest = Manifest(
+                    name or folder.resolve().name, now(), "", fingerprint, frame_id, datum, fingerprint.global_dim
+                )
+                manifest = replace(manifest, recognition=dict(recognition or {}))
+                place_map = cls(folder, manifest, store, lock)
+                place_map.flush()
+            except BaseException:
+                store.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
         return place_map
 
     @classmethod
@@ -113,15 +134,43 @@ class PlaceMap:
             MapError: missing, damaged, or not writable though wanted.
             MapFormatError: of another format version, or with frames of poses in another form.
         """
-        folder = Path(path)
-        manifest = read_manifest(folder)
-        store = PlaceStore(folder, writable=writable, online=writable and cls._ONLINE)
+        folder = usable_path(path)
+        read_manifest(folder)
+        lock = lock_map(folder) if writable else None
         try:
-            manifest.require_store(folder / STORE_NAME, len(store), store.checksum(manifest.num_places))
-            return cls(folder, manifest, store, writable=writable)
+            for _ in range(_OPENINGS):
+                try:
+                    return cls._open(folder, read_manifest(folder), lock)
+                except _ReplacedError:
+                    continue
+            raise MapError(f"map {folder} does not stay the same while it is opened, or holds rows without a place")
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: Manifest, lock: FileLock | None) -> Self:
+        """Open what a manifest describes.
+
+        Raises:
+            _ReplacedError: another program replaced the manifest meanwhile; what else was read may not belong to it.
+        """
+        store = PlaceStore(folder, writable=lock is not None, online=lock is not None and cls._ONLINE)
+        try:
+            try:
+                manifest.require_store(folder / STORE_NAME, len(store), store.checksum(manifest.num_places))
+                place_map = cls(folder, manifest, store, lock)
+            except MapError as error:
+                if read_manifest(folder) != manifest:
+                    raise _ReplacedError from error
+                raise
+            if read_manifest(folder).fingerprint != manifest.fingerprint or len(place_map._index) != len(place_map):
+                raise _ReplacedError
         except BaseException:
             store.close()
             raise
+        return place_map
 
     @property
     def name(self) -> str:
@@ -163,6 +212,15 @@ class PlaceMap:
         """Number of the place that is added next; numbers are never used again."""
         return self._table.next_id
 
+    @property
+    def places_sha256(self) -> str:
+        """Checksum over all places, but not their local descriptors."""
+        return self._store.checksum(len(self))
+
+    def has_places_of(self, other: PlaceMap) -> bool:
+        """Whether two maps hold the same places, whatever their local descriptors are."""
+        return len(self) == len(other) and self.places_sha256 == other.places_sha256
+
     def set_session_frame(self, session: str, frame_id: str) -> None:
         """Say before a session's first place that its poses are in another frame than the map's.
 
@@ -201,7 +259,8 @@ class PlaceMap:
         """
         if self.datum is not None and self.datum != datum:
             raise MapError(f"map {self.path} has the datum {self.datum.origin}; it cannot become {datum.origin}")
-        self._manifest = replace(self._manifest, datum=datum)
+        # At once: places that are stored before the manifest are in this frame.
+        self._manifest = replace(self._manifest, datum=datum).write(self.path)
 
     def add(self, places: Sequence[NewPlace]) -> list[int]:
         """Append places in one transaction; they are searchable at once, and `flush` saves the index.
@@ -219,7 +278,8 @@ class PlaceMap:
         for place in places:
             require_dimension(place.features.global_descriptor, self.fingerprint.global_dim, place.source)
         place_ids = self._store.add(places)
-        self._index.add(self._project(np.stack([place.features.global_descriptor for place in places])))
+        # As they will be read again, so that a map answers the same before and after a kill.
+        self._index.add(self._project(as_stored(np.stack([place.features.global_descriptor for place in places]))))
         numbered = zip(place_ids, places, strict=True)
         self._table.append([new.placed(number, self._frames.frame_of(new.session, number)) for number, new in numbered])
         return place_ids
@@ -320,7 +380,8 @@ class PlaceMap:
 
     def global_descriptors(self) -> NDArray[np.float32]:
         """(N, D) float32, L2-normalised, before PCA."""
-        return self._store.global_descriptors(self.fingerprint.global_dim)
+        blocks = list(self._stored_blocks(0))
+        return np.concatenate(blocks) if blocks else np.empty((0, self.fingerprint.global_dim), np.float32)
 
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk of descriptors, thumbnails, points and index."""
@@ -355,12 +416,19 @@ class PlaceMap:
         self.flush()
 
     def check(self) -> list[str]:
-        """Read everything and compare it with its checksums; returns problems, none if sound."""
-        return [*self._store.damaged(self.fingerprint.local_dim), *self._manifest.problems(self.path, len(self))]
+        """Read everything and compare it with its checksums, and the index with the places; returns problems."""
+        problems = [*self._store.damaged(self.fingerprint.local_dim), *self._manifest.problems(len(self))]
+        stored = self._manifest.stored_index(self.path, self.global_dim)
+        try:
+            return problems + index_problems(stored, self._descriptor_blocks(0))
+        except MapError as error:
+            return [*problems, str(error)]
 
     def close(self) -> None:
         """Close the store; unsaved places stay in it and are indexed at the next opening."""
         self._store.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         """Enter a context that closes the map."""
@@ -372,6 +440,10 @@ class PlaceMap:
         """Close."""
         self.close()
 
+    @property
+    def _writable(self) -> bool:
+        return self._lock is not None
+
     def _require_writable(self) -> None:
         if not self._writable:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
@@ -380,6 +452,18 @@ class PlaceMap:
         return self._pca.project(descriptors) if self._pca else descriptors
 
     def _descriptor_blocks(self, first_row: int) -> Iterator[NDArray[np.float32]]:
+        return map(self._project, self._stored_blocks(first_row))
+
+    def _stored_blocks(self, first_row: int) -> Iterator[NDArray[np.float32]]:
         if first_row < len(self):
-            blocks = self._store.descriptor_blocks(self.fingerprint.global_dim, self._table.place_id(first_row))
-            yield from map(self._project, blocks)
+            first_id, last_id = self._table.place_id(first_row), self._table.place_id(len(self) - 1)
+            yield from self._store.descriptor_blocks(self.fingerprint.global_dim, first_id, last_id)
+
+
+def _checked_pca(pca: PcaProjection, manifest: Manifest) -> PcaProjection:
+    if len(pca.mean) != manifest.fingerprint.global_dim or len(pca.components) > len(pca.mean):
+        raise MapFormatError(
+            f"the stored PCA makes {len(pca.components)} numbers of {len(pca.mean)}, the map's descriptors have "
+            f"{manifest.fingerprint.global_dim}; restore or rebuild the map"
+        )
+    return pca

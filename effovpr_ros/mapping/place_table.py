@@ -46,6 +46,11 @@ class PlaceTable:
         return len(self._numbers)
 
     @property
+    def numbers(self) -> NDArray[np.int64]:
+        """(N,) numbers of all places, ascending."""
+        return np.array(self._numbers, np.int64)
+
+    @property
     def next_id(self) -> int:
         """Number of the place that is added next."""
         return self._numbers[-1] + 1 if self._numbers else 0

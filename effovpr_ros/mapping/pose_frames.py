@@ -6,6 +6,7 @@ import json
 from bisect import bisect_right
 
 from effovpr_ros.core.errors import MapFormatError
+from effovpr_ros.mapping.checked import MAX_INT64, integer, text
 
 
 class PoseFrames:
@@ -59,9 +60,15 @@ class PoseFrames:
         try:
             stored = json.loads(data).items()
             return cls(
-                {session: [(int(first_id), str(name)) for first_id, name in starts] for session, starts in stored}
+                {
+                    session: [
+                        (integer(first_id, "a frame's first place", 0, MAX_INT64), text(name, "a frame"))
+                        for first_id, name in starts
+                    ]
+                    for session, starts in stored
+                }
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, MapFormatError) as error:
             raise MapFormatError(
                 "keeps the frames of its sessions in a form that this version does not read; "
                 "build the map again from its images with `effovpr map build`"

@@ -35,7 +35,7 @@ class PlacePositions:
         """
         state = (len(table), table.next_id, datum)
         if self._known is None or self._known[0] != state:
-            self._known = (state, positions_xy(*self._store.positions(), datum))
+            self._known = (state, positions_xy(*self._store.positions(table.numbers), datum))
         east, north = (axis - centre for axis, centre in zip(self._known[1].T, centre_xy, strict=True))
         return np.flatnonzero(east * east + north * north <= radius_m**2)
 

@@ -62,7 +62,7 @@ def read_origins(properties: Properties) -> dict[str, SessionOrigin]:
             )
             for session, item in items
         }
-    except (ValueError, TypeError, KeyError, AttributeError, GeodesyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, GeodesyError) as error:
         raise MapFormatError(f"what the map keeps of its sessions' poses is damaged ({error!r}); rebuild it") from error
 
 

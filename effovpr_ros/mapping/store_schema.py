@@ -1,18 +1,18 @@
-"""Tables, rows and errors of `places.sqlite3`."""
+"""Tables and rows of `places.sqlite3`."""
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product
 from typing import Any
 
-from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.errors import GeodesyError, MapFormatError, TrajectoryError
 from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.mapping.checked import MAX_INT64, integer, real, text
 from effovpr_ros.mapping.place import NewPlace, Place
+from effovpr_ros.mapping.pose_frames import PoseFrames
 
 _PLACES_SCHEMA = """
 CREATE TABLE places (
@@ -53,6 +53,9 @@ CREATE TABLE IF NOT EXISTS points (
     place_id INTEGER PRIMARY KEY REFERENCES places, points BLOB NOT NULL, checksum INTEGER NOT NULL
 );
 """
+_SCHEMA_BEFORE_DIGESTS = _SCHEMA.replace(", digest TEXT NOT NULL DEFAULT ''", "").replace(", digest)", ")")
+KNOWN_SCHEMAS = tuple("".join(parts) for parts in product((_SCHEMA, _SCHEMA_BEFORE_DIGESTS), ("", _POINTS_SCHEMA)))
+"""Of this version and of those before; a file of anything else is no map."""
 TABLES = {
     "points": "place_id",
     "thumbnails": "place_id",
@@ -82,7 +85,6 @@ def prepare_tables(connection: sqlite3.Connection, *, create: bool, writable: bo
         connection.executescript(_POINTS_SCHEMA)
         if "digest" not in columns:
             connection.executescript(_DIGEST_SCHEMA)
-    connection.execute("SELECT count(*) FROM places").fetchone()
     tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'points'").fetchone()
     return Tables(points=bool(tables[0]), digests=writable or "digest" in columns)
 
@@ -103,26 +105,32 @@ def place_row(place_id: int, place: NewPlace) -> tuple[Any, ...]:
     return (place_id, place.session, place.stamp_ns, place.source, *position, *quat, *geo, *place.image_size_wh)
 
 
-def place_of_row(row: tuple[Any, ...], own_frame: str) -> Place:
-    """The place of a row of `PLACE_COLUMNS`."""
-    x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = row[4:14]
-    pose = None if x is None else Pose((x, y, z), None if qw is None else (qx, qy, qz, qw))
-    geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)
-    return Place(row[0], row[1], row[2], row[3], pose, geo, (row[14], row[15]), own_frame)
+def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:
+    """The place of a row of `PLACE_COLUMNS`.
 
+    Args:
+        row: as read.
+        frames: of the poses.
 
-@contextmanager
-def translated_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into this package's, with a remedy."""
+    Raises:
+        MapFormatError: a value is none that a place can have.
+    """
+    what = f"place {row[0]}"
+    session, source = text(row[1], f"the session of {what}"), text(row[3], f"the image of {what}")
+    size_wh = (integer(row[14], f"the width of {what}"), integer(row[15], f"the height of {what}"))
+    x, y, z, qx, qy, qz, qw, latitude, longitude, altitude = (
+        None if value is None else real(value, f"a coordinate of {what}") for value in row[4:14]
+    )
+    quat: Any = None if qw is None else (qx, qy, qz, qw)
+    position: Any = (x, y, z)
     try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise MapError(f"{path}: a place is already there ({error}); give the drive another session") from error
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        remedy = (
-            "free some space; the map keeps what was committed and the build resumes"
-            if "full" in text
-            else "it is in use, not writable or damaged; see `effovpr map check`"
-        )
-        raise MapError(f"{path}: {text}; {remedy}") from error
+        pose = None if x is None else Pose(position, quat)
+        geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)  # type: ignore[arg-type]
+    except (TypeError, TrajectoryError, GeodesyError) as error:
+        raise MapFormatError(f"{what} is nowhere ({error}); restore the map from a copy or rebuild it") from error
+    return Place(row[0], session, stamp_of(row[2]), source, pose, geo, size_wh, frames.frame_of(session, row[0]))
+
+
+def stamp_of(value: object) -> int:
+    """Nanoseconds of a row."""
+    return integer(value, "a place's time in nanoseconds", -MAX_INT64, MAX_INT64)

@@ -143,7 +143,7 @@ def test_likeness_is_that_of_the_nearest_other_place(tmp_path: Path):
         alike = place_map.likeness([0, 1, 2, 3])
         assert [number for number, _ in alike] == [1, 0, 3, 2]
         cosine = 1.0 / np.sqrt(1.01)
-        np.testing.assert_allclose([value for _, value in alike], [cosine, cosine, 1.0, 1.0], atol=1e-6)
+        np.testing.assert_allclose([value for _, value in alike], [cosine, cosine, 1.0, 1.0], atol=1e-5)
 
 
 def test_of_alike_keyframes_one_goes_and_one_stays(tmp_path: Path):
@@ -220,7 +220,7 @@ def test_each_track_has_a_frame_and_the_first_with_poses_the_maps(tmp_path: Path
         place_map.save_copy(tmp_path / "copy")
     with PlaceMap.open(tmp_path / "copy") as copy:
         assert frames_of(copy) == [*expected[:3], *expected[4:]]
-        assert [summary.frame_id for summary in summarise(copy.places(), copy.frame_id)] == [
+        assert [summary.frame_id for summary in summarise(copy.places(), copy.frame_id, {})] == [
             "map, a/track_3",
             "b/track_5",
         ]
@@ -300,7 +300,7 @@ def test_a_copy_is_whole_while_the_map_grows(tmp_path: Path):
         assert 50 <= len(copy) <= len(place_map)
         assert ids(copy) == list(range(len(copy)))
         assert found(copy, 49)[0] == 49
-    assert [entry.name for entry in tmp_path.iterdir() if "partial" in entry.name] == []
+    assert [entry.name for entry in tmp_path.iterdir() if "saving" in entry.name] == []
     place_map.close()
 
 
@@ -308,6 +308,9 @@ def test_a_copy_replaces_nothing(tmp_path: Path):
     with grown(tmp_path / "map", 2) as place_map:
         (tmp_path / "empty").mkdir()
         place_map.save_copy(tmp_path / "empty")
+        # The same again is there already, as after a kill at the very end.
+        place_map.save_copy(tmp_path / "empty")
+        place_map.add([new_place(2)])
         with pytest.raises(MapError, match="in use"):
             place_map.save_copy(tmp_path / "empty")
     with PlaceMap.open(tmp_path / "empty") as copy:

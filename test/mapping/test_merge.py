@@ -117,8 +117,9 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path):
     first = make(tmp_path / "a", [new_place(0)])
     with pytest.raises(MapError, match="two or more"):
         merge_maps(tmp_path / "out", [first], PLAIN)
+    second = make(tmp_path / "c", [new_place(1, session="c")])
     with pytest.raises(MapError, match="exists already"):
-        merge_maps(first, [first, first], PLAIN)
+        merge_maps(first, [first, second], PLAIN)
     other = make(
         tmp_path / "b", [new_place(1, session="b")], fingerprint=replace(FINGERPRINT, architecture="vit_other")
     )
@@ -129,8 +130,11 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path):
 
 def test_a_failed_merge_leaves_nothing_and_a_killed_one_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     maps = [make(tmp_path / name, [new_place(0, session=name)]) for name in ("a", "b")]
+    left = tmp_path / ".out.merging-abcdefgh"
+    (left / "out").mkdir(parents=True)
+    (left / ".effovpr_ros_working").touch()
+    (left / "out" / "map.yaml").write_text("half")
     (tmp_path / "out.merging").mkdir()
-    (tmp_path / "out.merging" / "map.yaml").write_text("half")
 
     def full(*_: object) -> None:
         raise MapError("disk is full")
@@ -139,7 +143,9 @@ def test_a_failed_merge_leaves_nothing_and_a_killed_one_is_replaced(tmp_path: Pa
         patch.setattr(merge_module, "_new_places", full)
         with pytest.raises(MapError, match="disk is full"):
             merge_maps(tmp_path / "out", maps, PLAIN)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    (tmp_path / "out.merging").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out.merging"]
     assert merge_maps(tmp_path / "out", maps, PLAIN) == 2
-    assert not (tmp_path / "out.merging").exists()
+    # As after a kill at the very end: the same command is content.
+    assert merge_maps(tmp_path / "out", maps, PLAIN) == 2
+    with pytest.raises(MapError, match="exists already"):
+        merge_maps(tmp_path / "out", maps[::-1], PLAIN)
