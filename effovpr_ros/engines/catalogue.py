@@ -24,7 +24,7 @@ class EngineKind:
 
     Attributes:
         name: as `ExtractorConfig.engine` says it.
-        summary: what it is good for, for people.
+        summary: one line on what it is good for.
         distributions: packages that it needs beyond PyTorch.
         device: cpu, cuda, or any for both.
         keeps_precision: whether `ExtractorConfig.precision` counts; the others have a precision of their own.
@@ -50,7 +50,7 @@ ENGINES = {
         EngineKind(ONNXRUNTIME, "ONNX Runtime, fp32, any CPU", ("onnxruntime", *_EXPORT), "cpu"),
         EngineKind(OPENVINO_FP32, "OpenVINO, fp32, x86-64 and ARM CPUs", ("openvino", *_EXPORT), "cpu"),
         EngineKind(OPENVINO_BF16, "OpenVINO, bf16, CPUs that compute in it", ("openvino", *_EXPORT), "cpu", revision=2),
-        # It costs accuracy, which nobody should lose without having asked for it.
+        # It loses accuracy, so it is used only where it is asked for.
         EngineKind(
             OPENVINO_INT8,
             "OpenVINO, 8 bits, calibrated",

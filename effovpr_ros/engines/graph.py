@@ -52,7 +52,7 @@ class RequestedOutputs:
         return [*names, "cls"] if self.to_the_end else names
 
     def gather(self, outputs: Sequence[Tensor]) -> BackboneOutput:
-        """Outputs in order to what `Backbone.forward` gives."""
+        """The outputs in order, as `Backbone.forward` returns them."""
         count = len(BlockReading._fields)
         blocks = {
             block: BlockReading(*outputs[count * place : count * (place + 1)])
@@ -62,7 +62,7 @@ class RequestedOutputs:
 
 
 class FlatNetwork(nn.Module):
-    """The backbone with tensors alone at its border, for exporters and compilers."""
+    """The backbone with plain tensors as input and outputs, for exporters and compilers."""
 
     def __init__(self, backbone: Backbone, requested: RequestedOutputs) -> None:
         """Wrap; the weights are shared."""
@@ -99,7 +99,7 @@ def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) 
     created. The graph appears whole or not at all.
 
     Args:
-        folder: of this graph alone, see `graph_key`.
+        folder: for this graph only, see `graph_key`.
         backbone: fp32.
         requested: what is read.
 
@@ -133,7 +133,7 @@ def _export(backbone: Backbone, requested: RequestedOutputs, path: Path) -> None
     num_bytes = sum(parameter.numel() for parameter in flat.parameters()) * 4
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            # The exporter warns of its own internals.
+            # The exporter's warnings are about its internals.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 flat,

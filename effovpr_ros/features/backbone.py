@@ -33,11 +33,11 @@ class BlockReading(NamedTuple):
 
 
 class BackboneOutput(NamedTuple):
-    """What one forward pass gives.
+    """Output of one forward pass.
 
     Attributes:
-        blocks: reading of each block that was asked for.
-        cls: (B, C) [CLS] after the final norm, not normalised; None where the network was left before its end.
+        blocks: query, key and value of each requested block.
+        cls: (B, C) [CLS] after the final norm, not normalised; None if the last blocks were not run.
     """
 
     blocks: dict[int, BlockReading]
@@ -45,7 +45,7 @@ class BackboneOutput(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A timm Vision Transformer that also gives what EffoVPR's re-ranking reads (paper section 3.2)."""
+    """A timm Vision Transformer that also returns the query, key and value of blocks (EffoVPR, section 3.2)."""
 
     def __init__(self, vit: nn.Module) -> None:
         """Wrap a `timm.models.vision_transformer.VisionTransformer` without a classifier.
@@ -151,7 +151,7 @@ class Backbone(nn.Module):
         return chosen.transpose(1, 2).flatten(2)
 
     def read_facet(self, reading: BlockReading, facet: str, *, centered: bool) -> Tensor:
-        """(B, P, C) float32 a facet as `facet` gives it, less the image's mean where it is centred."""
+        """(B, P, C) float32: a facet, see `facet`; with the mean over the image's patches subtracted if `centered`."""
         facets = self.facet(reading, facet).float()
         return facets - facets.mean(dim=1, keepdim=True) if centered else facets
 

@@ -18,7 +18,7 @@ def check_engine(engine: str, precision: str) -> None:
     """Refuse an engine that there is not, and a precision that it cannot have.
 
     Raises:
-        ConfigError: names the value and what it may be.
+        ConfigError: names the value and the allowed ones.
     """
     if engine not in ENGINE_NAMES:
         raise ConfigError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINE_NAMES)}")
@@ -35,7 +35,7 @@ def resolve_device(device: str, engine: str = "torch") -> torch.device:
     runs_on = ENGINES[engine].device if engine in ENGINES else "any"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() and runs_on != "cpu" else "cpu"
-        # What TensorRT lacks without a GPU is told with its remedy when it is opened.
+        # Without a GPU, opening TensorRT says what is missing and the remedy.
         _logger.info("device auto: %s", device)
     elif runs_on != "any" and not device.startswith(runs_on):
         raise ConfigError(f"engine {engine} runs on {runs_on}, not on {device}; set device to auto or {runs_on}")

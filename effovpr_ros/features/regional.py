@@ -90,7 +90,7 @@ def regional_descriptor(grid_hw: tuple[int, int], width: int, device: torch.devi
 
 
 def pooled_length(width: int) -> int:
-    """Length of what `RegionalPooling` gives, for tokens of a width."""
+    """Length of the vectors of `RegionalPooling`, for tokens of a width."""
     return width * (1 + _REGIONS_A_SIDE**2)
 
 

@@ -80,9 +80,9 @@ class Tail:
     """A trained tail.
 
     Attributes:
-        info: what it is.
+        info: network, training and figures.
         weights: float32 tensors under timm's names that replace the base's.
-        heads: float32 (D, L) and (D,) of the linear layer of each head by D; a head without is the pooled vector.
+        heads: float32 (D, L) and (D,) of the linear layer of each head by D; without one, the pooled vector is used.
         source: file name, for people.
     """
 
@@ -168,7 +168,7 @@ def read_tail(path: str | Path) -> Tail:
 
 @functools.lru_cache(maxsize=4)
 def _shipped_tail(path: Path) -> Tail:
-    """A tail of this package, read and hashed once: whoever opens a map looks for its tail, then loads it."""
+    """A tail of this package, read and hashed once: opening a map looks for its tail first and then loads it."""
     return read_tail(path)
 
 
@@ -237,7 +237,7 @@ def tail_of_map(tail_sha256: str, weights: str) -> str:
     if not tail_sha256:
         return NONE
     if any(is_tail(file) for file in _files(weights)):
-        # Whether it is the map's is told by the fingerprints, which name every difference.
+        # The fingerprints are compared later; they name every difference if it is not the map's tail.
         return NONE
     for path in sorted(SHIPPED_FOLDER.glob("*.safetensors")):
         if _shipped_tail(path).sha256 == tail_sha256:
@@ -293,6 +293,6 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(_METADATA_KEY)
         values: dict[str, Any] | None = json.loads(stored) if stored else None
-    except Exception:  # damaged: whoever reads it as weights says so
+    except Exception:  # damaged: reading it as weights reports that
         return None
     return values

@@ -27,7 +27,7 @@ class TimedFeatures:
 
 
 def extract_variants(extractors: Sequence[FeatureExtractor], images: Sequence[RgbImage]) -> list[TimedFeatures]:
-    """What `extract` of each extractor gives, for as few forward passes as their engine allows: PyTorch needs one.
+    """Features of each extractor, from as few forward passes as the engine allows: one with PyTorch.
 
     Args:
         extractors: at least one, all of one network; see `FeatureExtractor.reading`.

@@ -59,7 +59,7 @@ def neighbour_support(
         alike = (near[0] & near[1]).view(np.int8)
         votes[here] += alike
         votes[there] += alike
-    # Patches without a match agree with each other, which nobody reads.
+    # Patches without a match agree with each other too; their counts are not used.
     support[number, keypoint] = votes[row, column, number]
     return support
 

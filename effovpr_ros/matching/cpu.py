@@ -33,7 +33,7 @@ def nearest_on_cpu(
         query: N > 0 keypoints.
         candidates: K sets of M_k > 0 keypoints, M at most.
         integer: multiply 8-bit codes rather than float32 ones.
-        only_positive: nobody asks for negative cosines, which may be compared wrongly then.
+        only_positive: negative cosines are not needed; they may then be compared wrongly.
 
     Returns:
         (K, M) int64, the first of the query's keypoints that are nearest to each of the candidate's; (K, M) float32,

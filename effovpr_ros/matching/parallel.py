@@ -15,12 +15,12 @@ _Result = TypeVar("_Result")
 
 
 def map_in_threads(function: Callable[[Sequence[_Item]], list[_Result]], items: Sequence[_Item]) -> list[_Result]:
-    """What a function gives of items, each by itself, computed in as many threads as torch has here.
+    """Apply a function to items, in as many threads as torch uses here.
 
-    Torch's own threads would have to meet after each of many short operations, and NumPy's would stay single.
+    Torch's own threads would wait for each other after each of many short operations; NumPy would use one thread.
 
     Args:
-        function: one result an item; releases the interpreter's lock most of the time.
+        function: from some of the items to one result each; releases the interpreter's lock most of the time.
         items: in any order.
 
     Returns:
@@ -39,7 +39,7 @@ def map_in_threads(function: Callable[[Sequence[_Item]], list[_Result]], items: 
 
 @functools.cache
 def _workers(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes alone."""
+    """A pool of threads; in each of them torch uses that one thread."""
     before = torch.get_num_threads()
     ready = threading.Barrier(count + 1)
 
