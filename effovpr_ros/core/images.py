@@ -106,8 +106,13 @@ def largest_file(max_pixels: int) -> int:
     return _MAX_BYTES_A_PIXEL * max_pixels + _MAX_BYTES_BESIDE
 
 
-def read_file(path: str | Path, max_bytes: int) -> bytes:
+def read_file(path: str | Path, max_bytes: int, *, first: int = -1) -> bytes:
     """The bytes of a file.
+
+    Args:
+        path: of the file.
+        max_bytes: a larger file is refused.
+        first: read so many bytes alone; negative: all.
 
     Raises:
         ImageError: missing, unreadable, no ordinary file (a pipe would be waited for without end), or too large.
@@ -120,7 +125,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
                 raise ImageError(f"{name} is no ordinary file; replace or remove it")
             if status.st_size > max_bytes:
                 raise ImageError(f"{name} has {status.st_size} bytes, too many for a picture; replace or remove it")
-            return file.read()
+            return file.read(first)
     except (OSError, ValueError) as error:
         raise ImageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 

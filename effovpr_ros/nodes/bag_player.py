@@ -14,7 +14,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
@@ -24,15 +24,17 @@ from effovpr_ros.core.settings import setting
 from effovpr_ros.nodes.conversions import time_from_ns
 from effovpr_ros.nodes.parameters import declare, read
 from effovpr_ros.nodes.program import run_node
+from effovpr_ros.sources.bag_files import remedy, storage_path
 
 _CLOCK_PERIOD_S = 0.02
+_ROS2_TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 
 @dataclass(frozen=True)
 class PlayerConfig:
     """Parameters of the player."""
 
-    bag_path: str = setting("", "rosbag2 directory (sqlite3 or mcap).")
+    bag_path: str = setting("", "rosbag2 directory (sqlite3 or mcap), or a .bag file of ROS 1, which is converted.")
     rate: float = setting(1.0, "Speed; 2.0 plays twice as fast.", min=0.01, max=1000.0)
     loop: bool = setting(False, "Start over at the end. /clock then jumps back.")
     clock: bool = setting(True, "Publish /clock, for nodes with use_sim_time.")
@@ -63,11 +65,11 @@ class BagPlayer(Node):
         if not self._config.bag_path or not path.exists():
             raise SourceError(f"bag {self._config.bag_path!r} does not exist; set the parameter bag_path")
         try:
-            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self._reader = AnyReader([storage_path(path)], default_typestore=_ROS2_TYPES)
             self._reader.open()
             self._closing.callback(self._reader.close)
         except Exception as error:  # storage plugins raise many types for damaged files
-            raise SourceError(f"bag {path} cannot be read: {error}") from error
+            raise SourceError(f"bag {path} cannot be read: {error}; {remedy(path)}") from error
         self._targets = self._advertise()
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._config.clock else None
         thread = threading.Thread(target=self._play, name="play", daemon=True)
@@ -87,6 +89,9 @@ class BagPlayer(Node):
         by_topic: dict[str, Publisher[Any]] = {}
         for connection in self._reader.connections:
             if (wanted and connection.topic not in wanted) or connection.topic == "/clock":
+                continue
+            if not self._reader.is2 and connection.msgtype not in _ROS2_TYPES.fielddefs:
+                self.get_logger().warning(f"{connection.topic} is skipped: {connection.msgtype} of ROS 1 is not known")
                 continue
             if connection.topic not in by_topic:
                 package, _, name = connection.msgtype.split("/")
@@ -110,8 +115,8 @@ class BagPlayer(Node):
                     break
             if not self._stop.is_set():
                 self.get_logger().info(f"played {self.published} messages")
-        except AnyReaderError as error:
-            self.get_logger().error(f"bag {self._config.bag_path} is damaged: {error}")
+        except Exception as error:  # storage plugins raise many types for damaged files
+            self.get_logger().error(f"bag {self._config.bag_path} cannot be played on, it is damaged: {error}")
         finally:
             self.finished.set()
 
@@ -126,8 +131,12 @@ class BagPlayer(Node):
             if self._stop.is_set():
                 return
             self._publish_clock(stamp_ns)
-            self._targets[connection.id].publish(bytes(data))
+            self._targets[connection.id].publish(self._serialised(connection, bytes(data)))
             self.published += 1
+
+    def _serialised(self, connection: Connection, data: bytes) -> bytes:
+        """A message as ROS 2 serialises it."""
+        return data if self._reader.is2 else bytes(_ROS2_TYPES.ros1_to_cdr(data, connection.msgtype))
 
     def _publish_clock(self, stamp_ns: int) -> None:
         if self._clock_publisher is not None:

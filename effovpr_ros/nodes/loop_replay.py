@@ -24,6 +24,7 @@ from effovpr_ros.nodes.replaying import (
     isolated_environment,
     node_process,
     play_bag,
+    require_images,
     require_running,
     run_replay,
 )
@@ -38,6 +39,7 @@ def replay(options: argparse.Namespace) -> int:
     Raises:
         NodeError: a process failed.
     """
+    require_images(options.bag, options.image_topic, options.image_transport)
     # A namespace of its own tells this detector from any other on the same domain.
     namespace = f"/loop_replay_{os.getpid()}"
     remapping = ["-r", f"__ns:={namespace}", "-r", f"odom:={options.odom_topic}"]

@@ -27,6 +27,7 @@ from effovpr_ros.nodes.replaying import (
     isolated_environment,
     node_process,
     play_bag,
+    require_images,
     require_running,
     run_replay,
 )
@@ -76,6 +77,7 @@ def replay(options: argparse.Namespace) -> int:
     Raises:
         NodeError: a process failed.
     """
+    require_images(options.bag, options.image_topic, options.image_transport)
     # A namespace of its own tells this recogniser from any other on the same domain.
     namespace = f"/replay_{os.getpid()}"
     remapping = ["-r", f"__ns:={namespace}"]
@@ -108,6 +110,7 @@ def play_to_running(options: argparse.Namespace) -> int:
     Raises:
         NodeError: it is not there, or the player failed.
     """
+    require_images(options.bag, options.image_topic)
     with Path(options.out).open("w", encoding="utf-8") as out:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         recorder = MatchRecorder(out, options.running)

@@ -23,7 +23,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from tqdm import tqdm
 
-from effovpr_ros.core.errors import NodeError
+from effovpr_ros.core.errors import EffoVPRError, NodeError
+from effovpr_ros.sources.bag_files import IMAGE_TYPES, bag_topics, choose_topic, opened_bag
 
 _RECORD_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSReliabilityPolicy.RELIABLE)
 # A slow machine takes most of a minute to load torch.
@@ -136,6 +137,29 @@ def play_bag(
             raise NodeError(f"bag_player ended with exit code {player.returncode}; its log says why")
 
 
+def require_images(bag: str, topic: str, transport: str = "") -> None:
+    """Refuse a bag whose images would not reach the node, before anything is started.
+
+    Args:
+        bag: its path.
+        topic: of the images.
+        transport: raw or compressed, as the node listens; empty where the node is another's.
+
+    Raises:
+        NodeError: the topic is empty, or of the other transport.
+        SourceError: the bag cannot be read, or has no such topic of images.
+    """
+    path = Path(bag)
+    topics = bag_topics(path)
+    kind = topics[choose_topic(topics, topic, IMAGE_TYPES, "image", path)]
+    there = "compressed" if kind.endswith("CompressedImage") else "raw"
+    if transport and transport != there:
+        raise NodeError(f"{topic} of {bag} is {there} and {transport} was asked; use --image-transport {there}")
+    with opened_bag(path) as reader:
+        if not sum(item.msgcount for item in reader.connections if item.topic == topic):
+            raise NodeError(f"{topic} of {bag} holds no message; record it again, or name another --image-topic")
+
+
 @contextmanager
 def node_process(
     module: str, parameters: Mapping[str, str], remapping: Sequence[str]
@@ -177,10 +201,17 @@ def run_replay(program: str, play: Callable[[argparse.Namespace], int], options:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         recorded = play(options)
-    except (NodeError, OSError) as error:
+    except (EffoVPRError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        return 1
+    if not recorded:
+        print(
+            f"{program}: 0 answers: the node answered none of the images of {options.image_topic}; its log says why; "
+            "where it heard none, compare --image-topic with what it listens to",
+            file=sys.stderr,
+        )
         return 1
     print(f"{recorded} answers in {options.out}")
     return 0

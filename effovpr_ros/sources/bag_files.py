@@ -87,7 +87,7 @@ class opened_bag:  # noqa: N801
         if not self._path.exists():
             raise SourceError(f"bag {shown(self._path)} does not exist")
         try:
-            self._reader = AnyReader([_storage(self._path)], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+            self._reader = AnyReader([storage_path(self._path)], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             self._reader.open()
         except Exception as error:  # storage plugins raise many types for damaged files
             raise SourceError(f"bag {shown(self._path)} cannot be read: {error}; {remedy(self._path)}") from error
@@ -121,8 +121,8 @@ def remedy(path: Path) -> str:
     return "wanted is a rosbag2 folder with metadata.yaml, a single .mcap or .db3 file, or a .bag file of ROS 1"
 
 
-def _storage(path: Path) -> Path:
-    """A folder without metadata but one storage file is read as that file."""
+def storage_path(path: Path) -> Path:
+    """What is opened of a bag: a folder without metadata but one storage file is read as that file."""
     if path.is_dir() and not (path / "metadata.yaml").exists():
         files = [file for pattern in _STORAGE for file in path.glob(pattern)]
         if len(files) == 1:

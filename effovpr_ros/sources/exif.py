@@ -19,6 +19,7 @@ from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.sources.tags import Tag, Tags, geo_fix
 
 _MAX_BYTES = 1 << 30
+_FIRST_BYTES = 1 << 18
 _APP1 = 0xE1
 _MAX_STAMP_S = (2**63 - 1) // 10**9
 # GPSAltitudeRef: 0 and 2 are above sea level and ellipsoid, 1 and 3 below.
@@ -80,8 +81,14 @@ def read_exif(paths: Sequence[Path]) -> ExifTagged:
 
 
 def _exif_of(path: Path) -> Image.Exif:
-    data = read_file(path, _MAX_BYTES)
-    found = _exif_bytes(data, read_header(data, "it").format)
+    data = read_file(path, _MAX_BYTES, first=_FIRST_BYTES)
+    if data.startswith(b"\xff\xd8\xff"):
+        # Tags stand in front of the picture, and take at most 64 kB.
+        parts = (data[start:end] for marker, start, end in jpeg_segments(data) if marker == _APP1)
+        found = next((part[6:] for part in parts if part.startswith(b"Exif\0\0")), b"")
+    else:
+        data = data if len(data) < _FIRST_BYTES else read_file(path, _MAX_BYTES)
+        found = _exif_bytes(data, read_header(data, "it").format)
     exif = Image.Exif()
     if found:
         exif.load(found)
@@ -92,9 +99,6 @@ def _exif_bytes(data: bytes, format: str) -> bytes:
     """The TIFF structure that holds the tags; empty where there is none."""
     if format == "TIFF":
         return data
-    if format == "JPEG":
-        parts = (data[start:end] for marker, start, end in jpeg_segments(data) if marker == _APP1)
-        return next((part[6:] for part in parts if part.startswith(b"Exif\0\0")), b"")
     if format == "PNG":
         return _chunk(data, 8, b"eXIf", ">I4s", 4, 1)
     if format == "WebP":

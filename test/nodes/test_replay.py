@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import json
@@ -21,6 +22,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
+from ros1_bags import ros1  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from synthetic import jpeg, picture  # noqa: E402
@@ -32,6 +34,8 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import replay  # noqa: E402
+from effovpr_ros.nodes.image_decoding import decode_message  # noqa: E402
+from effovpr_ros.nodes.replaying import run_replay  # noqa: E402
 from effovpr_ros.sources.bag_writer import BagWriter  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 
@@ -161,6 +165,30 @@ def test_a_replay_without_a_map_fails_with_the_nodes_reason(drive: Path, tmp_pat
     assert done.returncode == 1
     assert "refused to configure" in done.stderr
     assert "does not exist; build one" in done.stderr + done.stdout
+
+
+def test_a_topic_of_the_other_transport_is_said(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--map", "any", "--bag", str(drive), "--image-topic", TOPIC, "--out", str(tmp_path / "m.jsonl")]
+    assert replay.main([*arguments, "--image-transport", "raw"]) == 1
+    assert "is compressed and raw was asked; use --image-transport compressed" in capsys.readouterr().err
+    assert replay.main(["--running", "/any", *arguments[2:4], "--image-topic", "/rear", "--out", "m"]) == 1
+    assert "image topic /rear is not there; topics: /camera/compressed" in capsys.readouterr().err
+
+
+def test_no_answers_are_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = argparse.Namespace(out=tmp_path / "m.jsonl", image_topic=TOPIC)
+    assert run_replay("replay", lambda _: 0, options) == 1
+    assert f"replay: 0 answers: the node answered none of the images of {TOPIC}" in capsys.readouterr().err
+    assert run_replay("replay", lambda _: 2, options) == 0
+
+
+def test_the_player_converts_a_bag_of_ros_1(tmp_path: Path):
+    ros1(tmp_path, topic=TOPIC)
+    images, _, code = play(tmp_path / "drive.bag", 2, rate="2.0", start_delay_s="4.0")
+    assert code == 0
+    assert [message.header.stamp.sec for _, message in images] == [1000, 1001]
+    shown = decode_message(images[1][1]).astype(int)
+    assert np.abs(shown - picture(2)).mean() < 10.0
 
 
 def test_a_recogniser_ends_cleanly_while_it_recognises(house: Path, drive: Path):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import recorded_pictures as pictures
 from inputs import Make, Right, add
-from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.typesys import Stores, get_typestore
+from ros1_bags import ros1
 from synthetic import picture
 
 from effovpr_ros.core.poses import Pose
@@ -212,32 +211,6 @@ def silent(topic: str, kind: str) -> Fill:
         writer._connections[topic] = writer._writer.add_connection(topic, kind, typestore=writer._store)
 
     return fill
-
-
-def ros1(at: Path) -> list[str]:
-    """Images and odometry in a bag of ROS 1."""
-    store = get_typestore(Stores.ROS1_NOETIC)
-    kinds = store.types
-
-    def header(stamp: int, frame: str) -> Any:
-        time = kinds["builtin_interfaces/msg/Time"](stamp // SECOND, stamp % SECOND)
-        return kinds["std_msgs/msg/Header"](0, time, frame)
-
-    with Ros1Writer(at / "drive.bag") as writer:
-        image = writer.add_connection(IMAGE, "sensor_msgs/msg/CompressedImage", typestore=store)
-        odom = writer.add_connection("/pose", "geometry_msgs/msg/PoseStamped", typestore=store)
-        for half in range(9):
-            stamp = START - SECOND + half * SECOND // 2
-            point = kinds["geometry_msgs/msg/Point"](half / 2, 0.0, 0.0)
-            pose = kinds["geometry_msgs/msg/Pose"](point, kinds["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0))
-            message = kinds["geometry_msgs/msg/PoseStamped"](header(stamp, "map"), pose)
-            writer.write(odom, stamp, store.serialize_ros1(message, "geometry_msgs/msg/PoseStamped"))
-        for number in range(2):
-            stamp = START + number * SECOND
-            data = np.frombuffer(pictures.encoded("JPEG", picture(1 + number), quality=95), np.uint8)
-            message = kinds["sensor_msgs/msg/CompressedImage"](header(stamp, "camera"), "jpeg", data)
-            writer.write(image, stamp, store.serialize_ros1(message, "sensor_msgs/msg/CompressedImage"))
-    return [str(at / "drive.bag")]
 
 
 def cut(name: str, keep: float) -> Callable[[Path], object]:
