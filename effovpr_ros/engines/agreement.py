@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import cv2
@@ -64,6 +64,16 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
         return asdict(self)
+
+    @classmethod
+    def from_record(cls, values: object) -> Agreement | None:
+        """Inverse of `to_dict`; None where a record holds anything else, so that it is measured again."""
+        names = [entry.name for entry in fields(cls)]
+        if not isinstance(values, dict) or set(values) != set(names):
+            return None
+        if not all(isinstance(values[name], float) and -1.01 <= values[name] <= 1.01 for name in names):
+            return None
+        return cls(**values)
 
     def __str__(self) -> str:
         """For people."""

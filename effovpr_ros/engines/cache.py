@@ -6,18 +6,61 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import torch
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.files import replaced_file
+
+_LONGEST_RECORD = 2**16
+_OWN_FOLDER = "let XDG_CACHE_HOME name a folder of your own that is writable"
 
 
 def cache_root() -> Path:
-    """Folder of the cache: $XDG_CACHE_HOME/effovpr_ros/engines, as the XDG base directory specification says."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "effovpr_ros" / "engines"
+    """Folder of the cache, $XDG_CACHE_HOME/effovpr_ros/engines: made where it is missing, for this user alone.
+
+    Raises:
+        EngineError: it cannot be made, or others could change what is kept in it, which would then be run.
+    """
+    own = platformdirs.user_cache_path("effovpr_ros", appauthor=False)
+    try:
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = own.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            own.chmod(0o700)
+    except OSError as error:
+        raise EngineError(
+            f"{own} cannot be made: {error.strerror}; let XDG_CACHE_HOME name a folder that is writable"
+        ) from error
+    if found.st_uid != os.geteuid():
+        raise EngineError(f"{own} belongs to another user, who could change what is run from it; {_OWN_FOLDER}")
+    return own / "engines"
+
+
+def keep_compiled_code() -> None:
+    """Have PyTorch's compiler keep its code in this user's own folder, unless the user named one.
+
+    Its default is a folder in /tmp that any user may have made first.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root().parent / "inductor"))
+
+
+def content_digest(files: Sequence[Path]) -> str:
+    """Short name of what files hold; raises an EngineError where one cannot be read."""
+    whole = hashlib.sha256()
+    for path in files:
+        try:
+            whole.update(f"{path.name} {path.stat().st_size}".encode())
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    whole.update(block)
+        except OSError as error:
+            raise EngineError(f"{path} cannot be read: {error.strerror}; remove it, and it is made again") from error
+    return whole.hexdigest()[:16]
 
 
 def machine_name() -> str:
@@ -44,8 +87,10 @@ def digest(*parts: object) -> str:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A record; None where there is none, or where a damaged one must be measured again."""
     try:
+        if path.stat().st_size > _LONGEST_RECORD:
+            return None
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 
@@ -56,12 +101,9 @@ def write_record(path: Path, values: dict[str, Any]) -> None:
     Raises:
         EngineError: the cache is not writable.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(values, indent=2), encoding="utf-8")
-        partial.replace(path)
+        with replaced_file(path) as temporary:
+            temporary.write_text(json.dumps(values, indent=2), encoding="utf-8")
     except OSError as error:
-        raise EngineError(
-            f"{path} cannot be written: {error.strerror}; let XDG_CACHE_HOME name a folder that is writable"
-        ) from error
+        raise EngineError(f"{path} cannot be written: {error.strerror}; {_OWN_FOLDER}") from error

@@ -22,6 +22,8 @@ class OnnxRuntimeSession:
         """
         import onnxruntime
 
+        # Nothing of what a robot runs is told to anybody.
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # Spinning threads would take the processor from the rest of the robot.

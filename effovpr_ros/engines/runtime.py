@@ -16,7 +16,9 @@ from effovpr_ros.engines import catalogue
 from effovpr_ros.engines.agreement import Agreement, DenseFeatures, require_agreement, scenes, verify
 from effovpr_ros.engines.cache import (
     cache_root,
+    content_digest,
     digest,
+    keep_compiled_code,
     machine_name,
     read_record,
     write_record,
@@ -97,6 +99,7 @@ class Engines:
         """
         self._model, self._quantisation_images = model, quantisation_images
         self._networks: dict[tuple[str, RequestedOutputs], Network] = {}
+        self._contents: dict[tuple[str, RequestedOutputs], str] = {}
 
     def open(self, name: str, head: FeatureHead) -> RunningEngine:
         """An engine that is installed and agrees with PyTorch.
@@ -173,8 +176,9 @@ class Engines:
     def _agreement(self, name: str, run: Network, head: FeatureHead) -> Agreement:
         record = self._agreement_record(name, head)
         recorded = read_record(record)
-        if recorded is not None:
-            return Agreement(**recorded["agreement"])
+        known = Agreement.from_record(recorded.get("agreement")) if recorded is not None else None
+        if known is not None:
+            return known
         backbone, requested = self._model.backbone, head.requested
         # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
         images = self._required_images().checking() if name == catalogue.OPENVINO_INT8 else scenes()
@@ -190,7 +194,9 @@ class Engines:
 
     def _agreement_record(self, name: str, head: FeatureHead) -> Path:
         images_name = self._required_images().name if name == catalogue.OPENVINO_INT8 else ""
-        conditions = digest(machine_name(), catalogue.versions(name), head.fingerprint, images_name)
+        # What was compared is what is loaded: files of the cache that changed since are compared again.
+        content = self._contents.get((name, head.requested), "")
+        conditions = digest(machine_name(), catalogue.versions(name), head.fingerprint, images_name, content)
         return self._folder(head.requested) / f"{name}-{conditions}.json"
 
     def _quantised(self, requested: RequestedOutputs) -> Path:
@@ -211,35 +217,46 @@ class Engines:
                 )
             return lambda pixels: backbone(pixels, requested.blocks, to_the_end=requested.to_the_end)
         if name == catalogue.TORCH_COMPILE:
+            keep_compiled_code()
             compiled = torch.compile(FlatNetwork(backbone, requested))
             return lambda pixels: requested.gather(compiled(pixels))
         return _one_by_one(self._session(name, requested), requested)
 
     def _session(self, name: str, requested: RequestedOutputs) -> Session:
-        folder = self._folder(requested)
-        graph = ensure_graph(folder, self._model.backbone, requested)
+        graph = ensure_graph(self._folder(requested), self._model.backbone, requested)
+        if name == catalogue.TENSORRT:
+            from effovpr_ros.engines.tensorrt_runtime import TensorRtSession, ensure_plan
+
+            plan = self._folder(requested) / f"{digest(machine_name(), catalogue.versions(name))}.plan"
+            ensure_plan(graph, plan)
+            self._contents[name, requested] = content_digest([plan])
+            return TensorRtSession(plan)
+        source, precision = (graph, "") if name == catalogue.ONNXRUNTIME else self._for_openvino(name, requested, graph)
+        self._contents[name, requested] = content_digest(_parts(source))
         if name == catalogue.ONNXRUNTIME:
             from effovpr_ros.engines.onnx_runtime import OnnxRuntimeSession
 
-            return OnnxRuntimeSession(graph)
-        if name == catalogue.TENSORRT:
-            from effovpr_ros.engines.tensorrt_runtime import TensorRtSession
+            return OnnxRuntimeSession(source)
+        from effovpr_ros.engines.openvino_runtime import OpenVinoSession
 
-            return TensorRtSession(graph, folder / f"{digest(machine_name(), catalogue.versions(name))}.plan")
-        from effovpr_ros.engines.openvino_runtime import OpenVinoSession, bind_to_f32, quantise
+        return OpenVinoSession(source, precision)
+
+    def _for_openvino(self, name: str, requested: RequestedOutputs, graph: Path) -> tuple[Path, str]:
+        """The file that OpenVINO loads, made where it is missing, and the precision that it computes in."""
+        from effovpr_ros.engines.openvino_runtime import bind_to_f32, quantise
 
         if name == catalogue.OPENVINO_INT8:
             quantised = self._quantised(requested)
             if not quantised.is_file():
                 quantise(graph, quantised, self._required_images(), self._model.image_size)
             bf16 = not catalogue.what_is_missing(catalogue.OPENVINO_BF16)
-            return OpenVinoSession(quantised, "bf16" if bf16 else "f32")
+            return quantised, "bf16" if bf16 else "f32"
         if name == catalogue.OPENVINO_BF16:
-            bound = folder / f"bf16-{digest(catalogue.versions(name))}.xml"
+            bound = self._folder(requested) / f"bf16-{digest(catalogue.versions(name))}.xml"
             if not bound.is_file():
                 bind_to_f32(graph, bound)
-            return OpenVinoSession(bound, "bf16")
-        return OpenVinoSession(graph, "f32")
+            return bound, "bf16"
+        return graph, "f32"
 
     def _required_images(self) -> QuantisationImages:
         if self._quantisation_images is None:
@@ -261,6 +278,13 @@ class Engines:
     def _placed(self, pixels: Tensor) -> Tensor:
         parameter = next(self._model.backbone.parameters())
         return pixels.to(parameter.device, parameter.dtype)
+
+
+def _parts(graph: Path) -> list[Path]:
+    """All files of a graph: OpenVINO's has its weights in a second one, a large ONNX graph in files beside it."""
+    if graph.suffix == ".xml":
+        return [graph, graph.with_suffix(".bin")]
+    return sorted(path for path in graph.parent.iterdir() if path.is_file())
 
 
 def _one_by_one(session: Session, requested: RequestedOutputs) -> Network:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.files import replaced_file
 
 _logger = logging.getLogger(__name__)
 
@@ -18,25 +19,18 @@ _logger = logging.getLogger(__name__)
 class TensorRtSession:
     """A built network with buffers of its own; one call at a time."""
 
-    def __init__(self, graph: Path, plan: Path) -> None:
-        """Load the plan, built first where it is missing: minutes for a large network.
+    def __init__(self, plan: Path) -> None:
+        """Load a plan.
 
         Args:
-            graph: ONNX.
-            plan: file of the plan; its name tells the GPU and the version of TensorRT, which it is bound to.
+            plan: of `ensure_plan`.
 
         Raises:
-            EngineError: TensorRT cannot build or load the network.
+            EngineError: TensorRT cannot load it.
         """
         import tensorrt
 
-        logger = tensorrt.Logger(tensorrt.Logger.WARNING)
-        if not plan.is_file():
-            _logger.info("building %s", plan)
-            partial = plan.with_name(f"{plan.name}.partial")
-            partial.write_bytes(_build(tensorrt, logger, graph))
-            partial.replace(plan)
-        engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan.read_bytes())
+        engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING)).deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
             raise EngineError(f"TensorRT {tensorrt.__version__} cannot load {plan}; remove that file to build it anew")
         self._engine, self._context = engine, engine.create_execution_context()
@@ -61,6 +55,29 @@ class TensorRtSession:
                 outputs = [buffer.clone() for buffer in self._buffers[1:]]
             self._stream.synchronize()
         return outputs
+
+
+def ensure_plan(graph: Path, plan: Path) -> None:
+    """Build the plan of a network where it is missing: minutes for a large one.
+
+    Args:
+        graph: ONNX.
+        plan: file of the plan; its name tells the GPU and the version of TensorRT, which it is bound to.
+
+    Raises:
+        EngineError: TensorRT cannot build the network, or the folder is not writable.
+    """
+    import tensorrt
+
+    if plan.is_file():
+        return
+    _logger.info("building %s", plan)
+    content = _build(tensorrt, tensorrt.Logger(tensorrt.Logger.WARNING), graph)
+    try:
+        with replaced_file(plan) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise EngineError(f"{plan} cannot be written: {error.strerror}; make room") from error
 
 
 def _build(tensorrt: Any, logger: Any, graph: Path) -> bytes:

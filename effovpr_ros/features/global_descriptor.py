@@ -7,9 +7,9 @@ from typing import cast
 from torch import Tensor
 from torch.nn import functional
 
-from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.errors import ConfigError, WeightsError
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
-from effovpr_ros.features.regional import REGIONAL_DIM, RegionalPooling, regional_descriptor
+from effovpr_ros.features.regional import REGIONAL_DIM, RegionalPooling, pooled_length, regional_descriptor
 from effovpr_ros.features.tails import Tail
 
 
@@ -60,6 +60,13 @@ class TailDescriptor:
         self._pool = RegionalPooling(backbone.grid_hw, device)
         # A head is some megabytes, which do not travel to a GPU with every image. None is the pooled vector itself.
         head = tail.heads.get(self.dimension)
+        length = pooled_length(backbone.width) if self.blocks else backbone.width
+        if (head[0].shape[1] if head else self.dimension) != length:
+            raise WeightsError(
+                f"head {self.dimension} of tail {tail.source} does not fit: {self.kind} pooling gives {length} numbers"
+            )
+        if self.blocks:
+            backbone.block_number(tail.info.block)
         self._head = (head[0].to(device), head[1].to(device)) if head else None
 
     def __call__(self, output: BackboneOutput) -> Tensor:

@@ -107,6 +107,17 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> StateDict:
     return result
 
 
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that hold what is no number, which would make every descriptor so.
+
+    Raises:
+        WeightsError: names the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{name} holds what is no number")
+
+
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
     """SHA-256 over sorted names, shapes and float32 values."""
     digest = hashlib.sha256()

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, WeightsError
-from effovpr_ros.features.state_dicts import StateDict, fingerprint
+from effovpr_ros.core.files import replaced_file
+from effovpr_ros.features.state_dicts import StateDict, fingerprint, require_finite
 
 SHIPPED_FOLDER = Path(__file__).parent / "tails"
 """Where tails lie that come with this package."""
@@ -30,6 +31,8 @@ AUTO, NONE = "auto", "none"
 _METADATA_KEY = "effovpr_tail"
 _FORMAT_VERSION = 1
 _HEAD = "heads."
+_POOLINGS = ("cls", "regional")
+_MOST = 2**16
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,9 @@ def write_tail(path: Path, tail: Tail, *, precision: torch.dtype = torch.float16
         tensors |= {f"{_HEAD}{dim}.weight": weight.detach().cpu(), f"{_HEAD}{dim}.bias": bias.detach().cpu()}
     stored = {name: tensor.to(precision).contiguous() for name, tensor in tensors.items()}
     metadata = {_METADATA_KEY: json.dumps({"format_version": _FORMAT_VERSION, **asdict(tail.info)})}
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_bytes(save(stored, metadata))
-        partial.replace(path)
+        with replaced_file(path) as temporary:
+            temporary.write_bytes(save(stored, metadata))
     except OSError as error:
         raise WeightsError(f"tail {path} cannot be written: {error.strerror}") from error
 
@@ -155,15 +157,43 @@ def read_tail(path: str | Path) -> Tail:
     try:
         content = {entry.name: values[entry.name] for entry in fields(TailInfo)}
         info = TailInfo(**{**content, "dims": tuple(content["dims"])})
+        _check_info(info)
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
         heads = {
             dim: (tensors.pop(f"{_HEAD}{dim}.weight"), tensors.pop(f"{_HEAD}{dim}.bias"))
             for dim in info.dims
             if f"{_HEAD}{dim}.weight" in tensors
         }
+        _check_heads(heads)
+        require_finite(tensors | {f"{_HEAD}{dim}.weight": head[0] for dim, head in heads.items()})
     except Exception as error:  # safetensors raises a type of its own for damaged files
         raise WeightsError(f"tail {file} is damaged ({error}); restore it from a copy") from error
     return Tail(info, tensors, heads, file.name)
+
+
+def _check_info(info: TailInfo) -> None:
+    """Refuse what no training writes.
+
+    Raises:
+        ValueError: names the field and its value.
+    """
+    wanted = {"architecture": str, "base_sha256": str, "pooling": str, "facet": str, "centered": bool}
+    for name, kind in wanted.items():
+        if not isinstance(getattr(info, name), kind):
+            raise ValueError(f"{name} is {getattr(info, name)!r}")
+    numbers = {"train_blocks": info.train_blocks, "block": info.block, "image_size": info.image_size}
+    for name, value in [*numbers.items(), *(("dims", dim) for dim in info.dims)]:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
+            raise ValueError(f"{name} holds {value!r}")
+    if info.pooling not in _POOLINGS or not info.dims:
+        raise ValueError(f"pooling is {info.pooling!r} and dims are {info.dims}")
+
+
+def _check_heads(heads: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    for dim, (weight, bias) in heads.items():
+        if weight.ndim != 2 or weight.shape[0] != dim or bias.shape != (dim,):
+            raise ValueError(f"head {dim} has shapes {tuple(weight.shape)} and {tuple(bias.shape)}")
+        require_finite({f"{_HEAD}{dim}.bias": bias})
 
 
 @functools.lru_cache(maxsize=4)
@@ -270,9 +300,18 @@ def apply_tail(
             f"not on {architecture} weights {base_sha256[:12]}... from {source}; choose its base with --model, "
             "or with --weights BASE,TAIL"
         )
+    blocks = {int(name.split(".")[1]) for name in state_dict if name.startswith("blocks.")}
+    if info.pooling == "regional" and info.block not in blocks:
+        raise WeightsError(f"tail {tail.source} reads block {info.block}, {architecture} has {len(blocks)} from 0 on")
     unknown = [name for name in tail.weights if name not in state_dict]
     if unknown:
         raise WeightsError(f"tail {tail.source} changes {unknown[0]}, which {architecture} does not have")
+    for name, tensor in tail.weights.items():
+        if tensor.shape != state_dict[name].shape:
+            raise WeightsError(
+                f"tail {tail.source} has {name} of shape {tuple(tensor.shape)}, {architecture} has "
+                f"{tuple(state_dict[name].shape)}"
+            )
     return {**state_dict, **tail.weights}
 
 
@@ -295,4 +334,4 @@ def _metadata(path: Path) -> dict[str, Any] | None:
         values: dict[str, Any] | None = json.loads(stored) if stored else None
     except Exception:  # damaged: reading it as weights reports that
         return None
-    return values
+    return values if isinstance(values, dict) else None

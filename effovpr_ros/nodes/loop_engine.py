@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 import threading
@@ -44,7 +42,6 @@ class LoopEngine:
         """
         self._lock = threading.Lock()
         self._temporary: Path | None = None
-        self._claim: int | None = None
         if not node_config.session_path:
             self._temporary = _temporary_folder()
         try:
@@ -52,7 +49,6 @@ class LoopEngine:
             extractor = _load_model(folder, camera_config, node_config)
             place_map = open_session_map(folder, extractor.fingerprint, frame_id=node_config.odom_frame)
             try:
-                self._claim = _claim_folder(folder)
                 session = node_config.session or time.strftime("%Y-%m-%dT%H-%M-%S")
                 self.detector = LoopClosureDetector(extractor, place_map, recognizer_config, loop_config, session)
                 self.detector.load()
@@ -97,9 +93,6 @@ class LoopEngine:
 
     def _let_go(self) -> None:
         """Leave the folder to others, or delete a temporary one."""
-        if self._claim is not None:
-            os.close(self._claim)
-            self._claim = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -117,24 +110,6 @@ def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: Loop
         engine=camera_config.engine,
     )
     return load_model(config, camera_config)
-
-
-def _claim_folder(folder: Path) -> int:
-    """Keep other processes from adding to a map; the claim ends with the process, however it ends.
-
-    Returns:
-        A file descriptor to close in the end.
-
-    Raises:
-        MapError: another process has the map.
-    """
-    claim = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(claim)
-        raise MapError(f"another process adds to the map {folder}; end it, or choose another session_path") from error
-    return claim
 
 
 def _temporary_folder() -> Path:

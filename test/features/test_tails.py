@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from effovpr_ros.features.backbone import create_backbone
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import preprocess
-from effovpr_ros.features.tails import Tail, TailInfo, read_tail, write_tail
+from effovpr_ros.features.state_dicts import fingerprint
+from effovpr_ros.features.tails import Tail, TailInfo, apply_tail, read_tail, write_tail
 from effovpr_ros.features.weights import load_weights
 from effovpr_ros.lab.training.model import TrainableTail
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -234,3 +236,55 @@ def test_tails_that_cannot_be(tmp_path: Path, options: dict[str, object], messag
     settings = {"pooling": "cls", "train_blocks": 1, **options}
     with pytest.raises(ConfigError, match=message):
         make_tail(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"block": 999}, "reads block 999"),
+        ({"block": "3"}, "block holds '3'"),
+        ({"dims": ()}, "dims are ()"),
+        ({"pooling": "median"}, "pooling is 'median'"),
+        ({"dims": (-5,)}, "dims holds -5"),
+    ],
+)
+def test_tails_of_impossible_values_are_refused_by_name(tmp_path: Path, change: dict[str, object], said: str):
+    base = tiny_vit()
+    info = TailInfo("vit_tiny_test_patch14", fingerprint(base.state_dict()), 0, "regional", 2, "value", True, (8,), 56)
+    heads = {8: (torch.ones(8, 24 * 17), torch.zeros(8))}
+    write_tail(tmp_path / "t.safetensors", Tail(replace(info, **change), {}, heads, "t"))
+    with pytest.raises(WeightsError, match=re.escape(said)):
+        tail = read_tail(tmp_path / "t.safetensors")
+        apply_tail(tail, base.state_dict(), info.architecture, info.base_sha256, "base")
+
+
+@pytest.mark.parametrize(
+    ("weights", "heads", "said"),
+    [
+        ({"norm.weight": torch.full((24,), torch.nan)}, {}, "norm.weight holds what is no number"),
+        ({"norm.weight": torch.ones(25)}, {}, "norm.weight of shape (25,)"),
+        ({}, {8: (torch.ones(7, 24), torch.zeros(8))}, "head 8 has shapes (7, 24) and (8,)"),
+        ({}, {8: (torch.full((8, 24), torch.inf), torch.zeros(8))}, "heads.8.weight holds what is no number"),
+    ],
+)
+def test_tails_with_nan_or_wrong_shapes_are_refused_by_name(
+    tmp_path: Path, weights: dict[str, torch.Tensor], heads: dict[int, tuple[torch.Tensor, torch.Tensor]], said: str
+):
+    base = tiny_vit()
+    info = TailInfo("vit_tiny_test_patch14", fingerprint(base.state_dict()), 0, "cls", 0, "value", True, (8,), 56)
+    write_tail(tmp_path / "t.safetensors", Tail(info, weights, heads, "t"))
+    with pytest.raises(WeightsError, match=re.escape(said)):
+        tail = read_tail(tmp_path / "t.safetensors")
+        apply_tail(tail, base.state_dict(), info.architecture, info.base_sha256, "base")
+
+
+def test_a_head_of_another_pooling_is_refused_by_name(tmp_path: Path):
+    path = tiny_weights(tmp_path)
+    base = fingerprint(tiny_vit().state_dict())
+    info = TailInfo("vit_tiny_test_patch14", base, 0, "cls", 0, "value", True, (8,), 56)
+    write_tail(tmp_path / "t.safetensors", Tail(info, {}, {8: (torch.ones(8, 25), torch.zeros(8))}, "t"))
+    config = ExtractorConfig(
+        model="vit_tiny_test_patch14", weights=f"{path},{tmp_path / 't.safetensors'}", image_size=56, device="cpu"
+    )
+    with pytest.raises(WeightsError, match=r"head 8 of tail t\.safetensors does not fit: cls pooling gives 24 numbers"):
+        FeatureExtractor(config)
