@@ -22,7 +22,7 @@ from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapError,
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping import index as index_module
-from effovpr_ros.mapping import place_map as place_map_module
+from effovpr_ros.mapping import map_reading
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -149,7 +149,7 @@ def test_local_features_come_in_the_order_asked_for_and_from_memory(folder: Path
 
 def test_memory_for_local_features_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch):
     size = new_place(0).features.local
-    monkeypatch.setattr(place_map_module, "_CACHE_BYTES", 2 * (size.codes.nbytes + size.cells_xy.nbytes))
+    monkeypatch.setattr(map_reading, "_CACHE_BYTES", 2 * (size.codes.nbytes + size.cells_xy.nbytes))
     with PlaceMap.open(folder) as place_map:
         place_map.local_features([0, 1])
         place_map.local_features([0, 2])
