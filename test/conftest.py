@@ -21,7 +21,27 @@ from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.recognition.presets import PRESETS
 
 STALLED_S = 600
-SLOW = ("nodes/",)
+# Folders and files that take more than a few seconds: programs that are started, networks that run on many images,
+# training, a simulator, a browser. Everything else is the fast part.
+SLOW = (
+    "benchmark/",
+    "cli/",
+    "engines/",
+    "gpu/",
+    "integrations/",
+    "lab/test_baselines.py",
+    "lab/test_confidence_fitting.py",
+    "lab/test_evaluation_bags.py",
+    "lab/test_evaluation_folders.py",
+    "lab/test_report.py",
+    "lab/test_simulation.py",
+    "lab/test_slam_demo.py",
+    "lab/test_training_run.py",
+    "loop_closure/test_real",
+    "nodes/",
+    "recognition/test_real",
+    "sources/test_inputs.py",
+)
 _TRACES = pytest.StashKey[TextIO]()
 
 

@@ -28,7 +28,16 @@ ALLOWED = {
 ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "lifecycle_msgs", "builtin_interfaces"}
 
 
-MAX_LINES = 380
+MAX_LINES = 300
+LARGER = {
+    "cli/map_commands.py": 320,
+    "features/tails.py": 350,
+    "geometry/measured_pose.py": 370,
+    "mapping/builder.py": 330,
+    "mapping/store.py": 390,
+    "nodes/camera_node.py": 360,
+}
+"""Files that are still to be split, and what they may not grow beyond."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -96,5 +105,7 @@ print("imported")
 
 
 def test_no_file_is_larger_than_a_room():
-    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in layer_files()}
-    assert {path.name: count for path, count in lines.items() if count > MAX_LINES} == {}
+    lines = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8").count("\n") for path in layer_files()
+    }
+    assert {name: count for name, count in lines.items() if count > LARGER.get(name, MAX_LINES)} == {}
