@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -57,7 +58,9 @@ def _run(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map, writable=True) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
-        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options, place_map))
+        # Without a budget of time, which would let the fit depend on what else the machine does.
+        config_recognizer = replace(recognizer_config(options, place_map), verify_budget_ms=0.0)
+        recognizer = PlaceRecognizer(extractor, place_map, config_recognizer)
         with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
             model = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
         store_confidence_model(place_map, model)

@@ -95,7 +95,13 @@ def _run(options: argparse.Namespace) -> int:
         if options.calibrate:
             for note in fit_methods(settings, extractor, place_map):
                 print(f"note: {note}", file=sys.stderr)
-        methods = make_methods(settings, extractor, place_map, base.top_k)
+        methods = make_methods(
+            settings,
+            extractor,
+            place_map,
+            base.top_k,
+            asks_map=dataset.map_path is None and dataset.database is not dataset.queries,
+        )
         with tqdm(total=len(methods) * len(queries), unit="query", desc="methods", disable=None) as bar:
             results = run_methods(queries, methods, lambda done: bar.update(done))
         configs = {name: made for name, made in settings.items() if isinstance(made, RecognizerConfig)}

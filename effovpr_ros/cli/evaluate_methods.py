@@ -20,6 +20,7 @@ from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import setting_name, store_confidence_model
+from effovpr_ros.recognition.map_null import measure_map_null
 from effovpr_ros.recognition.presets import config_for_map, map_settings
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -133,7 +134,12 @@ def fit_methods(
 
 
 def make_methods(
-    settings: Mapping[str, RecognizerConfig | Baseline], extractor: FeatureExtractor, place_map: PlaceMap, top_k: int
+    settings: Mapping[str, RecognizerConfig | Baseline],
+    extractor: FeatureExtractor,
+    place_map: PlaceMap,
+    top_k: int,
+    *,
+    asks_map: bool,
 ) -> dict[str, Method]:
     """Methods that answer on one map.
 
@@ -142,12 +148,18 @@ def make_methods(
         extractor: of the map's model.
         place_map: open.
         top_k: most places in an answer of a baseline.
+        asks_map: ask the map first what wrong answers reach, as `map build` does; not where its places are the queries.
 
     Raises:
         EvaluationError: the map's images have too little for a baseline's vocabulary.
     """
     return {
-        name: EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, made))
+        name: EffoVPRMethod(
+            place_map,
+            PlaceRecognizer(
+                extractor, place_map, made, null=measure_map_null(extractor, place_map, made) if asks_map else None
+            ),
+        )
         if isinstance(made, RecognizerConfig)
         else made(place_map, top_k)
         for name, made in tqdm(settings.items(), unit="method", desc="set up", disable=None)

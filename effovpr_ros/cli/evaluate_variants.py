@@ -121,7 +121,7 @@ def run_variants(
         if settings:
             base = maps[StoredAs(first)]
             _calibrate(options, settings, extracted[first].extractor, base)
-            methods |= make_methods(settings, extracted[first].extractor, base, top_k)
+            methods |= make_methods(settings, extracted[first].extractor, base, top_k, asks_map=False)
         for name, variant in variants.items():
             place_map, own = maps[variant.stored], extracted[variant.extractor]
             _calibrate(options, {name: variant.recognizer}, own.extractor, place_map)

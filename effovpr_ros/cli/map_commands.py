@@ -40,7 +40,8 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
-from effovpr_ros.recognition.presets import map_settings, settings_of_map
+from effovpr_ros.recognition.map_null import keep_map_null
+from effovpr_ros.recognition.presets import config_for_map, map_settings, settings_of_map
 from effovpr_ros.recognition.third_stage import describe_points
 
 _BUILD = BuildConfig()
@@ -156,6 +157,9 @@ def _build(options: argparse.Namespace) -> int:
         _report(options, place_map, source, report)
         if report.interrupted:
             return 1
+        if report.added:
+            config = config_for_map(place_map, {} if options.points == "stored" else {"verify": "off"})
+            keep_map_null(extractor, place_map, config)
         if not report.added and not report.already_present:
             raise SourceError(
                 f"0 places built: none of the {len(report.unreadable)} images of {shown(source.path)} can be read; the "

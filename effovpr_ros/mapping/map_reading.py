@@ -191,6 +191,12 @@ class MapReader:
         blocks = list(self._stored_blocks(0))
         return np.concatenate(blocks) if blocks else np.empty((0, self.fingerprint.global_dim), np.float32)
 
+    def global_descriptor(self, place_id: int) -> NDArray[np.float32]:
+        """(D,) float32, L2-normalised, of one place, before PCA; a MapError where there is none."""
+        self._table.row_of(place_id)
+        block = next(self._store.descriptor_blocks(self.fingerprint.global_dim, place_id, place_id))
+        return np.asarray(block[0], np.float32)
+
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk of descriptors, thumbnails, points and index."""
         index = self.path / INDEX_NAME

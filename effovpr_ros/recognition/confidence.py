@@ -3,6 +3,7 @@
 The weights come from queries whose answers are known: `effovpr calibrate` makes them of a map's own places and stores
 them in the map; without it, those shipped with this package count. Platt scaling (Platt, 1999) of several figures
 instead of one, with weights that are not negative, so that more evidence never lowers the confidence.
+docs/confidence.md says how it was fitted and how it does on sets that were left out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import functools
 import json
 import logging
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,72 +22,29 @@ import numpy as np
 from effovpr_ros.core.errors import MapFormatError
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.local_projection import FULL, setting_for_codes
-from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.evidence import FIGURES, POINT_FIGURES, Evidence, MapNull
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.same_place import is_same_place
 
 _logger = logging.getLogger(__name__)
 
 SHIPPED_PATH = Path(__file__).with_name("confidence_models.json")
 _PROPERTY = "calibrations"
-_NEIGHBOURS = 3
-# Part of a score a keypoint that says nothing: ratios of smaller scores are those of noise.
-_FLOOR_PER_KEYPOINT = 0.3
-# So many candidates elsewhere make a lead over them count half.
-_FEW_RIVALS = 2.0
+_NULL_PROPERTY = "confidence_null"
+_DEFAULT = RecognizerConfig()
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What speaks for the best candidate; each figure has no unit and grows with the evidence.
-
-    A lead counts less where few candidates are elsewhere, and not at all where none is: it proves nothing.
+class PointWeights:
+    """The model of answers whose points were verified.
 
     Attributes:
-        similarity: cosine of the global descriptors.
-        similarity_lead: over the most similar candidate elsewhere.
-        consistent_share: matches that agree on one displacement, of the query's keypoints.
-        score_over_typical: ln of the score over the median of the candidates elsewhere.
-        score_over_rival: ln of the score over the best one elsewhere.
-        agreement: share of the next three candidates that are at the same place.
+        weights: one for each of `FIGURES`, then one for each of `POINT_FIGURES`.
+        bias: log-odds without any evidence.
     """
 
-    similarity: float
-    similarity_lead: float
-    consistent_share: float
-    score_over_typical: float
-    score_over_rival: float
-    agreement: float
-
-
-FIGURES = tuple(entry.name for entry in fields(Evidence))
-
-
-def evidence_for(candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig) -> Evidence:
-    """The evidence for the first of at least one candidate.
-
-    Args:
-        candidates: best first.
-        num_keypoints: of the query.
-        config: what counts as one place.
-    """
-    best = candidates[0]
-    here = [is_same_place(best.place, item.place, config) for item in candidates]
-    elsewhere = [item for item, same in zip(candidates, here, strict=True) if not same]
-    weight = len(elsewhere) / (len(elsewhere) + _FEW_RIVALS)
-    similarities = [item.similarity for item in elsewhere] or [best.similarity]
-    scores = [item.score for item in elsewhere] or [best.score]
-    floor = _FLOOR_PER_KEYPOINT * max(num_keypoints, 1)
-    near = here[1 : 1 + _NEIGHBOURS]
-    return Evidence(
-        similarity=best.similarity,
-        similarity_lead=weight * (best.similarity - max(similarities)),
-        consistent_share=best.num_consistent / max(num_keypoints, 1),
-        score_over_typical=weight * math.log((best.score + floor) / (statistics.median(scores) + floor)),
-        score_over_rival=weight * math.log((best.score + floor) / (max(scores) + floor)),
-        agreement=sum(near) / len(near) if near else 0.0,
-    )
+    weights: tuple[float, ...]
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -96,13 +53,14 @@ class ConfidenceModel:
 
     Attributes:
         setting: of model and recognition that it was fitted for, see `setting_name`.
-        weights: one for each of `FIGURES`.
+        weights: one for each of `FIGURES`, of answers whose points were not looked at.
         bias: log-odds without any evidence.
         match_confidence: least confidence at which the wanted precision was reached.
         precision: wanted.
         fitted_on: what the queries were, for people.
         num_queries: of the fit.
         calibration_error: expected calibration error on queries left out of the fit.
+        points: of answers whose points were verified; None where it was fitted without.
     """
 
     setting: str
@@ -113,32 +71,60 @@ class ConfidenceModel:
     fitted_on: str
     num_queries: int
     calibration_error: float
+    points: PointWeights | None = None
 
     def probability(self, evidence: Evidence) -> float:
-        """Confidence in [0, 1]."""
-        log_odds = self.bias + float(np.dot(self.weights, astuple(evidence)))
+        """Confidence in [0, 1]; the less points can say, the more it rests on the first two stages."""
+        log_odds = self.bias + float(np.dot(self.weights, evidence.figures))
+        if self.points is not None and evidence.points is not None:
+            figures = (*evidence.figures, *evidence.points.figures)
+            sight = evidence.points.sight
+            with_points = self.points.bias + float(np.dot(self.points.weights, figures))
+            log_odds = (1.0 - sight) * log_odds + sight * with_points
         return float(1.0 / (1.0 + np.exp(-np.clip(log_odds, -30.0, 30.0))))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, weights by name."""
-        return {**asdict(self), "weights": dict(zip(FIGURES, self.weights, strict=True))}
+        values = {**asdict(self), "weights": dict(zip(FIGURES, self.weights, strict=True))}
+        if self.points is not None:
+            by_name = dict(zip((*FIGURES, *POINT_FIGURES), self.points.weights, strict=True))
+            values["points"] = {"weights": by_name, "bias": self.points.bias}
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConfidenceModel:
         """Inverse of `to_dict`.
 
         Raises:
-            MapFormatError: something is missing or of another version.
+            MapFormatError: something is missing, not finite, out of its range or of another version.
         """
         try:
-            weights = tuple(float(values["weights"][name]) for name in FIGURES)
-            if len(values["weights"]) != len(FIGURES):
-                raise KeyError(f"weights of {', '.join(values['weights'])}")
-            return cls(**{**values, "weights": weights})
-        except (KeyError, TypeError, ValueError) as error:
+            points = values.get("points")
+            if points is not None:
+                points = PointWeights(
+                    _weights_of(points["weights"], (*FIGURES, *POINT_FIGURES)), _finite(points["bias"])
+                )
+            model = cls(**{**values, "weights": _weights_of(values["weights"], FIGURES), "points": points})
+            _finite(model.bias)
+            if not (0.0 <= _finite(model.match_confidence) <= 1.0):
+                raise ValueError(f"match_confidence {model.match_confidence}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MapFormatError(
                 f"a stored calibration does not fit this version ({error!r}); run `effovpr calibrate` again"
             ) from error
+        return model
+
+
+def _weights_of(values: Mapping[str, Any], names: Sequence[str]) -> tuple[float, ...]:
+    if len(values) != len(names):
+        raise KeyError(f"weights of {', '.join(values)}")
+    return tuple(_finite(values[name]) for name in names)
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value} is not finite")
+    return number
 
 
 def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str:
@@ -148,6 +134,8 @@ def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str
     if config.rerank and codes != FULL:
         how += f" of {codes}"
     how += f", K {config.top_k}"
+    if config.same_place_radius_m != _DEFAULT.same_place_radius_m or config.same_place_ids != _DEFAULT.same_place_ids:
+        how += f", one place within {config.same_place_radius_m:g} m or {config.same_place_ids} ids"
     model = fingerprint
     kind = model.global_kind
     if model.tail_sha256:
@@ -177,6 +165,29 @@ def store_confidence_model(place_map: PlaceMap, model: ConfidenceModel) -> None:
     """
     others = [item for item in read_confidence_models(place_map) if item.setting != model.setting]
     place_map.set_property(_PROPERTY, json.dumps([item.to_dict() for item in (*others, model)]).encode())
+
+
+def read_map_null(place_map: PlaceMap, setting: str) -> MapNull | None:
+    """What is known of a map's wrong answers for a setting; None where nothing is, or what is there is damaged."""
+    stored = place_map.get_property(_NULL_PROPERTY)
+    try:
+        found = [MapNull(**item) for item in json.loads(stored)] if stored else []
+        for item in found:
+            _finite(item.score_lead)
+            _finite(0.0 if item.point_lead is None else item.point_lead)
+        return next((item for item in found if item.setting == setting), None)
+    except (TypeError, ValueError) as error:
+        _logger.warning("map %s: what is known of its wrong answers is damaged (%s)", place_map.path, error)
+        return None
+
+
+def store_map_null(place_map: PlaceMap, null: MapNull) -> None:
+    """Keep in a map what its wrong answers reach, in place of what was known before.
+
+    Raises:
+        MapError: opened read-only.
+    """
+    place_map.set_property(_NULL_PROPERTY, json.dumps([asdict(null)]).encode())
 
 
 @functools.cache

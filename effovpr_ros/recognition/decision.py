@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
-from effovpr_ros.recognition.confidence import ConfidenceModel, evidence_for
+from effovpr_ros.recognition.confidence import ConfidenceModel
+from effovpr_ros.recognition.evidence import MapNull, evidence_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import best_rival
 
@@ -61,20 +62,24 @@ def may_skip_reranking(candidates: Sequence[Candidate], config: RecognizerConfig
 
 
 def decide(
-    candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig, model: ConfidenceModel
+    candidates: Sequence[Candidate],
+    num_keypoints: int,
+    config: RecognizerConfig,
+    model: ConfidenceModel,
+    null: MapNull | None = None,
 ) -> Decision:
     """Judge ranked candidates.
 
     NO_MATCH: no candidate, top global similarity below `min_similarity_global`, or a confidence below
-    `min_confidence`. MATCH: a confidence of at least `match_confidence`, or where that is 0 the calibration's own, and
-    if re-ranked at least `min_consistent_share` of the keypoints that agree on one displacement: a place that looks
-    alike only up to scale may be metres away along the line of sight. AMBIGUOUS otherwise.
+    `min_confidence`. MATCH: a confidence of at least `match_confidence`, or where that is 0 the model's own. AMBIGUOUS
+    otherwise.
 
     Args:
         candidates: best first.
         num_keypoints: of the query.
         config: thresholds.
         model: of the confidence.
+        null: what wrong answers of the map reach; None where it is not known.
     """
     if not candidates:
         return Decision(Status.NO_MATCH, 0.0, "the map has no candidate: it is empty or none lies within the hint")
@@ -86,7 +91,7 @@ def decide(
         )
         return Decision(Status.NO_MATCH, 0.0, reason)
     best, rival = candidates[0], best_rival(candidates, config)
-    evidence = evidence_for(candidates, num_keypoints, config)
+    evidence = evidence_for(candidates, num_keypoints, config, null)
     confidence = model.probability(evidence)
     figures = f"place {best.place.place_id}: global similarity {best.similarity:.3f}"
     if best.num_matches:
@@ -97,16 +102,12 @@ def decide(
         figures += f", score {best.score:.1f} against {rival.score:.1f} of place {rival.place.place_id} elsewhere"
     else:
         figures += f", {evidence.similarity_lead:.3f} above place {rival.place.place_id} elsewhere"
+    if best.points is not None:
+        figures += f", {best.points.homography} of {best.points.matches} matched points agree"
     wanted = config.match_confidence or model.match_confidence
     if confidence < config.min_confidence:
         reason = f"{figures}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
         return Decision(Status.NO_MATCH, confidence, reason)
-    if confidence >= wanted and best.score > 0.0 and evidence.consistent_share < config.min_consistent_share:
-        reason = (
-            f"{figures}; confidence {confidence:.3f}, but the share alike {evidence.consistent_share:.3f} is below "
-            f"min_consistent_share {config.min_consistent_share:g}"
-        )
-        return Decision(Status.AMBIGUOUS, confidence, reason)
     if confidence >= wanted:
         return Decision(Status.MATCH, confidence, f"{figures}; confidence {confidence:.3f}, at least {wanted:.3f}")
     return Decision(Status.AMBIGUOUS, confidence, f"{figures}; confidence {confidence:.3f} is below {wanted:.3f}")

@@ -1,21 +1,193 @@
-"""What one image says of each candidate, free of the unit of its scores and of the background of places."""
+"""What one image says of its candidates, relative to what wrong ones of this image and this map give.
+
+`Evidence` speaks for the first candidate, and the confidence is made of it. What speaks for all candidates, and what
+places give images that do not show them, is what a sequence is made of.
+"""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import is_same_place
 
 Array = NDArray[np.float64]
+
+USUAL_SCORE_LEAD = 0.62
+USUAL_POINT_LEAD = 1.4
+"""Leads that wrong answers reach in a usual map, see `MapNull`; what counts where a map's own are not known."""
+
+_NEIGHBOURS = 3
+# Part of a score a keypoint that says nothing: ratios of smaller scores are those of noise.
+_FLOOR_PER_KEYPOINT = 0.3
+# So many candidates elsewhere make a lead over them count half; verified ones are few, but none of them by chance.
+_FEW_RIVALS = 2.0
+_FEW_VERIFIED = 1.0
+# Fewer points agree on no homography but by chance; so many more are what is added before ratios are taken.
+_CHANCE_POINTS = 8.0
+# Points that a picture has at which their number says nothing yet, and at which it says all.
+_SIGHT_POINTS = (256.0, 768.0)
+# Points of places near the best one agree with the query's too; rivals by points are twice as far away.
+_APART = 2.0
 
 # A best score must exceed the typical one by so many standard deviations to count as evidence in full.
 _CLEAR_STD = 5.0
 # The mean is over so many images, after so many that said nothing.
 _BACKGROUND_FRAMES = 50.0
 _BACKGROUND_PRIOR = 5.0
+
+
+@dataclass(frozen=True)
+class MapNull:
+    """What wrong answers of one map reach, as asking it about its own places shows while they are hidden.
+
+    Attributes:
+        setting: of model and recognition, see `confidence.setting_name`.
+        score_lead: `Evidence.score_over_typical` that two of a hundred exceed.
+        point_lead: likewise of `PointEvidence.over_typical`; None where points were not looked at.
+        num_places: of the map then.
+        num_asked: places that were asked about; leads are drawn to the usual ones where these are few.
+    """
+
+    setting: str
+    score_lead: float
+    point_lead: float | None
+    num_places: int
+    num_asked: int
+
+
+@dataclass(frozen=True)
+class PointEvidence:
+    """What verified points say for the best candidate; the figures have no unit and grow with the evidence.
+
+    Counts are those that agree on a homography.
+
+    Attributes:
+        over_typical: ln of the count over the median of the verified candidates elsewhere, less what wrong answers of
+            this map reach beyond those of a usual one.
+        over_rival: ln of the count over the best one elsewhere.
+        sight: in [0, 1], from the number of points in the picture that has fewer: what points can say at all. Small
+            and blank pictures have few; that is no evidence against an answer.
+    """
+
+    over_typical: float
+    over_rival: float
+    sight: float
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """In the order of `POINT_FIGURES`."""
+        return (self.over_typical, self.over_rival)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for the best candidate; each figure has no unit and grows with the evidence.
+
+    A lead counts less where few candidates are elsewhere, and not at all where none is: it proves nothing.
+
+    Attributes:
+        similarity: cosine of the global descriptors.
+        similarity_lead: over the most similar candidate elsewhere.
+        consistent_share: matches that agree on one displacement, of the query's keypoints.
+        score_over_typical: ln of the score over the median of the candidates elsewhere, less what wrong answers of this
+            map reach beyond those of a usual one.
+        score_over_rival: ln of the score over the best one elsewhere.
+        agreement: share of the next three candidates that are at the same place.
+        points: what points say; None where the third stage did not look.
+    """
+
+    similarity: float
+    similarity_lead: float
+    consistent_share: float
+    score_over_typical: float
+    score_over_rival: float
+    agreement: float
+    points: PointEvidence | None = None
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """Of the first two stages, in the order of `FIGURES`."""
+        return tuple(float(getattr(self, name)) for name in FIGURES)
+
+
+FIGURES = tuple(entry.name for entry in fields(Evidence) if entry.name != "points")
+POINT_FIGURES = ("over_typical", "over_rival")
+
+
+def evidence_for(
+    candidates: Sequence[Candidate], num_keypoints: int, config: RecognizerConfig, null: MapNull | None = None
+) -> Evidence:
+    """The evidence for the first of at least one candidate.
+
+    Args:
+        candidates: best first.
+        num_keypoints: of the query.
+        config: what counts as one place.
+        null: of the map; None where it is not known.
+    """
+    best = candidates[0]
+    here = [is_same_place(best.place, item.place, config) for item in candidates]
+    elsewhere = [item for item, same in zip(candidates, here, strict=True) if not same]
+    weight = len(elsewhere) / (len(elsewhere) + _FEW_RIVALS)
+    similarities = [item.similarity for item in elsewhere] or [best.similarity]
+    scores = [item.score for item in elsewhere] or [best.score]
+    floor = _FLOOR_PER_KEYPOINT * max(num_keypoints, 1)
+    near = here[1 : 1 + _NEIGHBOURS]
+    return Evidence(
+        similarity=best.similarity,
+        similarity_lead=weight * (best.similarity - max(similarities)),
+        consistent_share=best.num_consistent / max(num_keypoints, 1),
+        score_over_typical=weight * math.log((best.score + floor) / (statistics.median(scores) + floor))
+        - (null.score_lead - USUAL_SCORE_LEAD if null else 0.0),
+        score_over_rival=weight * math.log((best.score + floor) / (max(scores) + floor)),
+        agreement=sum(near) / len(near) if near else 0.0,
+        points=_point_evidence(candidates, config, null),
+    )
+
+
+def wider(config: RecognizerConfig) -> RecognizerConfig:
+    """What counts as one place where points are compared, which see places behind the next one too."""
+    radius_m = min(_APART * config.same_place_radius_m, 10000.0)
+    return replace(
+        config, same_place_radius_m=radius_m, same_place_ids=min(round(_APART * config.same_place_ids), 100000)
+    )
+
+
+def _point_evidence(
+    candidates: Sequence[Candidate], config: RecognizerConfig, null: MapNull | None
+) -> PointEvidence | None:
+    best, counts = candidates[0], candidates[0].points
+    if counts is None:
+        return None
+    apart = wider(config)
+    elsewhere = [
+        item.points.homography
+        for item in candidates[1:]
+        if item.points is not None and not is_same_place(best.place, item.place, apart)
+    ]
+    weight = len(elsewhere) / (len(elsewhere) + _FEW_VERIFIED)
+    elsewhere = elsewhere or [counts.homography]
+    low, high = _SIGHT_POINTS
+    possible = high if counts.possible is None else counts.possible
+    return PointEvidence(
+        over_typical=weight * _log_ratio(counts.homography, statistics.median(elsewhere))
+        - (null.point_lead - USUAL_POINT_LEAD if null is not None and null.point_lead is not None else 0.0),
+        over_rival=weight * _log_ratio(counts.homography, max(elsewhere)),
+        sight=min(max((possible - low) / (high - low), 0.0), 1.0),
+    )
+
+
+def _log_ratio(count: float, other: float) -> float:
+    """Ln of a ratio of counts of points in which those that agree by chance weigh little."""
+    return math.log((max(count, _CHANCE_POINTS) + _CHANCE_POINTS) / (max(other, _CHANCE_POINTS) + _CHANCE_POINTS))
 
 
 def candidate_evidence(candidates: Sequence[Candidate]) -> Array:

@@ -17,7 +17,12 @@ from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
-from effovpr_ros.recognition.confidence import choose_confidence_model, read_confidence_models
+from effovpr_ros.recognition.confidence import (
+    choose_confidence_model,
+    read_confidence_models,
+    read_map_null,
+    setting_name,
+)
 from effovpr_ros.recognition.decision import (
     DecidedBy,
     Decision,
@@ -27,10 +32,15 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
+from effovpr_ros.recognition.evidence import MapNull
 from effovpr_ros.recognition.latency import Latency, StageClock
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
+from effovpr_ros.recognition.same_place import is_same_place
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, may_change_the_answer
+
+# So many candidates elsewhere are in all maps that the confidence was fitted on.
+_FEWEST_RIVALS = 10
 
 __all__ = ["DecidedBy", "Hint", "Latency", "PlaceRecognizer", "Recognition", "RecognizerConfig", "Status"]
 
@@ -102,10 +112,24 @@ class PlaceRecognizer:
         config: settings.
         third_stage: that verifies the best candidates.
         calibrated: whether the confidence was fitted for this model and these settings, and is a probability.
+        null: what wrong answers of the map reach; None where it is not known.
     """
 
-    def __init__(self, extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        place_map: PlaceMap,
+        config: RecognizerConfig,
+        *,
+        null: MapNull | None = None,
+    ) -> None:
         """Join model and map.
+
+        Args:
+            extractor: of the map's model.
+            place_map: that is searched.
+            config: settings.
+            null: what wrong answers of the map reach; None: as the map holds it.
 
         Raises:
             ModelMismatchError: the map was built with another model.
@@ -119,6 +143,7 @@ class PlaceRecognizer:
         if config.rerank:
             self._reranked, calibrated = choose_confidence_model(stored, fingerprint, config)
         self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
+        self.null = null or read_map_null(place_map, setting_name(fingerprint, config))
         self.third_stage = ThirdStage(place_map, config, str(extractor.device))
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
@@ -179,16 +204,18 @@ class PlaceRecognizer:
             if rerank:
                 candidates = self._rerank(features, candidates)
         with clock.stage("decide"):
-            model = self._reranked if rerank else self._global
-            decision = decide(candidates, len(features.local), self.config, model)
+            model, null = (self._reranked, self.null) if rerank else (self._global, None)
+            decision = decide(candidates, len(features.local), self.config, model, null)
         verified = None
         if points is not None and self._wants_points(candidates, decision):
             with clock.stage("verify"):
                 candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             with clock.stage("decide"):
-                decision = decide(candidates, len(features.local), self.config, model)
+                decision = decide(candidates, len(features.local), self.config, model, null)
         with clock.stage("decide"):
             recognition = self.assemble(features, candidates, decision, verified)
+            if near is not None and self._is_starved(candidates):
+                recognition = replace(recognition, calibrated=False)
         return replace(recognition, latency_ms=clock.latency())
 
     def assemble(
@@ -234,6 +261,11 @@ class PlaceRecognizer:
             (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
         """
         return self._reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
+
+    def _is_starved(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether a hint left fewer rivals than the confidence was fitted with."""
+        elsewhere = sum(not is_same_place(candidates[0].place, item.place, self.config) for item in candidates)
+        return elsewhere < _FEWEST_RIVALS
 
     def _wants_points(self, candidates: Sequence[Candidate], decision: Decision) -> bool:
         """Whether the third stage runs; see `RecognizerConfig.verify`."""

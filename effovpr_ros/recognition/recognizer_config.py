@@ -48,9 +48,6 @@ class RecognizerConfig:
         0.0, 0.0, 1.0, "MATCH from this confidence on; 0: as the calibration says, for the precision it was made for."
     )
     min_confidence: float = ranged(0.1, 0.0, 1.0, "NO_MATCH if the confidence is below.")
-    min_consistent_share: float = ranged(
-        0.18, 0.0, 1.0, "Re-ranked: AMBIGUOUS if fewer of the query's keypoints agree on one displacement."
-    )
     same_place_radius_m: float = ranged(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")
     same_place_ids: int = ranged(
         3,

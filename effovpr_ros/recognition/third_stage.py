@@ -133,7 +133,7 @@ class ThirdStage:
         found: list[VerifiedCandidate] = []
         chosen = candidates_to_verify(candidates, self._config)
         for start in range(0, len(chosen), _BATCH):
-            batch = [(item.place, self._points(item.place)) for item in chosen[start : start + _BATCH]]
+            batch = [(item.place, self.points_of(item.place)) for item in chosen[start : start + _BATCH]]
             matches = verify(query, [points for _, points in batch], num_fundamental=0)
             found += [
                 VerifiedCandidate(place.place_id, points, matched)
@@ -141,13 +141,13 @@ class ThirdStage:
             ]
             if time.perf_counter() > ends:
                 break
-        ranked = reorder(_counted(candidates, found), num_keypoints, self._config)
+        ranked = reorder(_counted(candidates, found, query), num_keypoints, self._config)
         by_place = {item.place_id: item for item in found}
         in_order = [by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place]
         first, others = in_order[:FUNDAMENTAL_CANDIDATES], in_order[FUNDAMENTAL_CANDIDATES:]
         fitted = with_fundamental(query, [(item.matches, item.points) for item in first])
         first = [replace(item, matches=matches) for item, matches in zip(first, fitted, strict=True)]
-        return _counted(ranked, first), Verified(query, (*first, *others))
+        return _counted(ranked, first, query), Verified(query, (*first, *others))
 
     def compare(self, query: Points, place_id: int) -> VerifiedCandidate:
         """One place, whether it is a candidate or not, without a fundamental matrix.
@@ -155,10 +155,10 @@ class ThirdStage:
         Raises:
             MapError: no such place.
         """
-        points = self._points(self._place_map.place(place_id))
+        points = self.points_of(self._place_map.place(place_id))
         return VerifiedCandidate(place_id, points, verify(query, [points], num_fundamental=0)[0])
 
-    def _points(self, place: Place) -> Points:
+    def points_of(self, place: Place) -> Points:
         """Points of a place, from memory, the map, or its stored picture."""
         known = self._cache.get(place.place_id)
         if known is None:
@@ -217,9 +217,14 @@ def candidates_to_verify(candidates: Sequence[Candidate], config: RecognizerConf
     return [*first, *elsewhere, *others][:wanted]
 
 
-def _counted(candidates: Sequence[Candidate], found: Sequence[VerifiedCandidate]) -> list[Candidate]:
+def _counted(candidates: Sequence[Candidate], found: Sequence[VerifiedCandidate], query: Points) -> list[Candidate]:
     counts = {
-        item.place_id: PointCounts(len(item.matches), item.matches.num_homography, item.matches.num_fundamental)
+        item.place_id: PointCounts(
+            len(item.matches),
+            item.matches.num_homography,
+            item.matches.num_fundamental,
+            min(len(query), len(item.points)),
+        )
         for item in found
     }
     return [replace(item, points=counts.get(item.place.place_id, item.points)) for item in candidates]

@@ -23,23 +23,20 @@ from effovpr_ros.lab.evaluation import confidence_fitting as module
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_fitting import (
     ConfidenceFitConfig,
-    Trial,
     fit_confidence,
-    fit_confidence_model,
     num_queries,
     self_trials,
-    threshold_for_precision,
 )
+from effovpr_ros.lab.evaluation.confidence_regression import Trial, fit_confidence_model, threshold_for_precision
 from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import (
     ConfidenceModel,
-    Evidence,
-    evidence_for,
     read_confidence_models,
     setting_name,
 )
+from effovpr_ros.recognition.evidence import Evidence, evidence_for
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
@@ -91,7 +88,7 @@ def test_a_known_model_is_recovered():
 
 
 def _figures(trial: Trial) -> Sequence[float]:
-    return list(vars(trial.evidence).values())
+    return trial.evidence.figures
 
 
 def test_no_weight_is_negative():
@@ -203,12 +200,14 @@ class Asked:
     """A recogniser that keeps what it was asked and answers with the first place that is admitted."""
 
     config = RecognizerConfig()
+    null = None
+    third_stage = SimpleNamespace(extractor=SimpleNamespace(extract=lambda image: None))
 
     def __init__(self, place_map: PlaceMap) -> None:
         self.place_map = place_map
         self.admitted: list[list[int]] = []
 
-    def recognize_features(self, features: Features, *, within: Callable[[Place], bool]) -> Any:
+    def recognize_features(self, features: Features, *, points: Any, within: Callable[[Place], bool]) -> Any:
         found = [place for place in self.place_map.places() if within(place)]
         self.admitted.append([place.place_id for place in found])
         return SimpleNamespace(candidates=tuple(Candidate(place, 0.5) for place in found))
@@ -311,7 +310,8 @@ def test_a_map_with_few_places_is_refused(make_map: Callable[..., PlaceMap], ext
 def test_a_map_is_calibrated_for_one_setting(make_map: Callable[..., PlaceMap], extractor: FeatureExtractor):
     # Groups of three that look alike, 60 m apart: 2 m are one place.
     place_map = make_map(30, spacing_m=2.0)
-    recognizer = PlaceRecognizer(extractor, place_map, RecognizerConfig(score="count", min_similarity=0.3))
+    config = RecognizerConfig(score="count", min_similarity=0.3, verify_budget_ms=0.0)
+    recognizer = PlaceRecognizer(extractor, place_map, config)
     first, second = (fit_confidence(place_map, extractor, recognizer, CONFIG, ignore) for _ in range(2))
     assert first == second
     assert first.setting == setting_name(extractor.fingerprint, recognizer.config)
@@ -355,7 +355,7 @@ def test_changes_are_reproducible_and_grow_with_the_strength():
 # The commands
 
 
-MODEL = ["--model", "vit_tiny_test_patch14", "--size", "56", "--block=-2", "--t1", "0"]
+MODEL = ["--preset", "default", "--model", "vit_tiny_test_patch14", "--size", "56", "--block=-2", "--t1", "0"]
 
 
 def save(folder: Path, east: int, count: int = 18) -> Path:
@@ -383,7 +383,9 @@ def test_calibrate_makes_the_confidence_of_a_map_a_probability(tmp_path: Path, c
         recognizer = PlaceRecognizer(extractor, place_map, RecognizerConfig())
         assert recognizer.calibrated
         answer = recognizer.recognize(picture(2))
-        wanted = stored.probability(evidence_for(answer.candidates, len(answer.features.local), recognizer.config))
+        num_keypoints = len(answer.features.local)
+        evidence = evidence_for(answer.candidates, num_keypoints, recognizer.config, recognizer.null)
+        wanted = stored.probability(evidence)
         assert answer.confidence == wanted
         assert answer.calibrated
         assert answer.status is (Status.MATCH if wanted >= stored.match_confidence else Status.AMBIGUOUS)

@@ -27,7 +27,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
 
-RECOGNIZER = RecognizerConfig(top_k=5, min_consistent_share=0.0, same_place_ids=0, same_place_radius_m=0.3)
+RECOGNIZER = RecognizerConfig(top_k=5, same_place_ids=0, same_place_radius_m=0.3)
 CONFIG = LoopConfig(min_age_s=3.0, min_distance_m=2.0, min_keyframes=3)
 LAP = 8
 

@@ -42,7 +42,8 @@ from effovpr_ros.nodes.loop_closure_detector import LoopClosureDetectorNode  # n
 from effovpr_ros.nodes.loop_engine import LoopEngine  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig  # noqa: E402
-from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
+from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
+from effovpr_ros.recognition.evidence import FIGURES  # noqa: E402
 from effovpr_ros.recognition.recognizer import PlaceRecognizer  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.srv import SaveMap  # noqa: E402

@@ -41,7 +41,8 @@ from effovpr_ros.nodes.outputs import MARKER_QOS, RELIABLE_SENSOR_QOS, RESULT_QO
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine  # noqa: E402
 from effovpr_ros.nodes.recognizing import Recognizing  # noqa: E402
-from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
+from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model  # noqa: E402
+from effovpr_ros.recognition.evidence import FIGURES  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
 from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize  # noqa: E402

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,21 @@ from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
-from effovpr_ros.mapping.place import Candidate, Place
+from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition import confidence
 from effovpr_ros.recognition.confidence import (
-    FIGURES,
     ConfidenceModel,
-    Evidence,
+    PointWeights,
     choose_confidence_model,
-    evidence_for,
     read_confidence_models,
+    read_map_null,
     setting_name,
     shipped,
     store_confidence_model,
+    store_map_null,
 )
+from effovpr_ros.recognition.evidence import FIGURES, Evidence, MapNull, PointEvidence, evidence_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 CONFIG = RecognizerConfig()
@@ -82,8 +83,8 @@ def test_a_lead_over_many_counts_more_than_over_one():
 def test_evidence_of_the_first_stage_and_of_no_keypoints():
     ranked = [candidate(0, 0.0, 0.7), candidate(1, 50.0, 0.9)]
     # Nothing was re-ranked: scores say nothing. A lead may be negative.
-    assert astuple(evidence_for(ranked, 100, CONFIG)) == pytest.approx((0.7, -0.2 / 3, 0.0, 0.0, 0.0, 0.0))
-    assert astuple(evidence_for(ranked, 0, CONFIG)) == pytest.approx((0.7, -0.2 / 3, 0.0, 0.0, 0.0, 0.0))
+    assert evidence_for(ranked, 100, CONFIG).figures == pytest.approx((0.7, -0.2 / 3, 0.0, 0.0, 0.0, 0.0))
+    assert evidence_for(ranked, 0, CONFIG).figures == pytest.approx((0.7, -0.2 / 3, 0.0, 0.0, 0.0, 0.0))
 
 
 def test_what_is_one_place_decides_what_is_a_rival():
@@ -231,3 +232,98 @@ def test_a_calibration_is_shipped_for_the_default_settings(offline_extractor: Fe
     assert replace(offline_extractor.config, device="auto") == ExtractorConfig()
     _, fitted = choose_confidence_model([], offline_extractor.fingerprint, RecognizerConfig(rerank=rerank))
     assert fitted
+
+
+def seen(place_id: int, x: float, homography: int, possible: int | None = 1024) -> Candidate:
+    return replace(candidate(place_id, x, 0.8, 60.0), points=PointCounts(100, homography, None, possible))
+
+
+def test_evidence_of_points_worked_by_hand():
+    # The second is 9 m away, the third 10 m: rivals by points are beyond twice the radius of 5 m.
+    ranked = [seen(0, 0.0, 72), seen(1, 9.0, 60), seen(2, 10.0, 50), seen(3, 30.0, 12), seen(4, 60.0, 32)]
+    points = evidence_for([*ranked, candidate(5, 90.0, 0.7)], 100, CONFIG).points
+    assert points is not None
+    # Of two rivals the median is 22 and the best has 32; 8 are added to each; leads over two count 2 / (2 + 1).
+    assert points.over_typical == pytest.approx(2 / 3 * math.log(80 / 30))
+    assert points.over_rival == pytest.approx(2 / 3 * math.log(80 / 40))
+    assert points.sight == 1.0
+    assert evidence_for([candidate(0, 0.0, 0.9)], 100, CONFIG).points is None
+
+
+def test_few_points_that_agree_are_chance_and_a_small_picture_sees_little():
+    # Less than 8 that agree count as 8.
+    none = evidence_for([seen(0, 0.0, 0), seen(1, 50.0, 7)], 100, CONFIG).points
+    assert none is not None and (none.over_typical, none.over_rival) == (0.0, 0.0)
+    sights = [evidence_for([seen(0, 0.0, 90, count)], 100, CONFIG).points for count in (100, 256, 512, 768, 1024)]
+    assert [item.sight for item in sights if item is not None] == [0.0, 0.0, 0.5, 1.0, 1.0]
+
+
+def test_what_wrong_answers_of_the_map_reach_is_taken_off_leads():
+    ranked = [seen(0, 0.0, 72), seen(3, 30.0, 12)]
+    usual, alike = (MapNull("x", lead, 1.4 + lead, 50, 40) for lead in (0.62, 0.92))
+    without, with_alike = evidence_for(ranked, 100, CONFIG), evidence_for(ranked, 100, CONFIG, alike)
+    assert without.points is not None and with_alike.points is not None
+    assert with_alike.score_over_typical == pytest.approx(without.score_over_typical - 0.3)
+    assert with_alike.points.over_typical == pytest.approx(without.points.over_typical - 0.92)
+    assert evidence_for(ranked, 100, CONFIG, replace(usual, point_lead=1.4)) == without
+    assert evidence_for(ranked, 100, CONFIG, replace(usual, point_lead=None)) == without
+
+
+def with_points() -> ConfidenceModel:
+    return replace(calibration("x"), points=PointWeights((0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 1.5, 0.5), -3.0))
+
+
+def test_probability_with_points_worked_by_hand():
+    evidence = Evidence(0.5, 0.1, 0.2, 1.0, 0.4, 1 / 3, PointEvidence(2.0, 1.0, 1.0))
+    # -3 + 1.0 + 2 * 0.4 + 1.5 * 2 + 0.5 * 1 = 2.3; without points it is 1.5.
+    assert with_points().probability(evidence) == pytest.approx(1.0 / (1.0 + math.exp(-2.3)))
+    half = replace(evidence, points=PointEvidence(2.0, 1.0, 0.5))
+    assert with_points().probability(half) == pytest.approx(1.0 / (1.0 + math.exp(-1.9)))
+    blind = replace(evidence, points=PointEvidence(-5.0, -5.0, 0.0))
+    nothing = replace(evidence, points=None)
+    assert (
+        with_points().probability(blind)
+        == with_points().probability(nothing)
+        == pytest.approx(1.0 / (1.0 + math.exp(-1.5)))
+    )
+    # A model that was fitted without points does not mind them.
+    assert calibration("x").probability(evidence) == calibration("x").probability(nothing)
+
+
+def test_more_evidence_never_lowers_the_shipped_confidence():
+    base = Evidence(0.5, 0.1, 0.2, 0.5, 0.1, 0.0, PointEvidence(1.0, 0.3, 0.7))
+    for model in shipped():
+        at_base = model.probability(base)
+        for name in FIGURES:
+            assert model.probability(replace(base, **{name: getattr(base, name) + 0.2})) >= at_base
+        for name in ("over_typical", "over_rival"):
+            assert base.points is not None
+            more = replace(base.points, **{name: getattr(base.points, name) + 0.2})
+            assert model.probability(replace(base, points=more)) >= at_base
+
+
+def test_a_model_with_points_survives_json_and_damage_is_refused():
+    stored = json.loads(json.dumps(with_points().to_dict()))
+    assert ConfidenceModel.from_dict(stored) == with_points()
+    for damage in ({"bias": math.nan}, {"match_confidence": -1.0}, {"points": {"weights": {}, "bias": 0.0}}):
+        with pytest.raises(MapFormatError, match="does not fit this version"):
+            ConfidenceModel.from_dict({**stored, **damage})
+    stored["points"]["weights"]["over_typical"] = math.inf
+    with pytest.raises(MapFormatError, match="inf is not finite"):
+        ConfidenceModel.from_dict(stored)
+
+
+def test_what_wrong_answers_reach_is_kept_with_the_map(tmp_path: Path):
+    null = MapNull("one", 0.7, 1.5, 30, 20)
+    with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
+        assert read_map_null(place_map, "one") is None
+        store_map_null(place_map, null)
+        assert read_map_null(place_map, "one") == null
+        assert read_map_null(place_map, "another") is None
+        place_map.set_property("confidence_null", b'[{"setting": "one", "score_lead": "high"}]')
+        assert read_map_null(place_map, "one") is None
+
+
+def test_another_radius_of_one_place_is_another_setting():
+    assert setting_name(FINGERPRINT, RecognizerConfig(same_place_radius_m=10.0)) != setting_name(FINGERPRINT, CONFIG)
+    assert setting_name(FINGERPRINT, RecognizerConfig(same_place_ids=0)) != setting_name(FINGERPRINT, CONFIG)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -95,26 +95,13 @@ def test_below_min_confidence_is_no_match_even_where_the_calibration_asks_for_le
 def test_refusals_without_evidence_say_why():
     nothing = judge([])
     assert "no candidate" in nothing.reason
-    config = RecognizerConfig(min_similarity_global=0.8, min_consistent_share=0.0)
+    config = RecognizerConfig(min_similarity_global=0.8)
     # The highest similarity counts, wherever re-ranking has put it.
     assert judge([candidate(1, 0, 9.0, 0.75), candidate(2, 30, 5.0, 0.81)], config=config).status is Status.MATCH
     weak = judge([candidate(1, 0, 9.0, 0.70), candidate(2, 30, 5.0, 0.79)], config=config)
     assert weak.reason == "top global similarity 0.790 (place 2) is below min_similarity_global 0.8"
     for decision in (nothing, weak):
         assert (decision.status, decision.confidence) == (Status.NO_MATCH, 0.0)
-
-
-def test_a_match_must_agree_on_one_displacement():
-    # 35 of 100 keypoints of the best candidate are alike.
-    ranked = [candidate(1, 0, 40.0, 0.7), candidate(9, 30, 20.4, 0.6)]
-    config = RecognizerConfig(min_consistent_share=0.35)
-    assert judge(ranked, match_confidence=0.3, config=config).status is Status.MATCH
-    unsure = judge(ranked, match_confidence=0.3, config=replace(config, min_consistent_share=0.36))
-    assert unsure.status is Status.AMBIGUOUS
-    assert unsure.reason.endswith("but the share alike 0.350 is below min_consistent_share 0.36")
-    # The first stage alone knows of no displacement.
-    first_stage = [candidate(1, 0, similarity=0.7), candidate(9, 30, similarity=0.6)]
-    assert judge(first_stage, match_confidence=0.1, config=replace(config, min_confidence=0.0)).status is Status.MATCH
 
 
 def test_the_reason_names_the_figures():

@@ -17,7 +17,8 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
-from effovpr_ros.recognition.confidence import FIGURES, ConfidenceModel, setting_name
+from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
+from effovpr_ros.recognition.evidence import FIGURES
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
 
 CONFIG = RecognizerConfig(score="count", verify="off")
@@ -64,7 +65,9 @@ class FakeMap:
     read_locals: int = 0
     fingerprint = FINGERPRINT
 
-    def get_property(self, key: str) -> bytes:
+    def get_property(self, key: str) -> bytes | None:
+        if key != "calibrations":
+            return None
         return json.dumps([item.to_dict() for item in self.calibrations]).encode()
 
     def require_model(self, fingerprint: Any) -> None:

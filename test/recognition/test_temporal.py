@@ -38,8 +38,8 @@ class NoMap:
     def require_model(self, fingerprint: Any) -> None:
         pass
 
-    def get_property(self, key: str) -> bytes:
-        return json.dumps([CALIBRATION.to_dict()]).encode()
+    def get_property(self, key: str) -> bytes | None:
+        return json.dumps([CALIBRATION.to_dict()]).encode() if key == "calibrations" else None
 
 
 class NoModel:

@@ -1,37 +1,32 @@
-"""Fits the confidence: queries whose answers are known, made of a map's own places, and a logistic regression."""
+"""Fits the confidence of a map: it is asked about its own places, so that the answers are known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from effovpr_ros.core.errors import EvaluationError
-from effovpr_ros.core.images import decode_image
+from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.evaluation.appearance import change_appearance
-from effovpr_ros.lab.evaluation.metrics import precision_recall, reliability
+from effovpr_ros.lab.evaluation.confidence_regression import Trial, fit_confidence_model
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import (
     ConfidenceModel,
-    Evidence,
     choose_confidence_model,
-    evidence_for,
     setting_name,
 )
+from effovpr_ros.recognition.evidence import evidence_for
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.same_place import distance_between_m
 
-_RIDGE = 1e-3
-_PRIOR_RIDGE = 0.3
 _FOLDS = 5
 _LEAST_STRENGTH = 0.3
-_UNREACHED = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,21 +55,6 @@ class ConfidenceFitConfig:
             raise EvaluationError(f"precision {self.precision} is outside [0.5, 1]")
         if not self.radius_m > 0.0 or self.max_queries < 2:
             raise EvaluationError(f"radius {self.radius_m} m and {self.max_queries} queries must be positive")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One query with a known answer.
-
-    Attributes:
-        evidence: for the best candidate.
-        right: whether it was right.
-        group: trials of neighbouring places, which say much the same, share a group.
-    """
-
-    evidence: Evidence
-    right: bool
-    group: int
 
 
 def num_queries(place_map: PlaceMap, config: ConfidenceFitConfig) -> int:
@@ -113,11 +93,14 @@ def self_trials(
         )
     trials = []
     for number, place in enumerate(chosen):
-        features = _query(place_map, extractor, place, config)
+        image = _picture(place_map, place, config)
+        features = extractor.extract([image])[0]
+        points = partial(recognizer.third_stage.extractor.extract, image)
         group = number * _FOLDS // len(chosen)
         for hides_place in (False, True):
             hidden = _Hidden(place, several, 2.0 if hides_place else 0.0, config)
-            trials += ask(recognizer, features, hidden.admits, partial(_near, place, radii=1.0, config=config), group)
+            is_right = partial(_near, place, radii=1.0, config=config)
+            trials += ask(recognizer, features, hidden.admits, is_right, group, points)
         progress(1)
     return trials
 
@@ -128,6 +111,7 @@ def ask(
     admits: Callable[[Place], bool],
     is_right: Callable[[Place], bool],
     group: int,
+    points: Callable[[], Points] | None = None,
 ) -> list[Trial]:
     """One query.
 
@@ -137,14 +121,15 @@ def ask(
         admits: places that may be the answer.
         is_right: places that are the right one.
         group: see `Trial`.
+        points: of the query's picture; None: nothing is verified.
 
     Returns:
         The trial; none where there was no candidate.
     """
-    answer = recognizer.recognize_features(features, within=admits)
+    answer = recognizer.recognize_features(features, points=points, within=admits)
     if not answer.candidates:
         return []
-    evidence = evidence_for(answer.candidates, len(features.local), recognizer.config)
+    evidence = evidence_for(answer.candidates, len(features.local), recognizer.config, recognizer.null)
     return [Trial(evidence, is_right(answer.candidates[0].place), group)]
 
 
@@ -177,61 +162,12 @@ def _near(place: Place, other: Place, radii: float, config: ConfidenceFitConfig)
     return place.session == other.session and ids_apart <= radii * config.same_place_ids
 
 
-def _query(place_map: PlaceMap, extractor: FeatureExtractor, place: Place, config: ConfidenceFitConfig) -> Features:
+def _picture(place_map: PlaceMap, place: Place, config: ConfidenceFitConfig) -> RgbImage:
     image = decode_image(place_map.thumbnail(place.place_id), f"thumbnail of place {place.place_id}")
     if len(place_map.sessions) == 1:
         rng = np.random.default_rng((config.seed, place.place_id))
         image = change_appearance(image, config.strength * rng.uniform(_LEAST_STRENGTH, 1.0), rng)
-    return extractor.extract([image])[0]
-
-
-def fit_confidence_model(
-    trials: Sequence[Trial], setting: str, fitted_on: str, precision: float, *, prior: ConfidenceModel | None = None
-) -> ConfidenceModel:
-    """Fit a confidence by penalised maximum likelihood, with weights that are not negative.
-
-    Threshold and calibration error come from models that have not seen the group of the trial they judge.
-
-    Args:
-        trials: of at least two groups.
-        setting: see `setting_name`.
-        fitted_on: what the trials were, for people.
-        precision: wanted of what is accepted.
-        prior: stays close to this one, for trials that are easier than real queries.
-
-    Raises:
-        EvaluationError: only right or only wrong answers.
-    """
-    figures = np.array([astuple(trial.evidence) for trial in trials], np.float64)
-    right = np.array([trial.right for trial in trials], bool)
-    groups = np.array([trial.group for trial in trials])
-    held_out = np.empty(len(trials))
-    for seen in _all_but_one(groups):
-        if right[seen].all() or not right[seen].any():
-            raise EvaluationError(
-                f"{int(right.sum())} of {len(right)} answers are right; a calibration needs right and wrong ones all "
-                "over the map: use a map with more places"
-            )
-        weights, bias = _fit(figures[seen], right[seen], prior)
-        held_out[~seen] = 1.0 / (1.0 + np.exp(-np.clip(figures[~seen] @ weights + bias, -30.0, 30.0)))
-    weights, bias = _fit(figures, right, prior)
-    return ConfidenceModel(
-        setting=setting,
-        weights=tuple(weights.tolist()),
-        bias=bias,
-        match_confidence=threshold_for_precision(held_out, right, precision),
-        precision=precision,
-        fitted_on=fitted_on,
-        num_queries=len(trials),
-        calibration_error=reliability(held_out.tolist(), right.tolist()).expected_calibration_error,
-    )
-
-
-def threshold_for_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], precision: float) -> float:
-    """Least confidence from which on answers reach a precision; 1 where none does."""
-    curve = precision_recall(confidences.tolist(), right.tolist(), int(right.sum()))
-    reached = curve.threshold[curve.precision >= precision]
-    return float(reached.min()) if len(reached) else _UNREACHED
+    return image
 
 
 def fit_confidence(
@@ -249,32 +185,3 @@ def fit_confidence(
     # Imitated changes are easier than real ones, so that alone they would make the confidence too low.
     prior = None if several else choose_confidence_model((), place_map.fingerprint, recognizer.config)[0]
     return fit_confidence_model(trials, name, f"map {place_map.name}: {how}", config.precision, prior=prior)
-
-
-def _all_but_one(groups: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
-    for number in np.unique(groups):
-        yield groups != number
-
-
-def _fit(
-    figures: NDArray[np.float64], right: NDArray[np.bool_], prior: ConfidenceModel | None
-) -> tuple[NDArray[np.float64], float]:
-    """Weights >= 0 and bias of a logistic regression on standardised figures, in the units of the figures."""
-    mean, std = figures.mean(axis=0), np.maximum(figures.std(axis=0), 1e-9)
-    scaled, sign = (figures - mean) / std, np.where(right, 1.0, -1.0)
-    expected, ridge = np.zeros(figures.shape[1] + 1), np.append(np.full(figures.shape[1], _RIDGE), 0.0)
-    if prior is not None:
-        weights = np.array(prior.weights)
-        expected, ridge = np.append(weights * std, prior.bias + mean @ weights), np.full(len(expected), _PRIOR_RIDGE)
-
-    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margin = sign * (scaled @ parameters[:-1] + parameters[-1])
-        slope = -sign / (1.0 + np.exp(np.clip(margin, -30.0, 30.0))) / len(sign)
-        apart = parameters - expected
-        gradient = np.append(scaled.T @ slope, slope.sum()) + ridge * apart
-        return float(np.logaddexp(0.0, -margin).mean()) + 0.5 * float(ridge @ apart**2), gradient
-
-    bounds = [(0.0, None)] * figures.shape[1] + [(None, None)]
-    found = minimize(loss, expected, jac=True, bounds=bounds, method="L-BFGS-B")
-    weights = found.x[:-1] / std
-    return weights, float(found.x[-1] - mean @ weights)

@@ -1,0 +1,102 @@
+"""What wrong answers of a map reach: it is asked about its own places while they and those around them are hidden.
+
+Maps differ in how alike their places are, which is known once they are built; without it, a lead that is clear proof in
+one building is nothing special on the look-alike floors of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.mapping.place import Place
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.confidence import read_map_null, setting_name, store_map_null
+from effovpr_ros.recognition.evidence import USUAL_POINT_LEAD, USUAL_SCORE_LEAD, MapNull, evidence_for, wider
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
+
+PLACES_ASKED = 40
+_FEWEST_PLACES = 10
+_QUANTILE = 0.98
+# So many places that were asked about count as much as the usual leads.
+_USUAL_PLACES = 10.0
+# A map whose places were visited twice without positions answers itself rightly; no honest null goes beyond these.
+_GREATEST_SCORE_LEAD, _GREATEST_POINT_LEAD = 1.2, 2.6
+
+
+def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
+    """Ask a map about at most 40 of its places, each while it and what is near it are hidden.
+
+    Near is what counts as one place where points are compared (`evidence.wider`). Where positions are unknown, other
+    sessions are hidden too, since nobody knows what they show.
+
+    Args:
+        extractor: of the map's model.
+        place_map: that is asked.
+        config: of the recognition; it re-ranks.
+
+    Returns:
+        None for a map of fewer than ten places, or without re-ranking.
+    """
+    if not config.rerank or len(place_map) < _FEWEST_PLACES:
+        return None
+    asked = replace(config, verify="off" if config.verify == "off" else "on", verify_budget_ms=0.0)
+    setting = setting_name(place_map.fingerprint, config)
+    # Leads are measured against the usual ones.
+    usual = MapNull(setting, USUAL_SCORE_LEAD, USUAL_POINT_LEAD, len(place_map), 0)
+    recognizer = PlaceRecognizer(extractor, place_map, asked, null=usual)
+    apart = wider(config)
+    score_leads, point_leads = [], []
+    for place in place_map.places(PLACES_ASKED):
+        (local,) = place_map.local_features([place.place_id])
+        features = Features(place_map.global_descriptor(place.place_id), local, (1, 1))
+        answer = recognizer.recognize_features(
+            features,
+            points=lambda place=place: recognizer.third_stage.points_of(place),  # type: ignore[misc]
+            within=lambda other, place=place: _is_elsewhere(place, other, apart),  # type: ignore[misc]
+        )
+        if len(answer.candidates) > 1:
+            evidence = evidence_for(answer.candidates, len(local), config)
+            score_leads.append(evidence.score_over_typical)
+            if evidence.points is not None:
+                point_leads.append(evidence.points.over_typical)
+    if not score_leads:
+        return None
+    return MapNull(
+        setting,
+        _exceeded_by_few(score_leads, USUAL_SCORE_LEAD, _GREATEST_SCORE_LEAD),
+        _exceeded_by_few(point_leads, USUAL_POINT_LEAD, _GREATEST_POINT_LEAD) if point_leads else None,
+        len(place_map),
+        len(score_leads),
+    )
+
+
+def keep_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
+    """Measure what a map's wrong answers reach, and store it; what is stored stays while the map has not changed.
+
+    Raises:
+        MapError: opened read-only.
+    """
+    known = read_map_null(place_map, setting_name(place_map.fingerprint, config))
+    if known is not None and known.num_places == len(place_map):
+        return known
+    measured = measure_map_null(extractor, place_map, config)
+    if measured is not None:
+        store_map_null(place_map, measured)
+    return measured
+
+
+def _is_elsewhere(place: Place, other: Place, apart: RecognizerConfig) -> bool:
+    if distance_between_m(place, other) is None and place.session != other.session:
+        return False
+    return not is_same_place(place, other, apart)
+
+
+def _exceeded_by_few(leads: list[float], usual: float, greatest: float) -> float:
+    """The lead that two of a hundred exceed, drawn to the usual one where few were asked."""
+    share = len(leads) / (len(leads) + _USUAL_PLACES)
+    return min(share * float(np.quantile(leads, _QUANTILE)) + (1.0 - share) * usual, greatest)

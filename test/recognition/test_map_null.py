@@ -1,0 +1,72 @@
+"""What wrong answers of a map reach, asked of maps of rendered patterns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import tiny_extractor
+
+from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.confidence import read_map_null, setting_name
+from effovpr_ros.recognition.evidence import USUAL_SCORE_LEAD
+from effovpr_ros.recognition.map_null import keep_map_null, measure_map_null
+from effovpr_ros.recognition.recognizer import PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.sources.frame import Frame
+
+CONFIG = RecognizerConfig(verify="off")
+
+
+def picture(number: int) -> RgbImage:
+    rng = np.random.default_rng(number)
+    return np.asarray(np.kron(rng.integers(0, 255, (6, 6, 3)), np.ones((16, 16, 1))), np.uint8)
+
+
+def make_map(folder: Path, extractor: FeatureExtractor, shown: list[int]) -> PlaceMap:
+    """Places 100 m apart that show pictures by number."""
+    place_map = PlaceMap.create(folder, fingerprint=extractor.fingerprint)
+    frames = [
+        Frame(
+            f"{n}.png", "drive", n + 1, Pose.from_yaw(100.0 * n, 0.0, 0.0), None, lambda number=number: picture(number)
+        )
+        for n, number in enumerate(shown)
+    ]
+    build_map(place_map, extractor, frames, BuildConfig())
+    return place_map
+
+
+@pytest.fixture
+def extractor(tmp_path: Path) -> FeatureExtractor:
+    return tiny_extractor(tmp_path)
+
+
+def test_places_that_look_alike_raise_it(tmp_path: Path, extractor: FeatureExtractor):
+    with (
+        make_map(tmp_path / "unlike", extractor, list(range(20))) as unlike,
+        make_map(tmp_path / "alike", extractor, [n // 2 for n in range(20)]) as alike,
+    ):
+        plain, twins = (measure_map_null(extractor, item, CONFIG) for item in (unlike, alike))
+        assert plain is not None and twins is not None
+        assert (plain.num_places, plain.num_asked, plain.point_lead) == (20, 20, None)
+        # Hidden, a place is answered with its twin, which is far above all others; a third of the leads is the usual.
+        assert twins.score_lead > plain.score_lead + 0.1
+        assert twins.score_lead > USUAL_SCORE_LEAD / 3
+
+
+def test_a_small_map_says_nothing_and_a_large_one_is_asked_once(tmp_path: Path, extractor: FeatureExtractor):
+    with make_map(tmp_path / "small", extractor, list(range(9))) as small:
+        assert measure_map_null(extractor, small, CONFIG) is None
+    with make_map(tmp_path / "map", extractor, list(range(12))) as place_map:
+        assert measure_map_null(extractor, place_map, RecognizerConfig(rerank=False)) is None
+        kept = keep_map_null(extractor, place_map, CONFIG)
+        assert kept is not None
+        setting = setting_name(place_map.fingerprint, CONFIG)
+        assert read_map_null(place_map, setting) == kept == keep_map_null(extractor, place_map, CONFIG)
+        assert PlaceRecognizer(extractor, place_map, CONFIG).null == kept
+        assert PlaceRecognizer(extractor, place_map, RecognizerConfig(score="count")).null is None
