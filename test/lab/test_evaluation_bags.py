@@ -188,7 +188,7 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
     }
     assert (result["methods"]["vlad"]["matches"], result["methods"]["vlad"]["outside"]["matches"]) == (None, None)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Other than the default: sequence_length = 5." in page
+    assert "Other than the default: verify_budget_ms = 0.0, sequence_length = 5." in page
     assert "The map from above: seq" in page
     seen_by_the_sequence = page[page.index("<h3>seq</h3>") : page.index("<h3>vlad</h3>")]
     assert " matched patches" in seen_by_the_sequence
@@ -234,6 +234,8 @@ def match_message(
             9,
             8,
             7.0,
+            False,
+            0,
             True,
             writer.pose_message(pose),
             True,
@@ -259,6 +261,7 @@ def match_message(
         extract_ms=100.0,
         search_ms=1.0,
         rerank_ms=50.0,
+        verify_ms=0.0,
         decide_ms=2.0,
         total_ms=160.0,
     )
