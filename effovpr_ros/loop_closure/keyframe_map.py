@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,12 @@ _SAMPLES = 8
 
 
 def open_session_map(
-    path: str | Path, fingerprint: ModelFingerprint, *, name: str = "", frame_id: str = "odom"
+    path: str | Path,
+    fingerprint: ModelFingerprint,
+    *,
+    name: str = "",
+    frame_id: str = "odom",
+    recognition: Mapping[str, Any] | None = None,
 ) -> GrowingMap:
     """Open a map to append keyframes to, or make one where there is none.
 
@@ -27,13 +33,14 @@ def open_session_map(
         fingerprint: of the model that makes the features.
         name: of a new map; the folder's name if empty.
         frame_id: frame of the odometry, for a new map.
+        recognition: settings that a new map is made for, see `recognition.presets`.
 
     Raises:
         MapError: the folder holds something else, or is not writable.
         ModelMismatchError: the map was made by another model.
     """
     if not (Path(path) / MANIFEST_NAME).is_file():
-        return GrowingMap.create(path, fingerprint=fingerprint, name=name, frame_id=frame_id)
+        return GrowingMap.create(path, fingerprint=fingerprint, name=name, frame_id=frame_id, recognition=recognition)
     place_map = GrowingMap.open(path, writable=True)
     try:
         place_map.require_model(fingerprint)

@@ -37,7 +37,8 @@ class PlacePositions:
         if self._known is None or self._known[0] != state:
             self._known = (state, positions_xy(*self._store.positions(table.numbers), datum))
         east, north = (axis - centre for axis, centre in zip(self._known[1].T, centre_xy, strict=True))
-        return np.flatnonzero(east * east + north * north <= radius_m**2)
+        # Squares of what a hint may hold would overflow.
+        return np.flatnonzero(np.hypot(east, north) <= radius_m)
 
 
 def positions_xy(

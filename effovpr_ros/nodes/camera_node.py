@@ -293,12 +293,15 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
 
     def _on_parameters(self, changed: list[Parameter[Any]]) -> SetParametersResult:
         """Refuse impossible values at once, those too that count when the node is configured next."""
+        if self.map_parameters.is_showing:
+            return SetParametersResult(successful=True)
         try:
             settings = self._read_settings(changed)
             if self._configured is not None and parameters.touches(changed, *self._live):
                 self._take_over(self._configured, settings)
         except Exception as error:  # a parameter must not end the node
             return SetParametersResult(successful=False, reason=describe(error))
+        self.map_parameters.remember(changed)
         return SetParametersResult(successful=True)
 
     def _on_worker_error(self, error: Exception) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
@@ -44,6 +46,7 @@ class DetectorSettings:
 
     Attributes:
         check: of closures, as the parameters of the geometric verification say.
+        given: parameters of the recogniser that somebody gave though the map carries them too.
     """
 
     camera: CameraNodeConfig
@@ -52,6 +55,7 @@ class DetectorSettings:
     verification: VerificationConfig
     loops: LoopConfig
     recognizer: RecognizerConfig
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def check(self) -> ClosureCheck:
@@ -89,7 +93,8 @@ class Detecting(Configured[_Arrival]):
         """
         super().__init__(node, settings.camera, worker, resources)
         self._config = settings.node
-        self._recognizer = settings.recognizer
+        node.map_parameters.show(engine.config)
+        self._recognizer = engine.config
         self._check = settings.check
         self.engine = engine
         self._health_of_inputs = InputHealth(time.monotonic())

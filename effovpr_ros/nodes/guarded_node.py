@@ -16,6 +16,7 @@ from rclpy.timer import Timer
 
 from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.nodes.diagnostics import Statistics
+from effovpr_ros.nodes.map_parameters import MapParameters
 
 _LOG_PERIOD_S = 5.0
 
@@ -28,6 +29,7 @@ class GuardedNode(LifecycleNode):
 
     Attributes:
         statistics: counts and errors since the node was configured.
+        map_parameters: those that a map carries too.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -41,6 +43,7 @@ class GuardedNode(LifecycleNode):
         self._reentrant = ReentrantCallbackGroup()
         super().__init__(name, **options)
         self.statistics = Statistics()
+        self.map_parameters = MapParameters(self)
         # Time that a person or robot waits for does not stand still with /clock.
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
 

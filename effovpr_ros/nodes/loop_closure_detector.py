@@ -37,20 +37,22 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
         self.serve(SaveMap, "~/save_map", self._on_save_map)
 
     def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> DetectorSettings:
+        recognizer = parameters.read(self, RecognizerConfig, changed)
         settings = DetectorSettings(
             parameters.read(self, CameraNodeConfig, changed),
             parameters.read(self, LoopNodeConfig, changed),
             parameters.read(self, LoopAdapterConfig, changed),
             parameters.read(self, VerificationConfig, changed),
             parameters.read(self, LoopConfig, changed),
-            parameters.read(self, RecognizerConfig, changed),
+            recognizer,
+            self.map_parameters.given(recognizer, changed),
         )
         # What does not go together is refused now, not at the first closure.
         settings.check  # noqa: B018
         return settings
 
     def _load(self, settings: DetectorSettings) -> LoopEngine:
-        return LoopEngine(settings.camera, settings.node, settings.recognizer, settings.loops)
+        return LoopEngine(settings.camera, settings.node, settings.recognizer, settings.loops, settings.given)
 
     def _make_configured(
         self, settings: DetectorSettings, engine: LoopEngine, worker: LatestWorker, resources: ExitStack

@@ -6,11 +6,13 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.loop_config import LoopConfig
@@ -20,6 +22,7 @@ from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.map_paths import map_folder
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model, load_model_of
+from effovpr_ros.recognition.presets import PRESETS, config_for_map, map_settings, preset_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 
@@ -32,8 +35,17 @@ class LoopEngine:
         node_config: LoopNodeConfig,
         recognizer_config: RecognizerConfig,
         loop_config: LoopConfig,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         """Open or make the map, load its model, begin a run.
+
+        Args:
+            camera_config: of the node.
+            node_config: likewise.
+            recognizer_config: of the recogniser; the map's own settings, or those for the model of a new one, take the
+                place of what is not given.
+            loop_config: rules.
+            given: fields of `recognizer_config` that somebody gave.
 
         Raises:
             MapError: the folder is not usable.
@@ -47,10 +59,17 @@ class LoopEngine:
         try:
             folder = self._temporary or map_folder(node_config.session_path)
             extractor = _load_model(folder, camera_config, node_config)
-            place_map = open_session_map(folder, extractor.fingerprint, frame_id=node_config.odom_frame)
+            given = dict(given or {})
+            place_map = open_session_map(
+                folder,
+                extractor.fingerprint,
+                frame_id=node_config.odom_frame,
+                recognition=_new_settings(node_config.model, recognizer_config, given),
+            )
             try:
+                self.config = config_for_map(place_map, given, recognizer_config)
                 session = node_config.session or time.strftime("%Y-%m-%dT%H-%M-%S")
-                self.detector = LoopClosureDetector(extractor, place_map, recognizer_config, loop_config, session)
+                self.detector = LoopClosureDetector(extractor, place_map, self.config, loop_config, session)
                 self.detector.load()
             except BaseException:
                 place_map.close()
@@ -101,7 +120,8 @@ def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: Loop
     """The model that the map names, or that of a new map."""
     if (folder / MANIFEST_NAME).is_file():
         return load_model_of(read_manifest(folder).fingerprint, camera_config, map_quantisation_images(folder))
-    config = ExtractorConfig(
+    config = replace(
+        PRESETS[preset_for(node_config.model)][0],
         model=node_config.model,
         image_size=node_config.image_size,
         weights=camera_config.weights,
@@ -110,6 +130,11 @@ def _load_model(folder: Path, camera_config: CameraNodeConfig, node_config: Loop
         engine=camera_config.engine,
     )
     return load_model(config, camera_config)
+
+
+def _new_settings(model: str, config: RecognizerConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new map is made for: the preset of its model, and as many candidates as the detector takes."""
+    return {**map_settings(PRESETS[preset_for(model)][1]), "top_k": config.top_k, **given}
 
 
 def _temporary_folder() -> Path:

@@ -40,15 +40,17 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         self.serve(LoadMap, "~/load_map", self._on_load_map)
 
     def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> RecognizerSettings:
+        recognizer = parameters.read(self, RecognizerConfig, changed)
         return RecognizerSettings(
             parameters.read(self, CameraNodeConfig, changed),
             parameters.read(self, NodeConfig, changed),
             parameters.read(self, MatchAdapterConfig, changed),
-            parameters.read(self, RecognizerConfig, changed),
+            recognizer,
+            self.map_parameters.given(recognizer, changed),
         )
 
     def _load(self, settings: RecognizerSettings) -> RecognitionEngine:
-        engine = RecognitionEngine(settings.camera, settings.recognizer)
+        engine = RecognitionEngine(settings.camera, settings.recognizer, settings.given)
         if settings.node.map_path:
             engine.load_map(map_folder(settings.node.map_path))
         return engine
@@ -59,7 +61,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         return Recognizing(self, settings, engine, worker, resources)
 
     def _take_over(self, state: Recognizing, settings: RecognizerSettings) -> None:
-        state.use(settings.recognizer)
+        state.use(settings)
 
     async def _on_localize(self, request: Localize.Request, response: Localize.Response) -> Localize.Response:
         state, waiting = self.configured, LocalizeRequest(request.timeout_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerpr
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig
+from effovpr_ros.recognition.presets import config_for_map
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.temporal import SequenceFilter
@@ -56,8 +59,17 @@ def load_model_of(
 class RecognitionEngine:
     """Map, model and recogniser, replaceable as one between two images; for one thread."""
 
-    def __init__(self, node_config: CameraNodeConfig, config: RecognizerConfig) -> None:
-        """Start without a map."""
+    def __init__(
+        self, node_config: CameraNodeConfig, config: RecognizerConfig, given: Mapping[str, Any] | None = None
+    ) -> None:
+        """Start without a map.
+
+        Args:
+            node_config: of the node.
+            config: of the recogniser; a map's own settings take the place of what is not given.
+            given: fields of it that somebody gave.
+        """
+        self._given = dict(given or {})
         self._node_config = node_config
         self._config = config
         self._extractor: FeatureExtractor | None = None
@@ -87,21 +99,27 @@ class RecognitionEngine:
                 extractor = load_model_of(
                     place_map.fingerprint, self._node_config, map_quantisation_images(place_map.path)
                 )
-            recognizer = PlaceRecognizer(extractor, place_map, self._config)
+            config = config_for_map(place_map, self._given, self._config)
+            recognizer = PlaceRecognizer(extractor, place_map, config)
             recognizer.load()
         except BaseException:
             place_map.close()
             raise
         previous, self.place_map = self.place_map, place_map
-        self._extractor, self._recognizer = extractor, recognizer
+        self._extractor, self._recognizer, self._config = extractor, recognizer, config
         self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
         return place_map
 
-    def set_config(self, config: RecognizerConfig) -> None:
-        """Use other thresholds from the next image on."""
-        self._config = config
+    @property
+    def config(self) -> RecognizerConfig:
+        """The settings in use."""
+        return self._config
+
+    def set_config(self, config: RecognizerConfig, given: Mapping[str, Any] | None = None) -> None:
+        """Use other thresholds from the next image on; `given` as when made."""
+        self._config, self._given = config, dict(given or {})
         if self._extractor is not None and self.place_map is not None:
             self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
             if self._sequence is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -39,12 +41,17 @@ _MOST_WAITING = 32
 
 @dataclass(frozen=True)
 class RecognizerSettings:
-    """All parameters of `place_recognizer`."""
+    """All parameters of `place_recognizer`.
+
+    Attributes:
+        given: those of the recogniser that somebody gave though the map carries them too.
+    """
 
     camera: CameraNodeConfig
     node: NodeConfig
     adapters: MatchAdapterConfig
     recognizer: RecognizerConfig
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,10 +145,10 @@ class Recognizing(Configured[_Query]):
         """Close the map."""
         self.engine.close()
 
-    def use(self, config: RecognizerConfig) -> None:
+    def use(self, settings: RecognizerSettings) -> None:
         """Use other thresholds from the next image on."""
-        self._worker.submit(partial(self.engine.set_config, config))
-        self.odometry.listen(config.sequence_length > 0)
+        self._worker.submit(partial(self.engine.set_config, settings.recognizer, settings.given))
+        self.odometry.listen(settings.recognizer.sequence_length > 0)
 
     def load_map(self, folder: Path) -> Future[PlaceMap]:
         """Open another map after the image at hand."""
@@ -267,6 +274,7 @@ class Recognizing(Configured[_Query]):
     # Reports
 
     def _announce(self, place_map: PlaceMap) -> None:
+        self._node.map_parameters.show(self.engine.config)
         self._node.get_logger().info(
             f"map {place_map.name} ({place_map.path}): {len(place_map)} places, model "
             f"{place_map.fingerprint.architecture}, device {self.engine.device}"

@@ -41,18 +41,23 @@ def map_settings(config: RecognizerConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in MAP_SETTINGS}
 
 
-def settings_of_map(place_map: PlaceMap) -> dict[str, Any]:
+def settings_of_map(place_map: PlaceMap, base: RecognizerConfig | None = None) -> dict[str, Any]:
     """The settings that a map was made for.
 
-    Maps of earlier versions carry none: one whose descriptors are not centred was made for the paper's, any other one
-    for the package's own.
+    Maps of earlier versions carry none: one whose descriptors are not centred was made for the paper's score and T2,
+    any other one for the package's own; K is that of whoever asks.
+
+    Args:
+        place_map: that is asked.
+        base: of whoever asks; the defaults if None.
 
     Raises:
         MapFormatError: one is impossible.
     """
     stored = {name: value for name, value in place_map.manifest.recognition.items() if name in MAP_SETTINGS}
     if not stored:
-        return map_settings(PRESETS["default" if place_map.fingerprint.centered else "paper"][1])
+        made_for = PRESETS["default" if place_map.fingerprint.centered else "paper"][1]
+        return {**map_settings(made_for), "top_k": (base or RecognizerConfig()).top_k}
     try:
         return map_settings(replace(RecognizerConfig(), **stored))
     except (ConfigError, TypeError) as error:
@@ -75,7 +80,7 @@ def config_for_map(
         ConfigError: an impossible value is given.
         MapFormatError: the map carries an impossible one.
     """
-    carried = settings_of_map(place_map)
+    carried = settings_of_map(place_map, base)
     for name in MAP_SETTINGS:
         if name in given and given[name] != carried[name]:
             _logger.warning(

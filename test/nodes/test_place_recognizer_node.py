@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
+yaml = pytest.importorskip("yaml")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
@@ -245,6 +247,53 @@ def test_maps_are_replaced_while_it_runs(harness: Callable[..., Harness], maps: 
     assert not failed.success
     assert "does not exist" in failed.message
     assert h.call(Localize, f"{NAME}/localize", request).match.map_name == "yard"
+
+
+@pytest.fixture
+def paper_map(maps: dict[str, Path], tmp_path: Path) -> Path:
+    """The map of eight pictures, as if it was made for the paper's settings, and for few candidates."""
+    folder = tmp_path / "paper"
+    shutil.copytree(maps["house"], folder)
+    manifest = yaml.safe_load((folder / "map.yaml").read_text())
+    manifest["recognition"] = {"top_k": 7, "score": "count", "min_similarity": 0.65}
+    (folder / "map.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
+def settings(h: Harness) -> tuple[Any, ...]:
+    """K, score and T2 as the parameters show them and as they are used."""
+    shown = tuple(h.node.get_parameter(name).value for name in ("top_k", "score", "min_similarity"))
+    config = h.node.configured.engine.config
+    assert shown == (config.top_k, config.score, config.min_similarity)
+    return shown
+
+
+def give(h: Harness, parameter: Parameter) -> None:
+    request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
+    assert h.call(SetParameters, f"{NAME}/set_parameters", request).results[0].successful
+
+
+def test_a_map_is_asked_with_the_settings_it_was_made_for(
+    harness: Callable[..., Harness], maps: dict[str, Path], paper_map: Path
+):
+    h = harness(map_path=str(paper_map))
+    h.start()
+    assert settings(h) == (7, "count", 0.65)
+    # Other thresholds leave them as they are, and another map brings its own.
+    give(h, Parameter("min_confidence", value=0.2))
+    assert settings(h) == (7, "count", 0.65)
+    assert h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=str(maps["house"]))).success
+    assert settings(h) == (100, "coherent", 0.6)
+    # What is given while it runs is given.
+    give(h, Parameter("top_k", value=50))
+    assert h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=str(paper_map))).success
+    assert settings(h) == (50, "count", 0.65)
+
+
+def test_what_is_given_comes_before_what_the_map_says(harness: Callable[..., Harness], paper_map: Path):
+    h = harness(map_path=str(paper_map), score="weighted")
+    h.start()
+    assert settings(h) == (7, "weighted", 0.65)
 
 
 def test_bad_images_are_reported_and_survived(harness: Callable[..., Harness], maps: dict[str, Path]):

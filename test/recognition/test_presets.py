@@ -75,6 +75,7 @@ def test_maps_of_before_say_by_their_descriptors(tmp_path: Path, centered: bool,
     (folder / "map.yaml").write_text(yaml.safe_dump(manifest))
     with PlaceMap.open(folder) as place_map:
         assert settings_of_map(place_map) == expected
+        assert config_for_map(place_map, {}, RecognizerConfig(top_k=50)).top_k == 50
 
 
 @pytest.mark.parametrize("wrong", [{"score": "sum"}, {"top_k": 0}, {"min_similarity": float("nan")}, {"top_k": "all"}])
