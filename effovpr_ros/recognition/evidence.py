@@ -54,6 +54,7 @@ class MapNull:
         point_lead: likewise of `PointEvidence.over_typical`; None where points were not looked at.
         num_places: of the map then.
         num_asked: places that were asked about; leads are drawn to the usual ones where these are few.
+        in_order: whether places that follow each other look more alike than others, as along a drive.
     """
 
     setting: str
@@ -61,6 +62,7 @@ class MapNull:
     point_lead: float | None
     num_places: int
     num_asked: int
+    in_order: bool = True
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,18 @@ def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
     std = 1.4826 * float(np.median(np.abs(excess)))
     unit = max(float(excess.max()), _CLEAR_STD * std)
     return np.clip(excess / unit, -1.0, 1.0) if unit > 0.0 else np.zeros(len(scores))
+
+
+def support_of(alone: Sequence[tuple[int, float]]) -> float:
+    """Probability that one image at least was right by itself; of those that name one place only the best counts.
+
+    Args:
+        alone: the place that each image names, and with which confidence.
+    """
+    best: dict[int, float] = {}
+    for place_id, confidence in alone:
+        best[place_id] = max(best.get(place_id, 0.0), confidence)
+    return 1.0 - math.prod(1.0 - confidence for confidence in best.values())
 
 
 class BackgroundEvidence:

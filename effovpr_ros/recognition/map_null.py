@@ -7,6 +7,7 @@ one building is nothing special on the look-alike floors of another.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
 
 PLACES_ASKED = 40
 _FEWEST_PLACES = 10
+_PAIRS = 100
+_FEWEST_PAIRS = 18
+# Of places without an order half look more like the next one than the usual other one does.
+_SHARE_IN_ORDER = 0.7
 _QUANTILE = 0.98
 # So many places that were asked about count as much as the usual leads.
 _USUAL_PLACES = 10.0
@@ -72,6 +77,7 @@ def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: R
         _exceeded_by_few(point_leads, USUAL_POINT_LEAD, _GREATEST_POINT_LEAD) if point_leads else None,
         len(place_map),
         len(score_leads),
+        _is_in_order(place_map),
     )
 
 
@@ -88,6 +94,21 @@ def keep_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: Reco
     if measured is not None:
         store_map_null(place_map, measured)
     return measured
+
+
+def _is_in_order(place_map: PlaceMap) -> bool:
+    """Whether places look more like the next one of their session than like others, by global descriptors."""
+    places = place_map.places()
+    pairs = [(a.place_id, b.place_id) for a, b in pairwise(places) if a.session == b.session]
+    chosen = pairs[:: -(-len(pairs) // _PAIRS)] if pairs else []
+    if len(chosen) < _FEWEST_PAIRS:
+        return True
+    here, following = (np.stack([place_map.global_descriptor(pair[side]) for pair in chosen]) for side in (0, 1))
+    similarity = here @ following.T
+    beside = np.diag(similarity)
+    # Pairs of which neither is near the other in order.
+    apart = np.abs(np.subtract.outer(np.arange(len(chosen)), np.arange(len(chosen)))) > 1
+    return bool((beside > np.median(similarity[apart])).mean() > _SHARE_IN_ORDER)
 
 
 def _is_elsewhere(place: Place, other: Place, apart: RecognizerConfig) -> bool:

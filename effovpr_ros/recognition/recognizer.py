@@ -144,6 +144,9 @@ class PlaceRecognizer:
             self._reranked, calibrated = choose_confidence_model(stored, fingerprint, config)
         self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
         self.null = null or read_map_null(place_map, setting_name(fingerprint, config))
+        if self.null is not None and not self.null.in_order:
+            # Numbers that follow each other say nothing of places.
+            self.config = replace(config, same_place_ids=0)
         self.third_stage = ThirdStage(place_map, config, str(extractor.device))
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
-from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence
+from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence, support_of
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
     NUM_MOTIONS,
@@ -47,6 +47,8 @@ _ENTER = 0.1
 # Weight of a transition over one frame more.
 _SKIP = 0.5
 _MIN_TRACK_FRAMES = 3.0
+# Probability that one image at least of a track was right by itself, each place that they name counted once.
+_MIN_SUPPORT = 0.65
 # Frames of a robot that has not moved repeat one piece of evidence.
 _STILL_M = 0.1
 _STILL_RAD = 0.05
@@ -132,9 +134,10 @@ class SequenceFilter:
         """Judge the next recognition of the stream.
 
         MATCH: at least `sequence_match` of the belief is at the best place, after a track of three frames or more,
-        and this image speaks for it. A MATCH of the image alone stays if it is at the best place or if no track was
-        established; else it is withdrawn to AMBIGUOUS. NO_MATCH of the image alone stays where "elsewhere" has more
-        belief than the best place. AMBIGUOUS otherwise.
+        this image speaks for it, and the images of the track do so by themselves: pictures of one place again and
+        again agree on what they are mistaken about. A MATCH of the image alone stays as it is if it is at the best
+        place or if no track was established; else it is withdrawn to AMBIGUOUS. NO_MATCH of the image alone stays
+        where "elsewhere" has more belief than the best place. AMBIGUOUS otherwise.
 
         The track breaks, and the next one begins with this image, when the stamps go backwards or leave a gap of
         more than `sequence_max_gap_s`, and when the odometry jumps. Images of a robot that stands still count once.
@@ -147,10 +150,10 @@ class SequenceFilter:
         Returns:
             The recognition with the middle of the belief at the best place first, then the other candidates in the
             order of belief; the same object where the sequence is off or there
-            is no candidate.
+            is no candidate, and where the map's places have neither positions nor an order.
         """
         config = self._recognizer.config
-        if config.sequence_length == 0 or not recognition.candidates:
+        if config.sequence_length == 0 or not recognition.candidates or self._is_unordered(recognition):
             return recognition
         started = time.perf_counter()
         if self._is_broken(stamp_ns, odometry, config):
@@ -159,12 +162,15 @@ class SequenceFilter:
         stands = bool(self._frames) and self._stands(descriptor, odometry)
         if stands:
             self._frames.pop()
+            self._alone.pop()
         else:
             self._anchor = (descriptor, odometry)
         self._stamp_ns, self._odometry = stamp_ns, odometry
         frame = self._next(recognition.candidates, odometry, config)
         self._frames.append(frame)
         track = _track(frame, recognition.candidates, config)
+        first = recognition.candidates[0].place.place_id
+        self._alone.append((first, recognition.confidence if track.here[0] else 0.0))
         ranked, decision = self._decide(recognition, frame, track, config)
         if not stands:
             unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
@@ -176,10 +182,19 @@ class SequenceFilter:
         # Only a MATCH of the image alone keeps the image's confidence; a belief is not fitted to anything.
         return replace(result, latency_ms=latency, calibrated=result.calibrated and result.status is Status.MATCH)
 
+    def _is_unordered(self, recognition: Recognition) -> bool:
+        """Whether the candidates have no positions and the order of the map's places says nothing."""
+        null = self._recognizer.null
+        if null is None or null.in_order:
+            return False
+        return all(item.place.pose is None and item.place.geo is None for item in recognition.candidates)
+
     def _restart(self) -> None:
         """Forget the track, and keep what is known of the places."""
         # One frame more than transitions span, since a still robot's last frame is replaced.
         self._frames: deque[_Frame] = deque(maxlen=MAX_LAG + 1)
+        # Of the last images: the place that each names by itself, and its confidence where that is the track's.
+        self._alone: deque[tuple[int, float]] = deque(maxlen=1000)
         self._established = False
         self._anchor = self._odometry = None
         self._stamp_ns = 0
@@ -242,10 +257,15 @@ class SequenceFilter:
         single, best, mass = recognition.candidates, track.peak, track.mass
         ranked = [*(single[number] for number in track.order), *single[_MAX_CANDIDATES:]]
         was_established = self._established
-        self._established = mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES
+        images = min(max(round(track.frames), 1), config.sequence_length)
+        support = support_of(list(self._alone)[-images:])
+        self._established = (
+            mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES and support >= _MIN_SUPPORT
+        )
 
         figures = (
-            f"{mass:.2f} of the belief at place {ranked[0].place.place_id} after {track.frames:.1f} frames, "
+            f"{mass:.2f} of the belief at place {ranked[0].place.place_id} after {track.frames:.1f} frames that are "
+            f"right by themselves with {support:.2f}, "
             f"{frame.elsewhere:.2f} elsewhere; by the image alone {recognition.status.name}: {recognition.reason}"
         )
         if recognition.status is Status.MATCH and not track.here[0]:
@@ -258,7 +278,9 @@ class SequenceFilter:
         if self._established and frame.evidence[best] > 0.0 and not refused:
             return ranked, Decision(Status.MATCH, mass, f"decided by the sequence: {figures}", DecidedBy.SEQUENCE)
         if recognition.status is Status.MATCH:
-            return ranked, Decision(Status.MATCH, recognition.confidence, f"decided by the single image: {figures}")
+            return list(single), Decision(
+                Status.MATCH, recognition.confidence, f"decided by the single image: {figures}"
+            )
         if recognition.status is Status.NO_MATCH and (refused or frame.elsewhere > mass):
             return ranked, Decision(Status.NO_MATCH, mass, f"decided by the single image: {figures}")
         return ranked, Decision(Status.AMBIGUOUS, mass, f"decided by the sequence: {figures}", DecidedBy.SEQUENCE)

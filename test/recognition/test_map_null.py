@@ -70,3 +70,15 @@ def test_a_small_map_says_nothing_and_a_large_one_is_asked_once(tmp_path: Path, 
         assert read_map_null(place_map, setting) == kept == keep_map_null(extractor, place_map, CONFIG)
         assert PlaceRecognizer(extractor, place_map, CONFIG).null == kept
         assert PlaceRecognizer(extractor, place_map, RecognizerConfig(score="count")).null is None
+
+
+def test_an_order_shows_in_places_that_follow_each_other(tmp_path: Path, extractor: FeatureExtractor):
+    # Fours that look alike follow each other, or stand eight apart.
+    with (
+        make_map(tmp_path / "drive", extractor, [n // 4 for n in range(32)]) as drive,
+        make_map(tmp_path / "mixed", extractor, [n % 8 for n in range(32)]) as mixed,
+    ):
+        in_order, without = (measure_map_null(extractor, item, CONFIG) for item in (drive, mixed))
+        assert in_order is not None and in_order.in_order
+        assert without is not None and not without.in_order
+        assert PlaceRecognizer(extractor, mixed, CONFIG, null=without).config.same_place_ids == 0

@@ -18,7 +18,7 @@ from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
-from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence
+from effovpr_ros.recognition.evidence import BackgroundEvidence, MapNull, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
 from effovpr_ros.recognition.temporal import SequenceFilter
 
@@ -114,7 +114,8 @@ def test_the_first_two_posteriors_worked_by_hand():
     sequence = SequenceFilter(recognizer())
     first = sequence.update(recognition(places, scores, seed=1))
     assert first.confidence == pytest.approx(belief[0])
-    assert f"{belief[0]:.2f} of the belief at place 0 after 1.0 frames, {lost:.2f} elsewhere" in first.reason
+    assert f"{belief[0]:.2f} of the belief at place 0 after 1.0 frames" in first.reason
+    assert f"right by themselves with 0.30, {lost:.2f} elsewhere" in first.reason
 
     # Each place goes on with itself only: 0.6, 0.15 and 0 of three speeds, both ways, a mean of 0.25. A tenth breaks
     # off, half of it to elsewhere; a tenth of elsewhere enters, a fifth at each place. What a place answered to an
@@ -449,3 +450,29 @@ def test_it_takes_less_than_a_millisecond_an_image(spacing_m: float | None):
     _, took_s = timed_drive(spacing_m)
     # The quickest, since other programs may share the processor.
     assert min(took_s[5:]) < 1e-3
+
+
+def test_pictures_of_one_place_again_and_again_are_one_witness():
+    # Ten pictures that look different name one place with 0.3: they agree on what they are mistaken about.
+    drive = Drive()
+    answers = [drive.see(50) for _ in range(10)]
+    assert all("right by themselves with 0.30" in answer.reason for answer in answers)
+    assert {answer.status for answer in answers} == {Status.AMBIGUOUS}
+    # Three places one after the other are three witnesses: 1 - 0.7 ** 3.
+    drive = Drive()
+    answers = [drive.see(truth) for truth in range(50, 60)]
+    assert "right by themselves with 0.66" in answers[2].reason
+    assert answers[-1].status is Status.MATCH
+
+
+def test_a_map_without_order_and_positions_has_no_sequence():
+    null = MapNull("by hand", 0.62, None, NUM_PLACES, 40, in_order=False)
+    without_order = PlaceRecognizer(NoModel(), NoMap(), CONFIG, null=null)  # type: ignore[arg-type]
+    sequence = SequenceFilter(without_order)
+    unposed = [place(number) for number in range(20)]
+    alone = recognition(unposed, [float(number) for number in range(20)], seed=1)
+    assert sequence.update(alone) is alone
+    # With positions it is one.
+    posed = [place(number, Pose.from_yaw(float(number), 0.0, 0.0)) for number in range(20)]
+    known = recognition(posed, [float(number) for number in range(20)], seed=1)
+    assert sequence.update(known) is not known
