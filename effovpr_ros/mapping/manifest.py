@@ -53,6 +53,8 @@ class Manifest:
         global_dim: dimension of the indexed descriptors, after PCA.
         num_places: when the manifest was written.
         sessions: names in order of appearance; of very many, the first are written.
+        session_frames: of those the frame of their poses and the body whose poses they are, for people; the store has
+            them all.
         places_sha256: over the checksums of the first `num_places` places.
         index_sha256: of `index.faiss`.
         index: how it searches, and what it finds.
@@ -69,6 +71,7 @@ class Manifest:
     global_dim: int
     num_places: int = 0
     sessions: tuple[str, ...] = ()
+    session_frames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     places_sha256: str = ""
     index_sha256: str = ""
     index: IndexSummary = field(default_factory=IndexSummary)
@@ -78,6 +81,7 @@ class Manifest:
         """Write atomically; returns the manifest as written, with the time of update."""
         manifest = replace(self, updated=now())
         origin = manifest.datum.origin if manifest.datum else None
+        listed = _listed(manifest.sessions)
         content = {
             "format_version": FORMAT_VERSION,
             "name": manifest.name,
@@ -88,7 +92,8 @@ class Manifest:
             if origin is None
             else {"latitude": origin.latitude_deg, "longitude": origin.longitude_deg, "altitude": origin.altitude_m},
             "num_places": manifest.num_places,
-            "sessions": _listed(manifest.sessions),
+            "sessions": listed,
+            "session_frames": {name: dict(manifest.session_frames.get(name, {})) for name in listed},
             "global_dim": manifest.global_dim,
             "index": asdict(manifest.index),
             "model": manifest.fingerprint.to_dict(),
@@ -195,11 +200,19 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         global_dim=integer(named("global_dim"), "global_dim", 1, MAX_DIMENSION),
         num_places=integer(named("num_places"), "num_places"),
         sessions=tuple(text(session, "a session") for session in sessions),
+        session_frames=_session_frames(table(content.get("session_frames", {}), "session_frames")),
         places_sha256=text(entry(checksums, "places", "checksums"), "the checksum of the places"),
         index_sha256=text(entry(checksums, "index.faiss", "checksums"), "the checksum of the index"),
         index=_index(table(content.get("index", {}), "index")),
         recognition=_recognition(table(content.get("recognition", {}), "recognition")),
     )
+
+
+def _session_frames(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    return {
+        session: {name: text(value, f"{name} of a session") for name, value in table(frames, "a session").items()}
+        for session, frames in content.items()
+    }
 
 
 def _fingerprint(content: Mapping[str, Any]) -> ModelFingerprint:

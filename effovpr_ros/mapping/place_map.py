@@ -26,6 +26,7 @@ from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest, now, read_manifes
 from effovpr_ros.mapping.map_reading import PCA_PROPERTY, MapReader
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.session_origins import SessionOrigin, read_origins
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ class PlaceMap(MapReader):
             MapError: opened read-only, or the disk is full.
         """
         self._require_writable()
+        origins = read_origins(self._store)
         self._index.measure()
         index_sha256 = write_index(self._index, self.path / INDEX_NAME)
         self._manifest = replace(
@@ -212,10 +214,17 @@ class PlaceMap(MapReader):
             global_dim=self.global_dim,
             num_places=len(self),
             sessions=tuple(self.sessions),
+            session_frames={session: self._frames_of(session, origins) for session in self.sessions},
             places_sha256=self._store.checksum(len(self)),
             index_sha256=index_sha256,
             index=self._index.summary,
         ).write(self.path)
+
+    def _frames_of(self, session: str, origins: Mapping[str, SessionOrigin]) -> dict[str, str]:
+        """Frame of a session's poses and their body, as the manifest says it."""
+        origin = origins.get(session, SessionOrigin())
+        frame_id = self._frames.frame_of(session, self.next_id) or self.frame_id
+        return {"frame_id": frame_id, "child_frame_id": origin.child_frame_id}
 
     def set_property(self, key: str, value: bytes) -> None:
         """Store a small value with the map.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from synthetic import FINGERPRINT, new_place, picture, tiny_weights
 
@@ -77,6 +78,10 @@ def test_odometry_makes_a_session_in_its_frame_and_another_drive_does_not_join_i
         assert len(place_map) == 4
     assert build(folder, tuesday, "--session", "tuesday", "--session-frame", "tuesday/odom") == 0
     assert sessions_of(folder, capsys) == [("monday", "odom", "base_link"), ("tuesday", "tuesday/odom", "base_link")]
+    assert yaml.safe_load((folder / "map.yaml").read_text())["session_frames"] == {
+        "monday": {"frame_id": "odom", "child_frame_id": "base_link"},
+        "tuesday": {"frame_id": "tuesday/odom", "child_frame_id": "base_link"},
+    }
     assert main(["map", "info", str(folder)]) == 0
     assert "4 with pose in frame tuesday/odom of base_link" in capsys.readouterr().out
 
