@@ -35,6 +35,8 @@ from effovpr_ros.mapping.builder import BuildConfig, build_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
+from effovpr_ros.mapping.session_cameras import set_session_camera
+from effovpr_ros.sources.bag_cameras import camera_of_bag
 from effovpr_ros.sources.bags import BagSource
 
 PARTS = ("record", "map", "replay", "report")
@@ -116,6 +118,9 @@ def _build_map(options: argparse.Namespace) -> None:
         place_map = PlaceMap.create(folder, fingerprint=extractor.fingerprint, name="building", datum=recording.DATUM)
     with place_map:
         place_map.require_model(extractor.fingerprint)
+        camera, _ = camera_of_bag(source, recording.BODY_FRAME)
+        if camera is not None:
+            set_session_camera(place_map, source.session, camera)
         with tqdm(total=len(source), unit="image", desc="building_map", disable=None) as bar:
             report = build_map(place_map, extractor, source.frames(), _SPACING, lambda done: bar.update(done))
         if report.interrupted:

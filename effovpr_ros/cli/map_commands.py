@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.camera_options import add_camera_options, camera_of_source
 from effovpr_ros.cli.map_compact import add_compact
 from effovpr_ros.cli.map_options import require_as_made
 from effovpr_ros.cli.map_source import MapSource, add_source_options, open_map_source
@@ -38,6 +39,7 @@ from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
+from effovpr_ros.mapping.session_cameras import read_cameras, set_session_camera
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.recognition.map_null import keep_map_null
@@ -81,6 +83,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     build.add_argument("--pca", type=int, default=0, help="index so many principal components, e.g. 256 or 128; 0: all")
     add_source_options(build)
+    add_camera_options(build)
     build.add_argument(
         "--points",
         choices=POINTS,
@@ -138,10 +141,14 @@ def _build(options: argparse.Namespace) -> int:
     source = _open_source(options)
     # Before anything is written: a source without a usable image makes no map.
     frames = source.frames()
+    camera, camera_notes = camera_of_source(options, source)
+    source.notes.extend(camera_notes)
     place_map, extractor = _open_or_create(options, source)
     with place_map:
         for note in join_session(place_map, source.session, source.origin, options.session_frame):
             print(f"frames: {note}", file=sys.stderr)
+        if camera is not None:
+            set_session_camera(place_map, source.session, camera)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
             report = build_map(
@@ -239,6 +246,7 @@ def _info(options: argparse.Namespace) -> int:
         sessions = summarise(places, place_map.frame_id, read_origins(place_map))
         datum = place_map.datum.origin if place_map.datum else None
         index = place_map.manifest.index
+        cameras = read_cameras(place_map)
         values = {
             "name": place_map.name,
             "path": str(place_map.path),
@@ -248,6 +256,7 @@ def _info(options: argparse.Namespace) -> int:
             "with_geo_tag": sum(place.geo is not None for place in places),
             "frame_id": place_map.frame_id,
             "datum": asdict(datum) if datum else None,
+            "cameras": {name: mounted.to_dict() for name, mounted in cameras.items()},
             "created": place_map.manifest.created,
             "updated": place_map.manifest.updated,
             "global_dim": place_map.global_dim,
@@ -260,6 +269,7 @@ def _info(options: argparse.Namespace) -> int:
         print_json(values)
         return 0
     values["sessions"] = len(sessions)
+    values["cameras"] = ", ".join(cameras) or "none: poses are not measured"
     values["index"] = _index_in_words(index)
     for key, value in values.items():
         print(f"{key + ':':14}{value}")

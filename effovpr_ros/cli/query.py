@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from effovpr_ros.cli.camera_options import add_camera_options, given_camera
 from effovpr_ros.cli.map_source import add_pixel_option, max_pixels
 from effovpr_ros.cli.options import (
     Subparsers,
@@ -36,20 +37,21 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_recognizer_options(parser)
     add_pixel_option(parser)
+    add_camera_options(parser)
     add_device_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
-    limit = max_pixels(options)
+    limit, camera = max_pixels(options), given_camera(options)
     with PlaceMap.open(options.map) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
         recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options, place_map))
         for path in options.images:
             try:
-                recognition = recognizer.recognize(read_image(path, max_pixels=limit))
+                recognition = recognizer.recognize(read_image(path, max_pixels=limit), camera=camera)
             except ImageError as error:
                 results.append({"image": shown(path), "error": str(error)})
                 continue
@@ -67,6 +69,9 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
         "status": recognition.status.name,
         "confidence": recognition.confidence,
         "reason": recognition.reason,
+        "is_metric": recognition.is_metric,
+        "pose": _pose(recognition),
+        "measured": recognition.measurement.reason if recognition.measurement else None,
         "candidates": [
             {
                 "place_id": candidate.place.place_id,
@@ -90,11 +95,25 @@ def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
     }
 
 
+def _pose(recognition: Recognition) -> dict[str, Any] | None:
+    """Of the body in the map frame, where one is known."""
+    if recognition.pose is None or recognition.covariance is None:
+        return None
+    return {
+        "position_xyz": recognition.pose.position_xyz,
+        "quat_xyzw": recognition.pose.quat_xyzw,
+        "covariance": recognition.covariance.tolist(),
+    }
+
+
 def _print(result: dict[str, Any]) -> None:
     if "error" in result:
         print(f"{result['image']}: ERROR {result['error']}")
         return
     print(f"{result['image']}: {result['status']} {result['confidence']:.2f}  ({result['reason']})")
+    if result["is_metric"]:
+        x, y, z = result["pose"]["position_xyz"]
+        print(f"  measured at ({x:.3f}, {y:.3f}, {z:.3f}) m: {result['measured']}")
     for candidate in result["candidates"]:
         where = ""
         if candidate["position_xyz"]:

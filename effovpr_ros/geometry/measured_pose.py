@@ -353,3 +353,18 @@ def body_pose(
     x, y, z = (centre_m - lever).tolist()
     qx, qy, qz, qw = body.as_quat().tolist()
     return Pose((x, y, z), (qx, qy, qz, qw)), (moved + moved.T) / 2.0
+
+
+WITHIN_99 = 16.81
+"""Quantile of the chi-squared distribution of six degrees of freedom: `mahalanobis` of 99 % of honest measurements."""
+
+
+def mahalanobis(measured: Pose, truth: Pose, covariance: NDArray[np.float64]) -> float:
+    """Squared error of a pose against its covariance, all six degrees of freedom.
+
+    Raises:
+        TrajectoryError: height or orientation of one is unknown.
+    """
+    turn = Rotation.from_quat(measured.known_quat_xyzw) * Rotation.from_quat(truth.known_quat_xyzw).inv()
+    error = np.hstack([np.subtract(measured.known_xyz, truth.known_xyz), turn.as_rotvec()])
+    return float(error @ np.linalg.solve(covariance, error))

@@ -144,6 +144,10 @@ class MapReader:
         """Rows of the places within a horizontal radius in the map frame, by pose or geo-tag, for `search`."""
         return self._positions.rows_near(centre_xy, radius_m, self._table, self.datum)
 
+    def places_near(self, centre_xy: tuple[float, float], radius_m: float) -> list[Place]:
+        """The places of `rows_near`."""
+        return self._table.at_rows(self.rows_near(centre_xy, radius_m).tolist())
+
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
         """Local features of places, in the order asked for; recently used ones come from memory.
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.files import sync_folder, usable_path
+from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.work_folder import work_folder
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.session_cameras import read_cameras, write_cameras
 from effovpr_ros.mapping.session_origins import SessionOrigin, odometry_drives, read_origins, write_origins
 from effovpr_ros.mapping.store import PlaceStore
 
@@ -92,6 +94,7 @@ def merge_maps(
         with merged:
             merged.set_pose_frames(_pose_frames(opened, plans))
             write_origins(merged, _origins(opened, plans))
+            write_cameras(merged, _cameras(opened, plans))
             for source, plan in zip(opened, plans, strict=True):
                 _copy(source, merged, plan, progress)
             merged.set_property(_MADE_OF_PROPERTY, made_of)
@@ -191,6 +194,16 @@ def _origins(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, Sess
         plan.sessions[session]: origin
         for source, plan in zip(maps, plans, strict=True)
         for session, origin in read_origins(source).items()
+        if session in plan.sessions
+    }
+
+
+def _cameras(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, MountedCamera]:
+    """The cameras of the maps' sessions, by the new names."""
+    return {
+        plan.sessions[session]: mounted
+        for source, plan in zip(maps, plans, strict=True)
+        for session, mounted in read_cameras(source).items()
         if session in plan.sessions
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseWithCovarianceStamped
+from geometry_msgs.msg import Point, PoseWithCovariance, PoseWithCovarianceStamped
 from geometry_msgs.msg import Pose as PoseMessage
 from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import ColorRGBA, Header
@@ -96,6 +96,9 @@ def match_message(
         total_ms: from the receipt of the image to now.
     """
     latency = recognition.latency_ms
+    pose = PoseWithCovariance()
+    if recognition.pose is not None and recognition.covariance is not None:
+        pose = PoseWithCovariance(pose=pose_message(recognition.pose), covariance=recognition.covariance.ravel())
     return PlaceMatch(
         header=header,
         status=int(recognition.status),
@@ -106,7 +109,10 @@ def match_message(
         reason=recognition.reason,
         candidates=[candidate_message(candidate) for candidate in recognition.candidates[:num_candidates]],
         bearing_offset=recognition.bearing_offset,
-        is_metric=False,
+        has_pose=recognition.pose is not None,
+        is_metric=recognition.is_metric,
+        pose=pose,
+        pose_reason=recognition.measurement.reason if recognition.measurement is not None else "",
         extract_ms=latency.extract,
         search_ms=latency.search,
         rerank_ms=latency.rerank,
@@ -131,9 +137,18 @@ def match_record(message: PlaceMatch) -> dict[str, Any]:
         "map_name": message.map_name,
         "reason": message.reason,
         "bearing_offset": message.bearing_offset,
+        "is_metric": message.is_metric,
+        "measured_pose": _pose_values(message.pose.pose) if message.is_metric else None,
+        "measured_covariance": list(message.pose.covariance) if message.is_metric else None,
+        "pose_reason": message.pose_reason,
         "candidates": [_candidate_record(candidate) for candidate in message.candidates],
         "latency_ms": {stage: getattr(message, f"{stage}_ms") for stage in LATENCY_STAGES},
     }
+
+
+def _pose_values(message: PoseMessage) -> list[float]:
+    position, turn = message.position, message.orientation
+    return [position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w]
 
 
 def _candidate_record(message: PlaceCandidate) -> dict[str, Any]:

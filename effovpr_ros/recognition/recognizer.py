@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -34,6 +36,7 @@ from effovpr_ros.recognition.decision import (
 )
 from effovpr_ros.recognition.evidence import MapNull
 from effovpr_ros.recognition.latency import Latency, StageClock
+from effovpr_ros.recognition.posing import PoseMeasurer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
 from effovpr_ros.recognition.same_place import is_same_place
@@ -73,12 +76,12 @@ class Recognition:
         status: NO_MATCH, AMBIGUOUS or MATCH.
         confidence: in [0, 1]; see `Decision`.
         candidates: best first.
-        pose: of the best candidate, in the map frame: a prior, not a measurement. None for NO_MATCH or if
-            unknown or in a frame of its session's own.
+        pose: of the body in the map frame: measured where `is_metric`, else that of the best candidate, a prior. None
+            for NO_MATCH or if unknown or in a frame of its session's own.
         covariance: (6, 6) float64 of `pose`, order x y z roll pitch yaw in m^2 and rad^2; None without a
             pose.
-        geo: geo-tag of the best candidate, or its pose in WGS84 if the map has a datum; None for NO_MATCH or if
-            unknown.
+        geo: the measured pose in WGS84 if the map has a datum; else the geo-tag of the best candidate, or its pose in
+            WGS84; None for NO_MATCH or if unknown.
         bearing_offset: fraction of the image width, positive if the query sees the scene further right than
             the best candidate; 0 for NO_MATCH or if not re-ranked.
         latency_ms: by stage.
@@ -87,6 +90,8 @@ class Recognition:
         decided_by: whether the status rests on this image alone or on the sequence.
         calibrated: whether the confidence is a probability that was fitted for this model and these settings.
         verified: points that the query shares with candidates; None where the third stage did not run.
+        measurement: of the pose, or why there is none; None unless MATCH.
+        camera: of the query, as it was given.
     """
 
     status: Status
@@ -102,6 +107,13 @@ class Recognition:
     decided_by: DecidedBy = DecidedBy.SINGLE_IMAGE
     calibrated: bool = False
     verified: Verified | None = None
+    measurement: PoseMeasurement | None = None
+    camera: MountedCamera | None = None
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether the pose was measured."""
+        return self.measurement is not None and self.measurement.is_measured and self.pose is not None
 
 
 class PlaceRecognizer:
@@ -111,6 +123,7 @@ class PlaceRecognizer:
         place_map: that is searched.
         config: settings.
         third_stage: that verifies the best candidates.
+        poses: that measures where the query was taken.
         calibrated: whether the confidence was fitted for this model and these settings, and is a probability.
         null: what wrong answers of the map reach; None where it is not known.
     """
@@ -148,6 +161,7 @@ class PlaceRecognizer:
             # Numbers that follow each other say nothing of places.
             self.config = replace(config, same_place_ids=0)
         self.third_stage = ThirdStage(place_map, config, str(extractor.device))
+        self.poses = PoseMeasurer(place_map, config, self.third_stage)
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
     def load(self) -> None:
@@ -158,12 +172,15 @@ class PlaceRecognizer:
         if self.config.verify != "off":
             self.third_stage.load()
 
-    def recognize(self, image: RgbImage, *, hint: Hint | None = None) -> Recognition:
+    def recognize(
+        self, image: RgbImage, *, hint: Hint | None = None, camera: MountedCamera | None = None
+    ) -> Recognition:
         """Find the place that an image shows.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             hint: optional prior.
+            camera: that took it; None: that of the place's session, for measured poses.
 
         Raises:
             ImageError: an image of another type or shape.
@@ -172,7 +189,7 @@ class PlaceRecognizer:
         with clock.stage("extract"):
             features = self._extractor.extract([image])[0]
         recognition = self.recognize_features(
-            features, hint=hint, points=lambda: self.third_stage.extractor.extract(image)
+            features, hint=hint, points=lambda: self.third_stage.extractor.extract(image), camera=camera
         )
         whole = clock.latency()
         return replace(
@@ -187,6 +204,7 @@ class PlaceRecognizer:
         hint: Hint | None = None,
         within: Callable[[Place], bool] | None = None,
         before: int | None = None,
+        camera: MountedCamera | None = None,
     ) -> Recognition:
         """Find the place that features of the map's model show.
 
@@ -197,6 +215,7 @@ class PlaceRecognizer:
             hint: see `recognize`.
             within: only places that it admits are considered; not together with a hint.
             before: only places with a smaller number.
+            camera: see `recognize`.
         """
         clock = StageClock()
         with clock.stage("search"):
@@ -210,13 +229,13 @@ class PlaceRecognizer:
             model, null = (self._reranked, self.null) if rerank else (self._global, None)
             decision = decide(candidates, len(features.local), self.config, model, null)
         verified = None
-        if points is not None and self._wants_points(candidates, decision):
+        if points is not None and self._wants_points(candidates, decision, camera):
             with clock.stage("verify"):
                 candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             with clock.stage("decide"):
                 decision = decide(candidates, len(features.local), self.config, model, null)
         with clock.stage("decide"):
-            recognition = self.assemble(features, candidates, decision, verified)
+            recognition = self.assemble(features, candidates, decision, verified, camera)
             if near is not None and self._is_starved(candidates):
                 recognition = replace(recognition, calibrated=False)
         return replace(recognition, latency_ms=clock.latency())
@@ -227,6 +246,7 @@ class PlaceRecognizer:
         candidates: Sequence[Candidate],
         decision: Decision,
         verified: Verified | None = None,
+        camera: MountedCamera | None = None,
     ) -> Recognition:
         """The answer that a decision on ranked candidates gives: pose, covariance, geo-tag and bearing of the first.
 
@@ -235,19 +255,28 @@ class PlaceRecognizer:
             candidates: best first.
             decision: on the first.
             verified: what the third stage found.
+            camera: of the query.
 
         Returns:
             With latencies of 0.
         """
         found = None if decision.status is Status.NO_MATCH else candidates[0]
         pose = found.place.map_pose if found else None
+        covariance = pose_covariance(candidates, self.config) if pose else None
+        geo = self._geo(found.place) if found else None
+        measurement = None
+        if decision.status is Status.MATCH:
+            measurement = self.poses.measure(candidates, verified, camera)
+            if pose is not None and measurement.pose is not None:
+                pose, covariance = measurement.pose, measurement.covariance
+                geo = geo if self.place_map.datum is None else self.place_map.datum.to_geo(pose.position_xyz)
         return Recognition(
             status=decision.status,
             confidence=decision.confidence,
             candidates=tuple(candidates),
             pose=pose,
-            covariance=pose_covariance(candidates, self.config) if pose else None,
-            geo=self._geo(found.place) if found else None,
+            covariance=covariance,
+            geo=geo,
             bearing_offset=bearing_offset(found.displacement_xy_cells, features.grid_wh) if found else 0.0,
             latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
             reason=decision.reason,
@@ -255,6 +284,8 @@ class PlaceRecognizer:
             decided_by=decision.decided_by,
             calibrated=self.calibrated and decision.decided_by is DecidedBy.SINGLE_IMAGE,
             verified=verified,
+            measurement=measurement,
+            camera=camera,
         )
 
     def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -270,11 +301,13 @@ class PlaceRecognizer:
         elsewhere = sum(not is_same_place(candidates[0].place, item.place, self.config) for item in candidates)
         return elsewhere < _FEWEST_RIVALS
 
-    def _wants_points(self, candidates: Sequence[Candidate], decision: Decision) -> bool:
+    def _wants_points(self, candidates: Sequence[Candidate], decision: Decision, camera: MountedCamera | None) -> bool:
         """Whether the third stage runs; see `RecognizerConfig.verify`."""
         wanted = bool(candidates) and self.config.verify != "off"
         if self.config.verify == "auto":
-            wanted = may_change_the_answer(candidates, decision, self.config)
+            wanted = may_change_the_answer(candidates, decision, self.config) or (
+                decision.status is Status.MATCH and self.poses.is_possible(candidates[0].place, camera)
+            )
         return wanted and self.third_stage.load()
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:

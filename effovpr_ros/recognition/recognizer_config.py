@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.settings import check_limits, choice, ranged, setting
+from effovpr_ros.geometry.measured_pose import PoseConfig
 from effovpr_ros.matching.reranking import SCORES, RerankConfig
 
 VERIFY = ("auto", "on", "off")
@@ -42,6 +43,24 @@ class RecognizerConfig:
     verify_top_k: int = ranged(15, 1, 100, "Candidates that are verified.")
     verify_budget_ms: float = ranged(
         250.0, 0.0, 60000.0, "No further candidates are verified after so long; 0: all, however long it takes."
+    )
+    measure_pose: bool = setting(
+        True, "Measure the pose of a MATCH where the map keeps cameras and their mounting; else it is the place's."
+    )
+    pose_max_std_m: float = ranged(
+        PoseConfig().pose_max_std_m,
+        0.001,
+        1000.0,
+        "A measured position is refused if its foretold standard deviation along an axis is above.",
+    )
+    map_position_std_m: float = ranged(
+        PoseConfig().map_position_std_m,
+        0.0001,
+        10.0,
+        "Measured poses: standard deviation of the map's positions against their neighbours'.",
+    )
+    map_angle_std_rad: float = ranged(
+        PoseConfig().map_angle_std_rad, 0.0001, 0.5, "Measured poses: standard deviation of the map's orientations."
     )
     min_similarity_global: float = ranged(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
     match_confidence: float = ranged(

@@ -175,7 +175,9 @@ class SequenceFilter:
         if not stands:
             unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
             self._background.learn(frame.positions.ids.tolist(), frame.evidence, unseen)
-        result = self._recognizer.assemble(recognition.features, ranked, decision, recognition.verified)
+        result = self._recognizer.assemble(
+            recognition.features, ranked, decision, recognition.verified, recognition.camera
+        )
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)

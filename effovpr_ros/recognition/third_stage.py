@@ -158,6 +158,15 @@ class ThirdStage:
         points = self.points_of(self._place_map.place(place_id))
         return VerifiedCandidate(place_id, points, verify(query, [points], num_fundamental=0)[0])
 
+    def matched(self, query: Points, places: Sequence[Place]) -> list[VerifiedCandidate]:
+        """Match places beyond the candidates with a query, for its pose."""
+        points = [self.points_of(place) for place in places]
+        matches = verify(query, points, num_fundamental=0)
+        return [
+            VerifiedCandidate(place.place_id, item, matched)
+            for place, item, matched in zip(places, points, matches, strict=True)
+        ]
+
     def points_of(self, place: Place) -> Points:
         """Points of a place, from memory, the map, or its stored picture."""
         known = self._cache.get(place.place_id)

@@ -14,6 +14,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import GeoPoint, Pose
@@ -89,13 +90,9 @@ class BagWriter:
             )
         self.write(topic, stamp_ns, message)
 
-    def write_camera_info(
-        self, topic: str, stamp_ns: int, frame_id: str, size_wh: tuple[int, int], fov_rad: float
-    ) -> None:
-        """Write the CameraInfo of an ideal pinhole camera of a horizontal field of view."""
-        width, height = size_wh
-        focal = width / 2.0 / math.tan(fov_rad / 2.0)
-        cx, cy = width / 2.0, height / 2.0
+    def write_camera_info(self, topic: str, stamp_ns: int, frame_id: str, camera: CameraModel) -> None:
+        """Write the CameraInfo of a pinhole camera without distortion."""
+        (width, height), (fx, fy), (cx, cy) = camera.image_size_wh, camera.focal_xy_px, camera.centre_xy_px
         message = self._make(
             "sensor_msgs/msg/CameraInfo",
             self._header(stamp_ns, frame_id),
@@ -103,14 +100,25 @@ class BagWriter:
             width,
             "plumb_bob",
             np.zeros(5),
-            np.array([focal, 0, cx, 0, focal, cy, 0, 0, 1], float),
+            np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1], float),
             np.eye(3).reshape(-1),
-            np.array([focal, 0, cx, 0, 0, focal, cy, 0, 0, 0, 1, 0], float),
+            np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0], float),
             0,
             0,
             self._make("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False),
         )
         self.write(topic, stamp_ns, message)
+
+    def write_static_transform(self, stamp_ns: int, parent: str, child: str, pose: Pose) -> None:
+        """Write where a frame is in another for good, on /tf_static."""
+        x, y, z = pose.known_xyz
+        transform = self._make(
+            "geometry_msgs/msg/Transform",
+            self._make("geometry_msgs/msg/Vector3", x, y, z),
+            self._make("geometry_msgs/msg/Quaternion", *pose.known_quat_xyzw),
+        )
+        stamped = self._make("geometry_msgs/msg/TransformStamped", self._header(stamp_ns, parent), child, transform)
+        self.write("/tf_static", stamp_ns, self._make("tf2_msgs/msg/TFMessage", [stamped]))
 
     def write_odometry(self, topic: str, stamp_ns: int, pose: Pose, *, frame_id: str, child_frame_id: str) -> None:
         """Write a pose as Odometry with zero covariance and twist."""

@@ -14,6 +14,7 @@ pytest.importorskip("rclpy")
 
 from synthetic import picture
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.simulation.slam_score import read_closures, read_keyframes
 from effovpr_ros.msg import Keyframe, LoopClosure
@@ -51,12 +52,13 @@ def test_records_hold_what_the_messages_say():
 @pytest.fixture
 def laps(tmp_path: Path) -> Path:
     """Two laps of four scenes, an image and two metres a second."""
+    camera = CameraModel.from_field_of_view((320, 240), np.pi / 2)
     with BagWriter(tmp_path / "laps") as writer:
         for number in range(2 * SCENES):
             stamp_ns = (1000 + number) * SECOND
             pose = Pose.from_yaw(2.0 * number, 0.0, 0.0)
             writer.write_odometry(ODOMETRY, stamp_ns, pose, frame_id="odom", child_frame_id="base_link")
-            writer.write_camera_info(CAMERA_INFO, stamp_ns, "camera", (320, 240), np.pi / 2)
+            writer.write_camera_info(CAMERA_INFO, stamp_ns, "camera", camera)
             writer.write_image(IMAGES, stamp_ns, picture(number % SCENES, 320, 240), "camera")
     return tmp_path / "laps"
 

@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.lab.simulation.level import HORIZONTAL_FOV_RAD, IMAGE_SIZE_WH, Level
+from effovpr_ros.lab.simulation.level import CAMERA, CAMERA_MOUNTING, Level
 from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
-from effovpr_ros.lab.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC, disturb, expose
+from effovpr_ros.lab.simulation.recording import (
+    BODY_FRAME,
+    CAMERA_FRAME,
+    CAMERA_INFO_TOPIC,
+    IMAGE_TOPIC,
+    ODOMETRY_TOPIC,
+    disturb,
+    expose,
+)
 from effovpr_ros.sources.bag_writer import BagWriter
 from effovpr_ros.sources.trajectory import write_tum
 
@@ -48,19 +56,20 @@ def record_laps(
     drifting = DriftingOdometry(odometry)
     true_poses: list[tuple[int, Pose]] = []
     with BagWriter(bag) as writer:
+        writer.write_static_transform(poses[0][0], BODY_FRAME, CAMERA_FRAME, CAMERA_MOUNTING)
         for number, (stamp_ns, wanted) in enumerate(poses):
             x, y, _ = wanted.position_xyz
             image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
             image = expose(image)
             if number >= disturbed_from:
                 image = disturb(image, (stamp_ns - poses[disturbed_from][0]) * 1e-9, generator)
-            true_poses.append((stamp_ns, Pose.from_yaw(x, y, yaw)))
+            true_poses.append((stamp_ns, Pose.from_yaw(x, y, yaw, level.floor_z_m)))
             believed = drifting.advance(true_poses[-1][1])
             writer.write_odometry(
-                ODOMETRY_TOPIC, stamp_ns, believed, frame_id=ODOMETRY_FRAME_ID, child_frame_id="base_link"
+                ODOMETRY_TOPIC, stamp_ns, believed, frame_id=ODOMETRY_FRAME_ID, child_frame_id=BODY_FRAME
             )
-            writer.write_camera_info(CAMERA_INFO_TOPIC, stamp_ns, "camera_optical", IMAGE_SIZE_WH, HORIZONTAL_FOV_RAD)
-            writer.write_image(IMAGE_TOPIC, stamp_ns, image, "camera_optical")
+            writer.write_camera_info(CAMERA_INFO_TOPIC, stamp_ns, CAMERA_FRAME, CAMERA)
+            writer.write_image(IMAGE_TOPIC, stamp_ns, image, CAMERA_FRAME)
             if progress:
                 progress(1)
     write_tum(truth, true_poses)

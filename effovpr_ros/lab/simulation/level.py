@@ -13,8 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.poses import Pose
 
 UNITS_PER_M = 32.0
 """Map units of Doom in a metre: its player is 56 units high."""
@@ -23,6 +25,11 @@ IMAGE_SIZE_WH = (640, 480)
 HORIZONTAL_FOV_RAD = math.radians(90.0)
 FOCAL_XY_PX = (320.0, 384.0)
 """Doom's pixels are 1.2 times as high as wide."""
+CAMERA = CameraModel(IMAGE_SIZE_WH, FOCAL_XY_PX, ((IMAGE_SIZE_WH[0] - 1) / 2.0, (IMAGE_SIZE_WH[1] - 1) / 2.0))
+EYE_HEIGHT_M = 41.0 / UNITS_PER_M
+"""Of the camera above the floor that its player stands on."""
+CAMERA_MOUNTING = Pose((0.0, 0.0, EYE_HEIGHT_M), (-0.5, 0.5, -0.5, 0.5))
+"""T_body_camera: the camera looks ahead, above the robot's origin on the floor (REP 103)."""
 
 _CELL_M = 0.25
 _ROBOT_RADIUS_M = 0.7
@@ -67,7 +74,9 @@ class Level:
         game.set_depth_buffer_enabled(depth)
         game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
         variables = vizdoom.GameVariable
-        game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
+        game.set_available_game_variables(
+            [variables.POSITION_X, variables.POSITION_Y, variables.ANGLE, variables.CAMERA_POSITION_Z]
+        )
         game.add_game_args("+sv_cheats 1 -nomonsters")
         game.set_episode_timeout(0)
         game.set_seed(seed)
@@ -86,6 +95,7 @@ class Level:
         self._game = game
         state = game.get_state()
         self._sectors = state.sectors
+        self._eye_units = float(state.game_variables[3])
         x, y = (float(value) / UNITS_PER_M for value in state.game_variables[:2])
         self.start_xy_m = (x, y)
 
@@ -108,13 +118,21 @@ class Level:
         state = self._game.get_state()
         if state is None:
             raise SimulationError(f"the simulator ended at ({x_m:.1f}, {y_m:.1f}) m")
-        x, y, angle_deg = (float(value) for value in state.game_variables)
+        x, y, angle_deg, self._eye_units = (float(value) for value in state.game_variables)
         seen = (x / UNITS_PER_M, y / UNITS_PER_M, math.radians(angle_deg))
         if math.dist(seen[:2], (x_m, y_m)) > 0.5:
             raise SimulationError(
                 f"the simulator did not go to ({x_m:.1f}, {y_m:.1f}) m but to ({seen[0]:.1f}, {seen[1]:.1f})"
             )
         return np.array(state.screen_buffer, dtype=np.uint8), seen
+
+    @property
+    def floor_z_m(self) -> float:
+        """Height of the robot's origin at the last view: the eyes' less `EYE_HEIGHT_M`.
+
+        The eyes sink a little after a step down, so that this may be below the floor for some views.
+        """
+        return self._eye_units / UNITS_PER_M - EYE_HEIGHT_M
 
     def depth_m(self) -> NDArray[np.float32]:
         """Depth along the optical axis of the last view.

@@ -12,7 +12,7 @@ import numpy as np
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.lab.simulation.level import HORIZONTAL_FOV_RAD, IMAGE_SIZE_WH, Level
+from effovpr_ros.lab.simulation.level import CAMERA, CAMERA_MOUNTING, Level
 from effovpr_ros.sources.bag_writer import BagWriter
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
@@ -20,6 +20,7 @@ CAMERA_INFO_TOPIC = "/camera/camera_info"
 ODOMETRY_TOPIC = "/odom"
 FIX_TOPIC = "/fix"
 FRAME_ID = "map"
+BODY_FRAME, CAMERA_FRAME = "base_link", "camera_optical"
 DATUM = Datum(GeoPoint(50.1, 8.68, 112.0))
 """Where the simulated building is said to stand."""
 
@@ -57,19 +58,20 @@ def record_drive(
     """
     generator = np.random.default_rng(seed)
     with BagWriter(bag, storage=storage) as writer:
+        writer.write_static_transform(poses[0][0], BODY_FRAME, CAMERA_FRAME, CAMERA_MOUNTING)
         for stamp_ns, wanted in poses:
             x, y, _ = wanted.position_xyz
             image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
-            pose = Pose.from_yaw(x, y, yaw)
+            pose = Pose.from_yaw(x, y, yaw, level.floor_z_m)
             image = expose(image)
             if disturbed:
                 image = disturb(image, (stamp_ns - poses[0][0]) * 1e-9, generator)
             east, north, up = generator.normal(0.0, _FIX_STD_M, 3)
-            fix = DATUM.to_geo((x + east, y + north, up))
-            writer.write_odometry(ODOMETRY_TOPIC, stamp_ns, pose, frame_id=FRAME_ID, child_frame_id="base_link")
+            fix = DATUM.to_geo((x + east, y + north, level.floor_z_m + up))
+            writer.write_odometry(ODOMETRY_TOPIC, stamp_ns, pose, frame_id=FRAME_ID, child_frame_id=BODY_FRAME)
             writer.write_fix(FIX_TOPIC, stamp_ns, fix, "gps", std_m=_FIX_STD_M)
-            writer.write_camera_info(CAMERA_INFO_TOPIC, stamp_ns, "camera_optical", IMAGE_SIZE_WH, HORIZONTAL_FOV_RAD)
-            writer.write_image(IMAGE_TOPIC, stamp_ns, image, "camera_optical")
+            writer.write_camera_info(CAMERA_INFO_TOPIC, stamp_ns, CAMERA_FRAME, CAMERA)
+            writer.write_image(IMAGE_TOPIC, stamp_ns, image, CAMERA_FRAME)
             if progress:
                 progress(1)
 

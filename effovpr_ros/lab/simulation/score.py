@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.geometry.measured_pose import WITHIN_99, mahalanobis
 
 RIGHT_WITHIN_M = 1.5
 RIGHT_WITHIN_DEG = 30.0
@@ -31,6 +32,11 @@ class Answer:
         heading_error_deg: of the best candidate; 180 without one.
         mapped: the map has a place that would be a right answer.
         outside: the map's nearest place is farther than 5 m.
+        measured: pose that was measured; None where the answer is a prior.
+        measured_error_m: of it, horizontal; infinite without one.
+        measured_heading_error_deg: of it; 180 without one.
+        measured_mahalanobis: squared error of all six degrees of freedom against the foretold covariance; NaN without.
+        measured_std_m: foretold standard deviation of the position, all axes together; NaN without.
     """
 
     stamp_ns: int
@@ -41,11 +47,21 @@ class Answer:
     heading_error_deg: float
     mapped: bool
     outside: bool
+    measured: Pose | None = None
+    measured_error_m: float = math.inf
+    measured_heading_error_deg: float = 180.0
+    measured_mahalanobis: float = math.nan
+    measured_std_m: float = math.nan
 
     @property
     def right(self) -> bool:
-        """The best candidate is within 1.5 m and 30 degrees of the truth."""
-        return self.position_error_m <= RIGHT_WITHIN_M and self.heading_error_deg <= RIGHT_WITHIN_DEG
+        """The best candidate is within 1.5 m and 30 degrees of the truth, and so is the pose if one was measured."""
+        right = self.position_error_m <= RIGHT_WITHIN_M and self.heading_error_deg <= RIGHT_WITHIN_DEG
+        if self.measured is None:
+            return right
+        return (
+            right and self.measured_error_m <= RIGHT_WITHIN_M and (self.measured_heading_error_deg <= RIGHT_WITHIN_DEG)
+        )
 
 
 @dataclass(frozen=True)
@@ -62,8 +78,13 @@ class Score:
         far_matches: of them, those farther than 5 m.
         outside_frames: answered images with no place within 5 m.
         false_matches_outside: of them, answered with MATCH.
-        position_error_m: (median, 95th percentile) over MATCHes.
+        position_error_m: (median, 95th percentile) over MATCHes, of the pose of the best candidate.
         heading_error_deg: likewise.
+        measured: MATCHes whose pose was measured.
+        measured_error_m: (median, 95th percentile, greatest) of their positions, horizontal.
+        measured_heading_error_deg: likewise of their headings.
+        measured_std_m: median of the foretold standard deviation of the position.
+        measured_inside: share of the errors inside the foretold 99 % ellipsoid.
         latency_ms: (median, 95th percentile) by stage.
     """
 
@@ -80,6 +101,11 @@ class Score:
     false_matches_outside: int
     position_error_m: tuple[float, float]
     heading_error_deg: tuple[float, float]
+    measured: int
+    measured_error_m: tuple[float, float, float]
+    measured_heading_error_deg: tuple[float, float, float]
+    measured_std_m: float
+    measured_inside: float
     latency_ms: dict[str, tuple[float, float]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,8 +125,13 @@ class Score:
             (f"  of them farther than {OUTSIDE_BEYOND_M:g} m", f"{self.far_matches}"),
             ("frames outside the mapped part", f"{self.outside_frames}"),
             ("  of them falsely a MATCH", f"{self.false_matches_outside}"),
-            ("position error of MATCHes, median / p95", _pair(self.position_error_m, "m", 2)),
-            ("heading error of MATCHes, median / p95", _pair(self.heading_error_deg, "deg", 1)),
+            ("position error of the place, median / p95", _pair(self.position_error_m, "m", 2)),
+            ("heading error of the place, median / p95", _pair(self.heading_error_deg, "deg", 1)),
+            ("MATCHes with a measured pose", f"{self.measured}"),
+            ("  position error, median / p95 / most", _pair(self.measured_error_m, "m", 3)),
+            ("  heading error, median / p95 / most", _pair(self.measured_heading_error_deg, "deg", 2)),
+            ("  foretold standard deviation, median", f"{self.measured_std_m:.3f} m"),
+            ("  errors inside the foretold 99 % ellipsoid", f"{self.measured_inside:.3f}"),
         ]
         rows += [(f"latency {name}, median / p95", _pair(pair, "ms", 1)) for name, pair in self.latency_ms.items()]
         width = max(len(name) for name, _ in rows)
@@ -135,10 +166,9 @@ def judge(
         if candidates and candidates[0]["pose"] is not None:
             x, y, z, *quat = candidates[0]["pose"]
             best = Pose((x, y, z), (quat[0], quat[1], quat[2], quat[3]))
-        error_m, error_deg = math.inf, 180.0
-        if best is not None:
-            apart = _apart(pose, np.array([best.position_xyz[:2]]), np.array([best.known_yaw_rad]))
-            error_m, error_deg = float(apart[0][0]), float(apart[1][0])
+        error_m, error_deg = _error(pose, best)
+        measured, foretold = _measured(record)
+        measured_m, measured_deg = _error(pose, measured)
         answers.append(
             Answer(
                 stamp_ns=stamp_ns,
@@ -149,6 +179,11 @@ def judge(
                 heading_error_deg=error_deg,
                 mapped=bool(((distance_m <= RIGHT_WITHIN_M) & (turn_deg <= RIGHT_WITHIN_DEG)).any()),
                 outside=bool((distance_m > OUTSIDE_BEYOND_M).all()),
+                measured=measured,
+                measured_error_m=measured_m,
+                measured_heading_error_deg=measured_deg,
+                measured_mahalanobis=math.nan if measured is None else mahalanobis(measured, pose, foretold),
+                measured_std_m=math.nan if measured is None else float(np.sqrt(np.trace(foretold[:3, :3]))),
             )
         )
     return answers
@@ -163,6 +198,7 @@ def score(answers: Sequence[Answer], records: Sequence[Mapping[str, Any]], frame
         frames: images in the bag.
     """
     matches = [answer for answer in answers if answer.status == "MATCH"]
+    measured = [answer for answer in matches if answer.measured is not None]
     mapped = [answer for answer in answers if answer.mapped]
     outside = [answer for answer in answers if answer.outside]
     stages = list(records[0]["latency_ms"]) if records else []
@@ -180,8 +216,39 @@ def score(answers: Sequence[Answer], records: Sequence[Mapping[str, Any]], frame
         false_matches_outside=sum(answer.status == "MATCH" for answer in outside),
         position_error_m=_percentiles([answer.position_error_m for answer in matches]),
         heading_error_deg=_percentiles([answer.heading_error_deg for answer in matches]),
+        measured=len(measured),
+        measured_error_m=_spread([answer.measured_error_m for answer in measured]),
+        measured_heading_error_deg=_spread([answer.measured_heading_error_deg for answer in measured]),
+        measured_std_m=float(np.median([answer.measured_std_m for answer in measured])) if measured else math.nan,
+        measured_inside=float(np.mean([answer.measured_mahalanobis <= WITHIN_99 for answer in measured]))
+        if measured
+        else math.nan,
         latency_ms={stage: _percentiles([record["latency_ms"][stage] for record in records]) for stage in stages},
     )
+
+
+def _error(truth: Pose, pose: Pose | None) -> tuple[float, float]:
+    """Horizontal metres and degrees from the truth; infinite and 180 without a pose."""
+    if pose is None:
+        return math.inf, 180.0
+    distance_m, turn_deg = _apart(truth, np.array([pose.position_xyz[:2]]), np.array([pose.known_yaw_rad]))
+    return float(distance_m[0]), float(turn_deg[0])
+
+
+def _measured(record: Mapping[str, Any]) -> tuple[Pose | None, NDArray[np.float64]]:
+    """The measured pose of a recorded answer and its covariance."""
+    values = record.get("measured_pose")
+    if values is None:
+        return None, np.zeros((6, 6))
+    x, y, z, *quat = values
+    covariance = np.array(record["measured_covariance"], np.float64).reshape(6, 6)
+    return Pose((x, y, z), (quat[0], quat[1], quat[2], quat[3])), covariance
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    if not values:
+        return (math.nan, math.nan, math.nan)
+    return (*_percentiles(values), max(values))
 
 
 def _apart(
@@ -200,5 +267,5 @@ def _percentiles(values: Sequence[float]) -> tuple[float, float]:
     return (float(median), float(high))
 
 
-def _pair(pair: tuple[float, float], unit: str, digits: int) -> str:
-    return f"{pair[0]:.{digits}f} / {pair[1]:.{digits}f} {unit}"
+def _pair(values: Sequence[float], unit: str, digits: int) -> str:
+    return " / ".join(f"{value:.{digits}f}" for value in values) + f" {unit}"

@@ -1,0 +1,205 @@
+"""Where a query was taken: its pose measured against the map's pictures about the place that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from effovpr_ros.core.mounted_cameras import MountedCamera
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.geometry.measured_pose import (
+    MAX_SPREAD_M,
+    MAX_VIEWS,
+    MIN_SIDE_PX,
+    PoseConfig,
+    PoseMeasurement,
+    PoseOutcome,
+    measure_pose,
+    refused,
+)
+from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.rig import RigView
+from effovpr_ros.geometry.verified_matches import with_fundamental
+from effovpr_ros.mapping.place import Candidate, Place
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.session_cameras import read_cameras
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCandidate
+
+# Pictures that were no candidates, as of another heading, rarely see more than those that were.
+_NEIGHBOURS = 4
+_MAX_TURN_RAD = 0.8
+
+
+class PoseMeasurer:
+    """Measures poses against one map; for one thread.
+
+    Attributes:
+        cameras: of the map's sessions.
+    """
+
+    def __init__(self, place_map: PlaceMap, config: RecognizerConfig, third_stage: ThirdStage) -> None:
+        """Read the map's cameras.
+
+        Raises:
+            MapFormatError: they are stored in a form that this version does not read.
+        """
+        self.cameras = read_cameras(place_map)
+        self._place_map = place_map
+        self._third_stage = third_stage
+        self._wanted = config.measure_pose
+        self._config = PoseConfig(
+            pose_max_std_m=config.pose_max_std_m,
+            map_position_std_m=config.map_position_std_m,
+            map_angle_std_rad=config.map_angle_std_rad,
+        )
+        self._last: tuple[Verified, int, MountedCamera | None, PoseMeasurement] | None = None
+
+    def is_possible(self, place: Place, camera: MountedCamera | None) -> bool:
+        """Whether a pose might be measured at a place, so that its points are worth finding."""
+        return self._wanted and self._why_not(place, camera) is None
+
+    def measure(
+        self, candidates: Sequence[Candidate], verified: Verified | None, camera: MountedCamera | None
+    ) -> PoseMeasurement:
+        """Measure the body's pose, in the frame of the first candidate's pose.
+
+        Args:
+            candidates: best first; the query shows the first.
+            verified: points that the query shares with candidates.
+            camera: of the query; None: that of the first candidate's session. One without a mounting is taken to be
+                mounted as that one.
+        """
+        best = candidates[0].place
+        if not self._wanted:
+            return refused(PoseOutcome.NOT_ASKED)
+        why_not = self._why_not(best, camera)
+        if why_not is not None:
+            return why_not
+        if verified is None:
+            return refused(PoseOutcome.NOT_ASKED, "candidates were not verified")
+        last = self._last
+        if last is not None and (last[0] is verified and last[1:3] == (best.place_id, camera)):
+            return last[3]
+        measurement = self._measured(best, verified, camera)
+        self._last = (verified, best.place_id, camera, measurement)
+        return measurement
+
+    def _why_not(self, place: Place, camera: MountedCamera | None) -> PoseMeasurement | None:
+        stored = self.cameras.get(place.session)
+        if stored is None:
+            return refused(PoseOutcome.NO_CAMERA, f"the map keeps none for session {place.session!r}")
+        query = camera or stored
+        if stored.is_guess or query.is_guess:
+            return refused(PoseOutcome.GUESSED_CAMERA)
+        if stored.body_from_camera is None:
+            return refused(PoseOutcome.NO_MOUNTING, f"of session {place.session!r}")
+        if not _is_posed(place.pose):
+            return refused(PoseOutcome.NO_POSE, f"place {place.place_id} has no position, height or heading")
+        return None
+
+    def _measured(self, best: Place, verified: Verified, camera: MountedCamera | None) -> PoseMeasurement:
+        stored = self.cameras[best.session]
+        query = camera or stored
+        size_wh = verified.query.image_size_wh
+        if not query.camera.fits(size_wh):
+            return refused(
+                PoseOutcome.OTHER_CAMERA, f"it has {size_wh} pixels, the camera {query.camera.image_size_wh}"
+            )
+        mounting = query.body_from_camera or stored.body_from_camera
+        if mounting is None:
+            return refused(PoseOutcome.NO_MOUNTING)
+        views = self._views(best, verified)
+        points = working(verified.query)
+        return measure_pose(
+            points.keypoints_xy.astype(np.float64),
+            query.camera.scaled(points.image_size_wh),
+            mounting,
+            views,
+            self._config,
+        )
+
+    def _views(self, best: Place, verified: Verified) -> list[RigView]:
+        """The pictures about the best place that share most points with the query, at most five."""
+        usable = {
+            item.place_id: item
+            for item in verified.candidates
+            if self._is_view(self._place_map.place(item.place_id), best)
+        }
+        near = self._near(best, set(usable))[: max(0, MAX_VIEWS - len(usable))]
+        found = [*usable.values(), *self._third_stage.matched(verified.query, near)]
+        found.sort(key=lambda item: -item.matches.num_homography)
+        first = [item for item in found[:MAX_VIEWS] if len(item.matches)]
+        fitted = with_fundamental(verified.query, [(item.matches, item.points) for item in first])
+        return [self._view(replace(item, matches=matches)) for item, matches in zip(first, fitted, strict=True)]
+
+    def _near(self, best: Place, known: set[int]) -> list[Place]:
+        """Other places about the best one that look the same way, nearest first."""
+        if best.own_frame or best.pose is None:
+            return []
+        pose = best.pose
+        places = self._place_map.places_near((pose.position_xyz[0], pose.position_xyz[1]), MAX_SPREAD_M)
+        near = [
+            (pose.distance_m(place.pose), place)
+            for place in places
+            if place.place_id not in known and place.pose is not None and self._is_view(place, best)
+            if (pose.turn_rad(place.pose) or 0.0) < _MAX_TURN_RAD
+        ]
+        return [place for _, place in sorted(near, key=lambda item: item[0])[:_NEIGHBOURS]]
+
+    def _is_view(self, place: Place, best: Place) -> bool:
+        """Whether a place's picture has a pose that compares with the best one's, a camera, and pixels enough."""
+        stored = self.cameras.get(place.session)
+        return (
+            _is_posed(place.pose)
+            and place.own_frame == best.own_frame
+            and place.pose is not None
+            and best.pose is not None
+            and best.pose.distance_m(place.pose) <= MAX_SPREAD_M
+            and stored is not None
+            and stored.body_from_camera is not None
+            and not stored.is_guess
+            and stored.camera.fits(place.image_size_wh)
+            and max(place.image_size_wh) >= MIN_SIDE_PX
+        )
+
+    def _view(self, item: VerifiedCandidate) -> RigView:
+        place = self._place_map.place(item.place_id)
+        stored, points = self.cameras[place.session], working(item.points)
+        agree = item.matches.on_fundamental
+        chosen = item.matches.on_homography if agree is None else agree
+        index = item.matches.query_index[chosen]
+        return RigView(
+            joined(place.pose, stored.body_from_camera),
+            stored.camera.scaled(points.image_size_wh),
+            index,
+            points.keypoints_xy[item.matches.candidate_index[chosen]].astype(np.float64),
+        )
+
+
+def working(points: Points) -> Points:
+    """Points in pixels of the picture that they were looked for in, whose errors limits are made for."""
+    width, height = points.image_size_wh
+    scale = points.working_scale
+    return points if scale == 1.0 else points.scaled((max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def joined(first: Pose | None, second: Pose | None) -> Pose:
+    """T_a_c from T_a_b and T_b_c.
+
+    Raises:
+        TrajectoryError: a height or orientation is unknown.
+    """
+    if first is None or second is None:
+        raise ValueError("a pose is missing")
+    turn = Rotation.from_quat(first.known_quat_xyzw)
+    x, y, z = (np.array(first.known_xyz) + turn.apply(second.known_xyz)).tolist()
+    qx, qy, qz, qw = (turn * Rotation.from_quat(second.known_quat_xyzw)).as_quat().tolist()
+    return Pose((x, y, z), (qx, qy, qz, qw))
+
+
+def _is_posed(pose: Pose | None) -> bool:
+    return pose is not None and pose.position_xyz[2] is not None and pose.quat_xyzw is not None

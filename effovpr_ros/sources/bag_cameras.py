@@ -1,0 +1,122 @@
+"""The camera of a bag's images and its mounting: `camera_info`, and the static transforms to the image's frame."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from effovpr_ros.core.cameras import CameraModel
+from effovpr_ros.core.errors import CameraError, EffoVPRError, SourceError
+from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic, rectified_mounting
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.sources.bag_files import opened_bag
+from effovpr_ros.sources.bags import BagSource
+
+_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+_STATIC_TOPIC = "/tf_static"
+_MOST_TRANSFORMS = 1000
+
+
+def camera_of_bag(
+    source: BagSource, body_frame: str, mounting: Pose | None = None
+) -> tuple[MountedCamera | None, list[str]]:
+    """What a bag tells of the camera of its images.
+
+    Args:
+        source: whose image topic counts. Its camera_info is the topic beside it, or the only one.
+        body_frame: frame whose poses the bag has; empty if unknown.
+        mounting: T_body_camera that was given, in place of the bag's transforms.
+
+    Returns:
+        The camera, None where none is usable, and what is to be said, for people.
+
+    Raises:
+        SourceError: the bag is damaged.
+    """
+    with opened_bag(source.path) as reader:
+        infos = {item.topic for item in reader.connections if item.msgtype == _INFO_TYPE}
+        topic = _info_topic(source.image_topic, infos)
+        if topic is None:
+            return None, (["several camera_info topics, none beside the images: no camera is kept"] if infos else [])
+        connections = [item for item in reader.connections if item.topic == topic]
+        statics = [item for item in reader.connections if item.topic == _STATIC_TOPIC]
+        try:
+            first = next(reader.messages(connections), None)
+            info: Any = None if first is None else reader.deserialize(first[2], first[0].msgtype)
+            transforms: list[Any] = []
+            if statics:
+                for connection, _, data in islice(reader.messages(statics), _MOST_TRANSFORMS):
+                    message: Any = reader.deserialize(data, connection.msgtype)
+                    transforms.extend(message.transforms)
+        except Exception as error:  # storage plugins raise many types for damaged files
+            raise SourceError(f"bag {source.path}, topic {topic}: damaged ({error})") from error
+    if info is None:
+        return None, [f"{topic} holds no message: no camera is kept"]
+    rectified = is_rectified_topic(source.image_topic)
+    try:
+        camera = CameraModel.from_message(info, rectified=rectified)
+    except CameraError as error:
+        return None, [f"{topic}: {error}; no camera is kept"]
+    frame = str(info.header.frame_id).lstrip("/")
+    if mounting is None:
+        mounting = static_transform(transforms, body_frame, frame)
+    if mounting is None:
+        return MountedCamera(camera), [
+            f"no static transform from {body_frame or 'the body, which has no name,'} to {frame!r}: name the camera's "
+            "mounting with --camera-pose for measured poses"
+        ]
+    try:
+        return MountedCamera(camera, rectified_mounting(mounting, info.r) if rectified else mounting), []
+    except CameraError as error:
+        return MountedCamera(camera), [f"{topic}: {error}; the camera's mounting is unknown"]
+
+
+def static_transform(transforms: list[Any], parent: str, child: str) -> Pose | None:
+    """Pose of a frame in another by a chain of static transforms, in either direction; None where none leads there.
+
+    Args:
+        transforms: geometry_msgs/TransformStamped of rclpy or of `rosbags`; of two for one pair the later counts.
+        parent: frame that the pose is in.
+        child: frame whose pose it is.
+    """
+    if not parent or not child:
+        return None
+    links: dict[str, dict[str, tuple[Rotation, np.ndarray[Any, np.dtype[np.float64]]]]] = {}
+    for item in transforms:
+        above, below = str(item.header.frame_id).lstrip("/"), str(item.child_frame_id).lstrip("/")
+        shift, turn = item.transform.translation, item.transform.rotation
+        try:
+            pose = Pose((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
+        except EffoVPRError:
+            continue
+        rotation, position = Rotation.from_quat(pose.known_quat_xyzw), np.array(pose.known_xyz)
+        links.setdefault(above, {})[below] = (rotation, position)
+        links.setdefault(below, {})[above] = (rotation.inv(), -rotation.inv().apply(position))
+    reached = {parent: (Rotation.identity(), np.zeros(3))}
+    waiting = [parent]
+    while waiting and child not in reached:
+        frame = waiting.pop(0)
+        rotation, position = reached[frame]
+        for near, (turned, shifted) in links.get(frame, {}).items():
+            if near not in reached:
+                reached[near] = (rotation * turned, position + rotation.apply(shifted))
+                waiting.append(near)
+    if child not in reached:
+        return None
+    rotation, position = reached[child]
+    x, y, z = position.tolist()
+    qx, qy, qz, qw = rotation.as_quat().tolist()
+    return Pose((x, y, z), (qx, qy, qz, qw))
+
+
+def _info_topic(image_topic: str, topics: set[str]) -> str | None:
+    """The camera_info beside an image topic, as image_transport names it; else the only one there is."""
+    for transport in ("/compressed", ""):
+        base = image_topic.removesuffix(transport) if transport else image_topic
+        beside = f"{base.rsplit('/', 1)[0]}/camera_info"
+        if beside in topics:
+            return beside
+    return next(iter(topics)) if len(topics) == 1 else None
