@@ -12,17 +12,19 @@ from launch_ros.event_handlers import OnStateTransition
 from effovpr_ros.nodes.adapters.adapter_config import MATCH_ADAPTERS
 from effovpr_ros.nodes.launching import (
     CAMERA_PARAMETERS,
+    Argument,
     arguments_of_a_camera_node,
     bring_up,
     camera_node,
     describe,
+    switch,
 )
 from launch import LaunchDescription
 
 ARGUMENTS = {
-    "map": ("", "Map directory; empty: as in the config file, or later by ~/load_map."),
+    "map": Argument("", "Map directory; empty: as in the config file, or later by ~/load_map."),
     **arguments_of_a_camera_node("localize.yaml", MATCH_ADAPTERS),
-    "debug_view": ("false", "Show query and match side by side (needs rqt_image_view)."),
+    "debug_view": switch(False, "Show query and match side by side (needs rqt_image_view)."),
 }
 PARAMETER_OF_ARGUMENT = {"map": "map_path", **CAMERA_PARAMETERS}
 
@@ -44,4 +46,4 @@ def launch_nodes(context):
     view_when_active = RegisterEventHandler(
         OnStateTransition(target_lifecycle_node=recognizer, goal_state="active", entities=[debug_view])
     )
-    return [recognizer, view_when_active, *bring_up(recognizer)]
+    return [*bring_up(context, recognizer), view_when_active, recognizer]

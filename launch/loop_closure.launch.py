@@ -6,6 +6,7 @@ ros2 launch effovpr_ros loop_closure.launch.py session_path:=~/sessions/house im
 from effovpr_ros.nodes.adapters.adapter_config import LOOP_ADAPTERS
 from effovpr_ros.nodes.launching import (
     CAMERA_PARAMETERS,
+    Argument,
     arguments_of_a_camera_node,
     bring_up,
     camera_node,
@@ -14,11 +15,13 @@ from effovpr_ros.nodes.launching import (
 from launch import LaunchDescription
 
 ARGUMENTS = {
-    "session_path": ("", "Map directory that grows; empty: as in the config file."),
-    "session": ("", "Name of the session; empty: as in the config file."),
-    "odom_topic": ("/odom", "Odometry topic."),
-    "camera_info_topic": ("/camera/camera_info", "Calibration of the camera: bearings in radians, verification."),
-    "depth_topic": ("/camera/depth/image_raw", "Depth registered to the images, for verification metric."),
+    "session_path": Argument("", "Map directory that grows; empty: as in the config file."),
+    "session": Argument("", "Name of the session; empty: as in the config file."),
+    "odom_topic": Argument("/odom", "Odometry topic."),
+    "camera_info_topic": Argument(
+        "/camera/camera_info", "Calibration of the camera: bearings in radians, verification."
+    ),
+    "depth_topic": Argument("/camera/depth/image_raw", "Depth registered to the images, for verification metric."),
     **arguments_of_a_camera_node("loop_closure.yaml", LOOP_ADAPTERS),
 }
 PARAMETER_OF_ARGUMENT = {"session_path": "session_path", "session": "session", **CAMERA_PARAMETERS}
@@ -31,4 +34,4 @@ def generate_launch_description() -> LaunchDescription:
 
 def launch_nodes(context):
     detector = camera_node(context, "loop_closure_detector", PARAMETER_OF_ARGUMENT, ARGUMENT_OF_TOPIC)
-    return [detector, *bring_up(detector)]
+    return [*bring_up(context, detector), detector]

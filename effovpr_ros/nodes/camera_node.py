@@ -16,7 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from effovpr_ros.core.errors import NodeError
+from effovpr_ros.core.errors import ConfigError, NodeError
 from effovpr_ros.nodes import parameters
 from effovpr_ros.nodes.configured import Configured, Health
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
@@ -132,6 +132,8 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
         self._transition: Future[None] | None = None
         self._failure = ""
         self._live = tuple(live)
+        self._fixed = parameters.names_of(CameraNodeConfig, *defaults) - parameters.names_of(*live)
+        self._sets_itself = ""
         parameters.declare(self, CameraNodeConfig(), *defaults)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._change_now = self._service_change_state.callback
@@ -297,12 +299,32 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
             return SetParametersResult(successful=True)
         try:
             settings = self._read_settings(changed)
+            self._refuse_fixed(changed)
             if self._configured is not None and parameters.touches(changed, *self._live):
                 self._take_over(self._configured, settings)
         except Exception as error:  # a parameter must not end the node
             return SetParametersResult(successful=False, reason=describe(error))
         self.map_parameters.remember(changed)
         return SetParametersResult(successful=True)
+
+    def _refuse_fixed(self, changed: list[Parameter[Any]]) -> None:
+        """Refuse what would count only when the node is configured next, while it is configured."""
+        if self._configured is None and self._loading is None:
+            return
+        for parameter in changed:
+            is_fixed = parameter.name in self._fixed and parameter.name != self._sets_itself
+            if is_fixed and not parameters.unchanged(self, parameter):
+                raise ConfigError(
+                    f"{parameter.name} counts when the node is configured; clean it up, set it, and configure it again"
+                )
+
+    def set_own(self, name: str, value: str) -> None:
+        """Let a fixed parameter say what a service has changed."""
+        self._sets_itself = name
+        try:
+            self.set_parameters([Parameter(name, value=value)])
+        finally:
+            self._sets_itself = ""
 
     def _on_worker_error(self, error: Exception) -> None:
         # An interrupt shuts ROS down while an image is on its way: what it would have published has no way out.
@@ -325,9 +347,7 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
     def _health(self, now_s: float) -> Health:
         state, loading = self._configured, self._loading
         if state is not None:
-            health = state.health(now_s)
-            dropped = {"dropped_frames": str(state.dropped)}
-            return Health(health.level, health.text, health.hardware_id, {**dropped, **health.values})
+            return state.health(now_s)
         if loading is not None:
             return Health(DiagnosticStatus.OK, f"loading for {now_s - loading.started_s:.0f} s", "", {})
         if self._failure:

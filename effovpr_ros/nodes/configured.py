@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
+from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.guarded_node import GuardedNode
-from effovpr_ros.nodes.outputs import RELIABLE_SENSOR_QOS, SENSOR_QOS
+from effovpr_ros.nodes.image_input import ImageInput
+from effovpr_ros.nodes.image_stream import ImageStream
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.nodes.worker import LatestWorker
+
+_WORRYING_SHARE = 0.2
+"""Of lost images; a few are lost on any busy machine."""
 
 ImageMessage: TypeAlias = Image | CompressedImage
 Item = TypeVar("Item")
@@ -61,18 +67,16 @@ class Configured(ABC, Generic[Item]):
         self._resources = resources
         self._last_offer_s = -math.inf
         self.is_active = False
+        self._inputs: list[ImageInput] = []
+        self._stream = ImageStream(time.monotonic())
         if camera.image_transport == "compressed":
-            self._subscribe(CompressedImage, "image/compressed", self._on_image, self._image_qos())
+            self._images = self._hear_images(CompressedImage, "image/compressed", self._arrived)
         else:
-            self._subscribe(Image, "image", self._on_image, self._image_qos())
-
-    @property
-    def dropped(self) -> int:
-        """Images that a newer one replaced before their turn came."""
-        return self._worker.dropped
+            self._images = self._hear_images(Image, "image", self._arrived)
 
     def activate(self) -> None:
         """Start answering."""
+        self._stream.restart(time.monotonic())
         self.is_active = True
 
     def deactivate(self, reason: str) -> None:
@@ -88,9 +92,33 @@ class Configured(ABC, Generic[Item]):
     def close(self) -> None:
         """Release what was loaded; the worker's last job, in its thread."""
 
-    @abstractmethod
     def health(self, now_s: float) -> Health:
-        """What `/diagnostics` says where no error is recent."""
+        """What `/diagnostics` says where no error is recent; follows publishers of images that came or went."""
+        for images in self._inputs:
+            images.match()
+        own = self._own_health(now_s)
+        level, text = own.level, own.text
+        lost, sent = self._stream.recently_lost()
+        if self.is_active and self._stream.silent_s(now_s) > self._camera.image_timeout_s:
+            level, text = DiagnosticStatus.ERROR, self.silence(now_s)
+        elif level == DiagnosticStatus.OK and lost > _WORRYING_SHARE * sent:
+            level, text = DiagnosticStatus.WARN, f"{lost} of the last {sent} images were lost on their way to this node"
+        values = {
+            "images_received": str(self._stream.received),
+            "images_lost": str(self._stream.lost),
+            "image_period_s": f"{self._stream.period_s():.3f}",
+            "image_reliability": self._images.reliability,
+            "dropped_frames": str(self._worker.dropped),
+        }
+        return Health(level, text, own.hardware_id, {**values, **own.values})
+
+    def silence(self, now_s: float) -> str:
+        """For how long no image has come, and what may be wrong."""
+        return f"no image for {self._stream.silent_s(now_s):.1f} s: {self._images.why_silent()}"
+
+    @abstractmethod
+    def _own_health(self, now_s: float) -> Health:
+        """How the node is beside its images."""
 
     @abstractmethod
     def _make_item(self, message: ImageMessage, received_s: float) -> Item:
@@ -99,6 +127,10 @@ class Configured(ABC, Generic[Item]):
     @abstractmethod
     def _process(self, item: Item) -> None:
         """Work on an item, in the worker's thread."""
+
+    def _arrived(self, message: ImageMessage) -> None:
+        self._stream.arrived(ns_from_time(message.header.stamp), time.monotonic())
+        self._on_image(message)
 
     def _on_image(self, message: ImageMessage) -> None:
         now_s = time.monotonic()
@@ -111,8 +143,11 @@ class Configured(ABC, Generic[Item]):
     def _max_pixels(self) -> int:
         return round(self._camera.max_megapixels * 1e6)
 
-    def _image_qos(self) -> QoSProfile:
-        return RELIABLE_SENSOR_QOS if self._camera.image_reliability == "reliable" else SENSOR_QOS
+    def _hear_images(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> ImageInput:
+        images = ImageInput(self._node, kind, topic, callback, self._camera.image_reliability)
+        self._inputs.append(images)
+        self._resources.callback(images.destroy)
+        return images
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         subscription = self._node.subscribe(kind, topic, callback, qos)

@@ -97,7 +97,7 @@ class Detecting(Configured[_Arrival]):
         self._recognizer = engine.config
         self._check = settings.check
         self.engine = engine
-        self._health_of_inputs = InputHealth(time.monotonic())
+        self._health_of_inputs = InputHealth()
         self._last_contradiction = ""
         # A copy of the map holds no keyframe up.
         self._saving = ThreadPoolExecutor(1, "save_map")
@@ -110,12 +110,12 @@ class Detecting(Configured[_Arrival]):
         self.geometry = CameraGeometry(node.report)
         self._subscribe(CameraInfo, "camera_info", self.geometry.on_camera_info, SENSOR_QOS)
         if self._check.config.verification == "metric":
-            self._subscribe(Image, "depth", self.geometry.on_depth, self._image_qos())
+            self._hear_images(Image, "depth", self.geometry.on_depth)
         self._announce()
 
     def activate(self) -> None:
         """Start making keyframes."""
-        self._health_of_inputs = InputHealth(time.monotonic())
+        self._health_of_inputs = InputHealth()
         super().activate()
         self.outputs.on_activate()
 
@@ -139,7 +139,6 @@ class Detecting(Configured[_Arrival]):
         return len(self.engine.place_map)
 
     def _make_item(self, message: ImageMessage, received_s: float) -> _Arrival:
-        self._health_of_inputs.image_arrived(received_s)
         return _Arrival(message, received_s)
 
     # Worker
@@ -230,8 +229,7 @@ class Detecting(Configured[_Arrival]):
                 f"session_path is empty: {place_map.path} is deleted at the end; keep the map by ~/save_map"
             )
 
-    def health(self, now_s: float) -> Health:
-        """What `/diagnostics` says where no error is recent."""
+    def _own_health(self, now_s: float) -> Health:
         self.outputs.publish_markers()
         engine = self.engine
         progress = engine.detector.progress

@@ -63,7 +63,7 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
         state.use(settings.recognizer, settings.loops)
 
     async def _on_save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
-        folder = map_folder(request.path)
+        folder = map_folder(request.path, str(self.get_parameter("map_root").value))
         saving = self.configured.save_map(folder, request.name)
         await settled(saving, self)
         response.success, response.message = True, f"{saving.result()} keyframes in {folder}"

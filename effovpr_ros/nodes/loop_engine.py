@@ -57,7 +57,7 @@ class LoopEngine:
         if not node_config.session_path:
             self._temporary = _temporary_folder()
         try:
-            folder = self._temporary or map_folder(node_config.session_path)
+            folder = self._temporary or map_folder(node_config.session_path, camera_config.map_root)
             extractor = _load_model(folder, camera_config, node_config)
             given = dict(given or {})
             place_map = open_session_map(

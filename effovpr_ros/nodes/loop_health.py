@@ -10,7 +10,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from effovpr_ros.loop_closure.keyframes import Condition
 
 _RECENT_S = 5.0
-_SILENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,9 @@ CAMERA_UNKNOWN = InputState(_WARN, "no usable camera_info: closures are publishe
 class InputHealth:
     """The conditions of the last seconds; the worker tells them, the diagnostics timer asks."""
 
-    def __init__(self, now_s: float) -> None:
-        """Begin with silence."""
+    def __init__(self) -> None:
+        """Begin without any."""
         self._seen_s: dict[InputState, float] = {}
-        self._image_s = now_s
-
-    def image_arrived(self, now_s: float) -> None:
-        """An image came."""
-        self._image_s = now_s
 
     def saw(self, state: InputState | None, now_s: float) -> None:
         """A state of the inputs at an image; None where all is well."""
@@ -67,9 +61,6 @@ class InputHealth:
 
     def worst(self, now_s: float) -> InputState | None:
         """The worst state of the last five seconds; None where all was well."""
-        if now_s - self._image_s > _SILENCE_S:
-            silent_s = now_s - self._image_s
-            return InputState(_ERROR, f"no image for {silent_s:.0f} s; check the image topic, its QoS, image_transport")
         for state in (ODOMETRY_MISSING, *STATES.values(), CAMERA_UNKNOWN):
             if now_s - self._seen_s.get(state, -math.inf) <= _RECENT_S:
                 return state

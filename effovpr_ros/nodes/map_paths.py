@@ -8,19 +8,23 @@ from pathlib import Path
 from effovpr_ros.core.errors import MapError
 
 
-def map_folder(text: str) -> Path:
-    """The folder that somebody named, which need not exist.
+def map_folder(text: str, root: str = "") -> Path:
+    """The folder that somebody named, which need not exist; links are followed.
 
     Args:
         text: a path; a leading ~ is somebody's home.
+        root: folder that it must lie in, and that it is relative to; empty for anywhere.
 
     Raises:
-        MapError: no path at all.
+        MapError: no path at all, or one outside the root.
     """
     if not text:
         raise MapError("no map was named; give the folder of one")
     try:
-        folder = Path(text).expanduser().resolve()
+        base = Path(root).expanduser().resolve()
+        folder = (base / Path(text).expanduser()).resolve()
+        if root and not folder.is_relative_to(base):
+            raise MapError(f"map folder {_shown(text)} is outside map_root {_shown(root)}; choose one inside")
         folder.lstat()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):

@@ -22,7 +22,6 @@ from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
 SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-RELIABLE_SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
 _MOST_MARKERS = 20_000
 RESULT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 MARKER_QOS = QoSProfile(

@@ -48,13 +48,21 @@ class CameraNodeConfig:
     num_threads: int = setting(0, "CPU threads of the network and of re-ranking; 0: as torch decides.", min=0, max=1024)
     image_transport: str = setting("raw", "raw or compressed.", choices=("raw", "compressed"))
     image_reliability: str = setting(
-        "best_effort",
-        "QoS of the image subscription; reliable helps where large raw images get lost.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "QoS of the image subscription; auto: reliable where all publishers are, so that no large raw image gets lost.",
+        choices=("auto", "best_effort", "reliable"),
+    )
+    image_timeout_s: float = setting(
+        5.0, "/diagnostics is an ERROR after so long without an image.", min=0.1, max=86400.0
     )
     max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
     max_megapixels: float = setting(
         MAX_PIXELS / 1e6, "Images of more million pixels are refused before they are decoded.", min=0.001, max=10000.0
+    )
+    map_root: str = setting(
+        "",
+        "Maps are opened and saved in this folder alone; empty: anywhere. Set at the start only.",
+        read_only=True,
     )
 
 
@@ -115,7 +123,7 @@ def declare(node: Node, *defaults: Any) -> None:
                     f"parameter {entry.name} {given!r} is of type {type(given).__name__} and must be of type "
                     f"{wanted.__name__}; {_HOW_TO_WRITE[wanted]}"
                 ) from error
-    _warn_of_unknown(node, [entry.name for config in defaults for entry in fields(config)])
+    _warn_of_unknown(node, sorted(names_of(*defaults)))
 
 
 def read(node: Node, config: type[Config], changed: Sequence[Parameter[Any]] = ()) -> Config:
@@ -131,9 +139,19 @@ def read(node: Node, config: type[Config], changed: Sequence[Parameter[Any]] = (
     return made
 
 
+def unchanged(node: Node, parameter: Parameter[Any]) -> bool:
+    """Whether a parameter is to be set to the value that it has."""
+    return bool(node.get_parameter(parameter.name).value == parameter.value)
+
+
+def names_of(*configs: Any) -> set[str]:
+    """Names of the parameters of configuration dataclasses."""
+    return {entry.name for config in configs for entry in fields(config)}
+
+
 def touches(changed: Iterable[Parameter[Any]], *configs: type) -> bool:
     """Whether any parameter belongs to one of the configuration dataclasses."""
-    names = {entry.name for config in configs for entry in fields(config)}
+    names = names_of(*configs)
     return any(parameter.name in names for parameter in changed)
 
 
@@ -148,7 +166,8 @@ def _warn_of_unknown(node: Node, known: Sequence[str]) -> None:
 
 def _descriptor(entry: Any) -> ParameterDescriptor:
     metadata = entry.metadata
-    descriptor = ParameterDescriptor(description=metadata["description"])
+    read_only = metadata.get("read_only", False)
+    descriptor = ParameterDescriptor(description=metadata["description"], read_only=read_only)
     if "choices" in metadata:
         descriptor.additional_constraints = f"one of {', '.join(metadata['choices'])}"
     elif "min" in metadata and isinstance(entry.default, int):

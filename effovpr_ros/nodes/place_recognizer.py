@@ -52,7 +52,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
     def _load(self, settings: RecognizerSettings) -> RecognitionEngine:
         engine = RecognitionEngine(settings.camera, settings.recognizer, settings.given)
         if settings.node.map_path:
-            engine.load_map(map_folder(settings.node.map_path))
+            engine.load_map(map_folder(settings.node.map_path, settings.camera.map_root))
         return engine
 
     def _make_configured(
@@ -76,13 +76,15 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
 
     async def _on_load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
         state = self.configured
-        loading = state.load_map(map_folder(request.path))
+        folder = map_folder(request.path, str(self.get_parameter("map_root").value))
+        loading = state.load_map(folder)
         await settled(loading, self)
         try:
             place_map = loading.result()
         except CancelledError as error:
             raise NodeError("the node is being cleaned up or shut down") from error
         state.show_map(place_map)
+        self.set_own("map_path", str(folder))
         response.success, response.message = True, f"map {place_map.name} with {len(place_map)} places"
         return response
 

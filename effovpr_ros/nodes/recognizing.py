@@ -107,7 +107,6 @@ class Recognizing(Configured[_Query]):
         self.engine = engine
         self._hint: PoseWithCovarianceStamped | None = None
         self.newest: _Query | None = None
-        self._silent_since_s = time.monotonic()
         self.asked = 0
         self._waiting: list[LocalizeRequest] = []
         self._for_an_image: list[LocalizeRequest] = []
@@ -186,11 +185,7 @@ class Recognizing(Configured[_Query]):
         """Tell a call why it has no answer by now."""
         if request in self._for_an_image:
             self._for_an_image.remove(request)
-            silent_s = time.monotonic() - (self.newest.received_s if self.newest else self._silent_since_s)
-            request.refuse(
-                f"no image arrived within {request.timeout_s:.1f} s; the camera is silent for {silent_s:.1f} s; check "
-                "the image topic, its QoS and image_transport"
-            )
+            request.refuse(self.silence(time.monotonic()))
         request.refuse(f"the image was not processed within {request.timeout_s:.1f} s")
 
     def _ask(self, request: LocalizeRequest, query: _Query) -> None:
@@ -284,8 +279,7 @@ class Recognizing(Configured[_Query]):
         if self.engine.place_map is not None:
             self.outputs.publish_map(self.engine.place_map)
 
-    def health(self, now_s: float) -> Health:
-        """What `/diagnostics` says where no error is recent."""
+    def _own_health(self, now_s: float) -> Health:
         place_map = self.engine.place_map
         level, text = DiagnosticStatus.OK, "recognising" if self.is_active else "inactive"
         if place_map is None:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("launch_ros", reason="launch_ros comes with a ROS distribution, not as a wheel")
 
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, RegisterEventHandler
 from launch_ros.actions import LifecycleNode
 from launch_ros.utilities import evaluate_parameters
 
@@ -46,11 +46,15 @@ def context_of(launch_file: ModuleType, given: dict[str, str]) -> LaunchContext:
     return context
 
 
+def node_of(launch_file: ModuleType, context: LaunchContext) -> LifecycleNode:
+    (node,) = [action for action in launch_file.launch_nodes(context) if isinstance(action, LifecycleNode)]
+    return node
+
+
 def node_parameters(launch_file: ModuleType, given: dict[str, str]) -> dict[str, Any]:
     """Parameters that the launch file sets beside the config file."""
     context = context_of(launch_file, given)
-    node = launch_file.launch_nodes(context)[0]
-    assert isinstance(node, LifecycleNode)
+    node = node_of(launch_file, context)
     config, *rest = evaluate_parameters(context, node._Node__parameters)
     assert str(config) == "/config.yaml"
     return {name: value for values in rest for name, value in values.items()}
@@ -70,7 +74,7 @@ def test_arguments_take_precedence(launch_file: ModuleType):
 def test_the_topics_are_those_that_the_arguments_name(launch_file: ModuleType):
     names = {"image_topic": "/front", "odom_topic": "/wheels", "camera_info_topic": "/lens", "depth_topic": "/far"}
     context = context_of(launch_file, names)
-    node = launch_file.launch_nodes(context)[0]
+    node = node_of(launch_file, context)
     node._perform_substitutions(context)
     wanted = {"image": "/front", "image/compressed": "/front/compressed", "odom": "/wheels"}
     wanted.update(camera_info="/lens", depth="/far")
@@ -82,7 +86,7 @@ def test_the_topics_are_those_that_the_arguments_name(launch_file: ModuleType):
 def test_every_argument_is_described(launch_file: ModuleType):
     declared = [a for a in launch_file.generate_launch_description().entities if isinstance(a, DeclareLaunchArgument)]
     assert {argument.name for argument in declared} == set(launch_file.ARGUMENTS)
-    assert all(argument.description.endswith(".") for argument in declared)
+    assert all(argument.description.endswith(".") for argument in launch_file.ARGUMENTS.values())
 
 
 def test_the_readme_names_every_argument(launch_file: ModuleType):
@@ -97,7 +101,41 @@ def test_the_parameters_of_the_arguments_are_those_of_the_node(launch_file: Modu
     assert set(launch_file.PARAMETER_OF_ARGUMENT.values()) <= known
 
 
-def test_a_later_configuration_by_hand_is_not_followed_by_activation():
+def test_arguments_with_few_values_refuse_others(launch_file: ModuleType):
+    declared = {a.name: a for a in launch_file.generate_launch_description().entities if hasattr(a, "choices")}
+    chosen = {name for name, argument in declared.items() if argument.choices}
+    assert {"image_transport", "engine", "use_sim_time", "autostart", "respawn"} <= chosen
+    for name in chosen:
+        context = LaunchContext()
+        context.launch_configurations[name] = "silly"
+        with pytest.raises(RuntimeError, match="silly"):
+            declared[name].execute(context)
+        declared[name].execute(LaunchContext())
+
+
+@pytest.mark.parametrize("respawn", ["true", "false"])
+def test_the_node_is_started_again_where_that_is_asked_for(launch_file: ModuleType, respawn: str):
+    context = context_of(launch_file, {"respawn": respawn})
+    node = node_of(launch_file, context)
+    assert node._ExecuteLocal__respawn is (respawn == "true")
+
+
+def test_each_process_is_brought_up_once_and_a_configuration_by_hand_is_not_followed(launch_file: ModuleType):
+    context = context_of(launch_file, {})
     node = LifecycleNode(package="effovpr_ros", executable="place_recognizer", name="place_recognizer", namespace="")
-    activate_when_configured, _ = bring_up(node)
-    assert activate_when_configured.event_handler.handle_once
+    on_start, on_configured = (action.event_handler for action in bring_up(context, node))
+    assert isinstance(bring_up(context, node)[0], RegisterEventHandler)
+    (activate,) = on_configured.entities
+    assert activate.execute(context) == []
+    for _ in range(2):  # the second process is a respawned one
+        (configure,) = on_start_actions(on_start, context)
+        assert configure.event.transition_id == 1
+        (change,) = activate.execute(context)
+        assert change.event.transition_id == 3
+        assert activate.execute(context) == []
+    assert bring_up(context_of(launch_file, {"autostart": "false"}), node) == []
+
+
+def on_start_actions(handler: Any, context: LaunchContext) -> list[Any]:
+    """What a handler of the start of a process does."""
+    return handler._OnActionEventBase__on_event(None, context)

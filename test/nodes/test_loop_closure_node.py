@@ -199,7 +199,10 @@ def test_a_lap_closes_and_the_session_goes_on(
     again = d.call(SaveMap, f"{NAME}/save_map", SaveMap.Request(path=str(tmp_path / "saved")))
     assert not again.success
     assert str(tmp_path / "saved") in again.message
-    assert not d.call(SaveMap, f"{NAME}/save_map", SaveMap.Request()).success
+    for path in ("", "~nosuchuser/map", "m" * 300):
+        refused = d.call(SaveMap, f"{NAME}/save_map", SaveMap.Request(path=path))
+        assert not refused.success
+        assert refused.message
 
     assert d.change(Transition.TRANSITION_DEACTIVATE)
     assert d.change(Transition.TRANSITION_CLEANUP)
@@ -356,9 +359,8 @@ def test_a_full_disk_is_reported_and_survived(drive: Callable[..., Drive], monke
     assert [keyframe.keyframe_id for keyframe in d.keyframes] == list(range(len(d.keyframes)))
 
 
-def test_silence_of_the_camera_is_said(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("effovpr_ros.nodes.loop_health._SILENCE_S", 0.5)
-    d = drive()
+def test_silence_of_the_camera_is_said(drive: Callable[..., Drive]):
+    d = drive(image_timeout_s=0.5)
     d.start()
     d.until_status("no image for", DiagnosticStatus.ERROR)
 

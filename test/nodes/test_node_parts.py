@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
@@ -35,6 +35,7 @@ from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
+from effovpr_ros.nodes.image_stream import ImageStream  # noqa: E402
 from effovpr_ros.nodes.localize_request import LocalizeRequest  # noqa: E402
 from effovpr_ros.nodes.map_paths import map_folder  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
@@ -444,6 +445,60 @@ def test_statistics_by_hand():
     assert statistics.values(130.0)["rate_hz"] == "40.00"
     message = diagnostic_array("/place_recognizer", "cpu", b"\x01", "text", values)
     assert {pair.key: pair.value for pair in message.status[0].values} == values
+
+
+def test_a_root_confines_maps_links_followed(tmp_path: Path):
+    root, elsewhere = tmp_path / "maps", tmp_path / "elsewhere"
+    root.mkdir(), elsewhere.mkdir(), (root / "house").mkdir()
+    (root / "link").symlink_to(elsewhere), (root / "loop").symlink_to(root / "loop")
+    assert map_folder("house", str(root)) == root / "house"
+    assert map_folder(str(root / "new" / "one"), str(root)) == root / "new" / "one"
+    for outside in ("../elsewhere", "house/../../elsewhere", str(elsewhere), "link", "link/new", "~", "/"):
+        with pytest.raises(MapError, match="is outside map_root"):
+            map_folder(outside, str(root))
+    with pytest.raises(MapError, match="cannot be used"):
+        map_folder("loop/map", str(root))
+
+
+def stream_of(stamps_s: Sequence[float]) -> ImageStream:
+    stream = ImageStream(1000.0)
+    for stamp_s in stamps_s:
+        stream.arrived(round(stamp_s * 1e9), 1000.0 + stamp_s)
+    return stream
+
+
+def test_images_that_were_lost_are_counted_by_their_stamps():
+    # 13 of 40 images at 10 Hz arrive: the others were lost.
+    arrived = [0, 1, 2, 5, 6, 11, 12, 17, 21, 22, 29, 34, 39]
+    stream = stream_of([0.1 * number for number in arrived])
+    assert stream.period_s() == pytest.approx(0.1)
+    assert (stream.received, stream.lost) == (13, 27)
+    assert stream.recently_lost() == (27, 39)
+    assert stream.silent_s(1010.0) == pytest.approx(6.1)
+    stream.restart(1010.0)
+    assert stream.silent_s(1011.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "stamps_s",
+    [
+        [],
+        [0.0],
+        [0.0, 0.1, 0.2, 0.9],  # too few to know a period
+        [0.1 * number + 0.01 * (number % 3) for number in range(100)],  # jitter
+        [0.0] * 50,  # no stamps
+        [5.0 - 0.1 * number for number in range(50)],  # a clock that runs backwards
+        [0.1 * number for number in range(20)] + [100.0 + 0.1 * number for number in range(20)],  # switched off
+    ],
+)
+def test_streams_that_lost_nothing(stamps_s: list[float]):
+    stream = stream_of(stamps_s)
+    assert (stream.received, stream.lost, stream.recently_lost()[0]) == (len(stamps_s), 0, 0)
+
+
+def test_a_stream_without_a_period_worries_nobody():
+    stamps_s = np.cumsum(np.random.default_rng(3).exponential(0.2, 60))
+    assert stream_of(stamps_s.tolist()).recently_lost() == (0, 0)
 
 
 LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig(), MatchAdapterConfig())
