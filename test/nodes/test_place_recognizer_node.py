@@ -24,6 +24,7 @@ from lifecycle_msgs.msg import State, Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
@@ -233,9 +234,9 @@ def test_maps_are_replaced_while_it_runs(harness: Callable[..., Harness], maps: 
     h = harness()
     diagnostics = h.listen(DiagnosticArray, "/diagnostics")
     h.start()
+    h.wait(lambda: any("no map is loaded" in d.status[0].message for d in diagnostics), "a warning")
     request = Localize.Request(image=image_message(picture(101)))
     assert "no map is loaded" in h.call(Localize, f"{NAME}/localize", request).message
-    h.wait(lambda: any(d.status[0].level == b"\x01" or d.status[0].level == 1 for d in diagnostics), "a warning")
     for name, place_id in (("house", None), ("yard", 1)):
         loaded = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=str(maps[name])))
         assert loaded.success, loaded.message
@@ -696,9 +697,14 @@ def test_silence_is_an_error_that_names_its_cause(harness: Callable[..., Harness
         h.wait(lambda: any(text in message for message in errors()), text)
 
     await_error("s: nobody publishes /image; start the camera, or remap image to its topic")
-    other = h.client.create_publisher(CompressedImage, "/image", qos_profile_sensor_data)
+    # One participant has one type a topic, so the other type comes from another one.
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    stranger = Node("stranger", context=context)
+    stranger.create_publisher(CompressedImage, "/image", qos_profile_sensor_data)
     await_error("/image carries sensor_msgs/msg/CompressedImage, and sensor_msgs/msg/Image is asked for")
-    h.client.destroy_publisher(other)
+    stranger.destroy_node()
+    rclpy.shutdown(context=context)
     images = h.client.create_publisher(Image, "/image", qos_profile_sensor_data)
     await_error("/image has a publisher, but nothing of it arrives")
     recognising = lambda: diagnostics[-1].status[0].message == "recognising"  # noqa: E731
@@ -749,8 +755,9 @@ def test_images_that_were_lost_on_the_way_are_said(harness: Callable[..., Harnes
         images.publish(image_message(picture(2), stamp_s))
         heard = lambda stamp_s=stamp_s: newest_stamp_s(h) == stamp_s  # noqa: E731
         h.publish_until(image_message(picture(2), stamp_s), heard, "the image", images)
-    h.wait(lambda: diagnostics[-1].status[0].level == DiagnosticStatus.WARN, "a warning")
-    assert diagnostics[-1].status[0].message == "9 of the last 28 images were lost on their way to this node"
+    text = "9 of the last 28 images were lost on their way to this node"
+    h.wait(lambda: diagnostics[-1].status[0].message == text, text)
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
     values = {pair.key: pair.value for pair in diagnostics[-1].status[0].values}
     assert (values["images_lost"], values["image_period_s"]) == ("9", "1.000")
 
@@ -842,10 +849,9 @@ def test_stale_images_are_dropped_and_counted(harness: Callable[..., Harness], m
     h.wait(lambda: h.node._worker.dropped == 38, "the dropped images")
     go.set()
     h.wait(lambda: len(matches) == 2, "two answers")
-    before = len(diagnostics)
-    h.wait(lambda: len(diagnostics) > before + 1, "diagnostics")
     assert [match.header.stamp.sec for match in matches] == [100, 139]
-    assert {pair.key: pair.value for pair in diagnostics[-1].status[0].values}["dropped_frames"] == "38"
+    dropped = lambda: {pair.key: pair.value for pair in diagnostics[-1].status[0].values}.get("dropped_frames")  # noqa: E731
+    h.wait(lambda: diagnostics and dropped() == "38", "the count of dropped images")
 
 
 def test_max_rate_limits_the_work(
