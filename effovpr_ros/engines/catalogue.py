@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.telemetry import keep_openvino_quiet
 
 TORCH, TORCH_COMPILE, ONNXRUNTIME, TENSORRT = "torch", "torch-compile", "onnxruntime", "tensorrt"
 OPENVINO_FP32, OPENVINO_BF16, OPENVINO_INT8 = "openvino-fp32", "openvino-bf16", "openvino-int8"
@@ -106,6 +107,7 @@ def _has_cuda() -> bool:
 
 @functools.cache
 def _cpu_computes_bf16() -> bool:
+    keep_openvino_quiet()
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.telemetry import keep_openvino_quiet
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.preprocessing import preprocess
 
@@ -39,6 +40,7 @@ class OpenVinoSession:
         Raises:
             EngineError: OpenVINO refuses the graph.
         """
+        keep_openvino_quiet()
         import openvino
 
         settings: dict[str, Any] = {
@@ -74,6 +76,7 @@ def bind_to_f32(graph: Path, target: Path) -> None:
     Raises:
         EngineError: OpenVINO cannot read the graph, or the folder is not writable.
     """
+    keep_openvino_quiet()
     import openvino
 
     try:
@@ -113,6 +116,7 @@ def quantise(graph: Path, target: Path, quantisation_images: QuantisationImages,
     Raises:
         EngineError: no images, or NNCF cannot quantise the graph.
     """
+    keep_openvino_quiet()
     import nncf
     import openvino
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.telemetry import keep_openvino_quiet
 from effovpr_ros.engines.agreement import scenes
 
 _logger = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ class _TorchRunner:
 
 class _OpenVinoRunner:
     def __init__(self, network: _Heads) -> None:
+        keep_openvino_quiet()
         import openvino
 
         with torch.no_grad(), warnings.catch_warnings():

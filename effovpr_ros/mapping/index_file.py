@@ -69,7 +69,9 @@ class StoredIndex:
             raise MapFormatError(f"is a {type(stored).__name__}, as this version makes none")
         if stored.metric_type != faiss.METRIC_INNER_PRODUCT or not _parts_fit(stored):
             raise MapFormatError("has parts that do not fit each other")
-        if stored.ntotal != self.count or stored.d != self.dimension:
+        if stored.d != self.dimension:
+            raise MapFormatError(f"has descriptors of {stored.d} numbers, the map's have {self.dimension}")
+        if stored.ntotal != self.count:
             raise MapFormatError(f"holds {stored.ntotal} of {self.count} places")
         index = DescriptorIndex(self.dimension)
         index.adopt(stored, self.summary)

@@ -33,10 +33,8 @@ STORE_NAME = "places.sqlite3"
 _BLOCK = 2**15
 _LONGEST_PROPERTY = 2**26
 _LONGEST_CODES = 2**28
-CHECKSUM_SUFFIX = "/crc32"
-"""Of the key under which the checksum of a property is stored."""
-_LEAST_PLACE_BYTES = 64
-_LONGEST_NUMBER = 18
+_CHECKSUM_SUFFIX = "/crc32"
+_LEAST_PLACE_BYTES, _LONGEST_NUMBER = 64, 18
 _FRAMES_PROPERTY = "session_frames"
 _UNKNOWN_PROPERTY = "unknown_from"
 
@@ -314,9 +312,9 @@ class PlaceStore:
         Raises:
             MapFormatError: it is not as it was stored.
         """
-        rows = self._query("SELECT key, value FROM properties WHERE key IN (?, ?)", (key, key + CHECKSUM_SUFFIX))
+        rows = self._query("SELECT key, value FROM properties WHERE key IN (?, ?)", (key, key + _CHECKSUM_SUFFIX))
         found = {name: blob(value, f"{key} of {self._path}", _LONGEST_PROPERTY) for name, value in rows}
-        value, checksum = found.get(key), found.get(key + CHECKSUM_SUFFIX)
+        value, checksum = found.get(key), found.get(key + _CHECKSUM_SUFFIX)
         # Earlier versions stored none.
         if value is not None and checksum is not None and checksum != _stored_checksum(value):
             raise MapFormatError(f"{key} of {self._path} does not fit its checksum")
@@ -324,7 +322,7 @@ class PlaceStore:
 
     def set_property(self, key: str, value: bytes) -> None:
         """Store a small binary value, and its checksum."""
-        rows = [(key, value), (key + CHECKSUM_SUFFIX, _stored_checksum(value))]
+        rows = [(key, value), (key + _CHECKSUM_SUFFIX, _stored_checksum(value))]
         with self._database.transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO properties VALUES (?, ?)", rows)
 
