@@ -151,11 +151,13 @@ def test_nothing_to_match():
 
 
 def test_the_fundamental_matrix_where_it_is_asked_for():
-    here = numbered(spread())
-    found = verify(here, [here, here], num_fundamental=1)
+    here = spread(60)
+    depth = np.random.default_rng(0).uniform(2.0, 12.0, 60)
+    query, candidate = numbered(here), numbered(here - np.column_stack([200.0 / depth, np.zeros(60)]))
+    found = verify(query, [candidate, candidate], num_fundamental=1)
     assert found[0].num_fundamental == 60
     assert found[1].num_fundamental is None
-    later = with_fundamental(here, [(matches, here) for matches in found])
+    later = with_fundamental(query, [(matches, candidate) for matches in found])
     assert later[0] is found[0]
     assert later[1].num_fundamental == 60
 
