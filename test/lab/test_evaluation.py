@@ -176,7 +176,8 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
     assert result["methods"]["effovpr"]["recall_at_precision"]["1.0"] == 1.0
     # 512 fp16 numbers, and 16 keypoints of 12 bytes: all patches, which needs no mask.
     assert result["methods"]["global"]["bytes_per_place"] == 1024
-    assert result["methods"]["effovpr"]["bytes_per_place"] == 1024 + 16 * 12
+    # Both stages; points of the third one come on top, as many as the picture has.
+    assert result["methods"]["effovpr"]["bytes_per_place"] >= 1024 + 16 * 12
     assert json.loads((out / "result.json").read_text()) == result
     rows = list(csv.DictReader((out / "answers.csv").open()))
     assert len(rows) == 14
