@@ -213,6 +213,13 @@ def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
     return np.clip(excess / unit, -1.0, 1.0) if unit > 0.0 else np.zeros(len(scores))
 
 
+def is_without_order(candidates: Sequence[Candidate], null: MapNull | None) -> bool:
+    """Whether candidates have no positions and the order of the map's places is known to say nothing."""
+    if null is None or null.in_order:
+        return False
+    return all(item.place.pose is None and item.place.geo is None for item in candidates)
+
+
 def support_of(alone: Sequence[tuple[int, float]]) -> float:
     """Probability that one image at least was right by itself; of those that name one place only the best counts.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
-from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence, support_of
+from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence, is_without_order, support_of
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
     NUM_MOTIONS,
@@ -47,7 +47,7 @@ _ENTER = 0.1
 # Weight of a transition over one frame more.
 _SKIP = 0.5
 _MIN_TRACK_FRAMES = 3.0
-# Probability that one image at least of a track was right by itself, each place that they name counted once.
+# Probability that an image of a track was right by itself, see `support_of`.
 _MIN_SUPPORT = 0.65
 # Frames of a robot that has not moved repeat one piece of evidence.
 _STILL_M = 0.1
@@ -149,11 +149,15 @@ class SequenceFilter:
 
         Returns:
             The recognition with the middle of the belief at the best place first, then the other candidates in the
-            order of belief; the same object where the sequence is off or there
-            is no candidate, and where the map's places have neither positions nor an order.
+            order of belief; the same object where the sequence is off, without candidates, and where the map's places
+            have neither positions nor an order.
         """
         config = self._recognizer.config
-        if config.sequence_length == 0 or not recognition.candidates or self._is_unordered(recognition):
+        if (
+            config.sequence_length == 0
+            or not recognition.candidates
+            or is_without_order(recognition.candidates, self._recognizer.null)
+        ):
             return recognition
         started = time.perf_counter()
         if self._is_broken(stamp_ns, odometry, config):
@@ -183,13 +187,6 @@ class SequenceFilter:
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)
         # Only a MATCH of the image alone keeps the image's confidence; a belief is not fitted to anything.
         return replace(result, latency_ms=latency, calibrated=result.calibrated and result.status is Status.MATCH)
-
-    def _is_unordered(self, recognition: Recognition) -> bool:
-        """Whether the candidates have no positions and the order of the map's places says nothing."""
-        null = self._recognizer.null
-        if null is None or null.in_order:
-            return False
-        return all(item.place.pose is None and item.place.geo is None for item in recognition.candidates)
 
     def _restart(self) -> None:
         """Forget the track, and keep what is known of the places."""
@@ -261,9 +258,8 @@ class SequenceFilter:
         was_established = self._established
         images = min(max(round(track.frames), 1), config.sequence_length)
         support = support_of(list(self._alone)[-images:])
-        self._established = (
-            mass >= config.sequence_match and track.frames >= _MIN_TRACK_FRAMES and support >= _MIN_SUPPORT
-        )
+        lasts = track.frames >= _MIN_TRACK_FRAMES and support >= _MIN_SUPPORT
+        self._established = lasts and mass >= config.sequence_match
 
         figures = (
             f"{mass:.2f} of the belief at place {ranked[0].place.place_id} after {track.frames:.1f} frames that are "
