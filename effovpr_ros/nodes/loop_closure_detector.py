@@ -44,7 +44,7 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
             parameters.read(self, LoopAdapterConfig, changed),
             parameters.read(self, VerificationConfig, changed),
             parameters.read(self, LoopConfig, changed),
-            recognizer,
+            self.map_parameters.own(recognizer, changed),
             self.map_parameters.given(recognizer, changed),
         )
         # What does not go together is refused now, not at the first closure.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rclpy.node import Node
@@ -23,6 +24,7 @@ class MapParameters:
         """
         self._node = node
         self._given = set(node._parameter_overrides)
+        self._before: dict[str, Any] = {}
         self.is_showing = False
         """Whether parameters change at the moment because they show a map's values."""
 
@@ -36,6 +38,16 @@ class MapParameters:
         names = self._given | {parameter.name for parameter in changed}
         return {name: value for name, value in map_settings(config).items() if name in names}
 
+    def own(self, config: RecognizerConfig, changed: Sequence[Parameter[Any]] = ()) -> RecognizerConfig:
+        """The node's own settings: without the values of a map that parameters show at the moment.
+
+        Args:
+            config: of the recogniser, from the parameters.
+            changed: parameters that are about to change.
+        """
+        given = self.given(config, changed)
+        return replace(config, **{name: value for name, value in self._before.items() if name not in given})
+
     def remember(self, changed: Sequence[Parameter[Any]]) -> None:
         """Parameters were given while the node runs."""
         self._given |= {parameter.name for parameter in changed}
@@ -46,6 +58,8 @@ class MapParameters:
         differing = [name for name, value in values.items() if self._node.get_parameter(name).value != value]
         if not differing:
             return
+        for name in differing:
+            self._before.setdefault(name, self._node.get_parameter(name).value)
         self.is_showing = True
         try:
             self._node.set_parameters([Parameter(name, value=values[name]) for name in differing])

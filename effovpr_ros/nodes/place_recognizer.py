@@ -45,7 +45,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             parameters.read(self, CameraNodeConfig, changed),
             parameters.read(self, NodeConfig, changed),
             parameters.read(self, MatchAdapterConfig, changed),
-            recognizer,
+            self.map_parameters.own(recognizer, changed),
             self.map_parameters.given(recognizer, changed),
         )
 
