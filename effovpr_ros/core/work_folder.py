@@ -6,7 +6,7 @@ import glob
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from effovpr_ros.core.errors import InUseError, MapError
@@ -16,6 +16,7 @@ MARKER_NAME = ".effovpr_ros_working"
 """In every such folder, and held while it is in use: no folder without it is touched."""
 
 _LONGEST_NAME = 100
+_ATTEMPTS = 5
 
 
 @contextmanager
@@ -37,8 +38,7 @@ def work_folder(target: Path, purpose: str) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(parent, prefix)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = FileLock(folder / MARKER_NAME)
+        folder, lock = _marked(parent, prefix)
     except InUseError as error:
         raise InUseError(f"{target} is being made by {error}; wait for its end, or stop it") from error
     except OSError as error:
@@ -49,8 +49,23 @@ def work_folder(target: Path, purpose: str) -> Iterator[Path]:
         _remove(folder, lock)
 
 
+def _marked(parent: Path, prefix: str) -> tuple[Path, FileLock]:
+    for _ in range(_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            return folder, FileLock(folder / MARKER_NAME)
+        except FileNotFoundError:
+            # Another process that looked for what kills leave took it for such a folder, empty as it still was.
+            continue
+    raise MapError(f"no folder can be kept in {parent}; choose another one")
+
+
 def _remove_unfinished(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{glob.escape(prefix)}????????"):
+        # A kill just after it was made, or just before it went, leaves it empty and without its marker.
+        with suppress(OSError):
+            folder.rmdir()
+            continue
         if (folder / MARKER_NAME).is_file() and not folder.is_symlink():
             _remove(folder, FileLock(folder / MARKER_NAME))
 

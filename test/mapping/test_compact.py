@@ -203,3 +203,9 @@ def test_an_empty_map_becomes_compact(tmp_path: Path, extractor: FeatureExtracto
     PlaceMap.create(tmp_path / "empty", fingerprint=extractor.fingerprint).close()
     report = compact_map(tmp_path / "empty")
     assert (report.places, report.compared, report.local_bytes_after) == (0, 0, 0)
+
+
+def test_an_empty_folder_that_a_kill_left_is_removed(map_path: Path):
+    (map_path.parent / ".office.compacting-abcdefgh").mkdir()
+    compact_map(map_path)
+    assert sorted(path.name for path in map_path.parent.iterdir() if path.is_dir()) == ["office"]
