@@ -146,7 +146,8 @@ def index_problems(stored: StoredIndex, blocks: Iterable[NDArray[np.float32]]) -
     row = 0
     for block in blocks:
         part = block[: len(index) - row]
-        cosines = np.sum(index.descriptors(row, len(part)) * part, axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            cosines = np.sum(index.descriptors(row, len(part)) * part, axis=1)
         others = np.flatnonzero(~(cosines >= _LEAST_COSINE))
         if len(others):
             return [

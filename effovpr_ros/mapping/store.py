@@ -126,7 +126,7 @@ class PlaceStore:
         if stored is None:
             return int(self._query("SELECT coalesce(max(id) + 1, 0) FROM places")[0][0])
         if not stored.isdigit() or len(stored) > _LONGEST_NUMBER:
-            raise MapFormatError(f"{self._path} says {_UNKNOWN_PROPERTY} {stored!r}; restore or rebuild the map")
+            raise refuse(stored, f"{_UNKNOWN_PROPERTY} of {self._path}", "a number")
         return int(stored)
 
     def place_ids(self) -> Sequence[int]:
