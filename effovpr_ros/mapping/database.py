@@ -22,6 +22,7 @@ _LONGEST_VALUE_BYTES = 2**28
 _ALLOWED_S = 3.0
 _ALLOWED_BYTES_PER_S = 1e7
 _STEPS_BETWEEN_CHECKS = 100_000
+_LONGEST_QUOTE = 200
 # Byte of a file's header that says which kind of log it needs, and its value for a write-ahead log.
 _LOG_KIND_AT, _WRITE_AHEAD = 18, 2
 
@@ -210,7 +211,9 @@ class Database(Generic[Tables]):
                 f"{self._path}: a place is already there ({error}); give the drive another session"
             ) from error
         except (sqlite3.Error, OverflowError, MemoryError) as error:
-            raise _error(self._path, str(error), self._writable) from error
+            # SQLite quotes what it cannot read, whatever that is.
+            said = "".join(letter if letter.isprintable() else " " for letter in str(error)[:_LONGEST_QUOTE])
+            raise _error(self._path, said, self._writable) from error
         except OSError as error:
             raise MapError(f"{self._path} cannot be read: {error.strerror}") from error
 
