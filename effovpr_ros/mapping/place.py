@@ -70,13 +70,11 @@ class PointCounts:
     Attributes:
         matches: mutual nearest neighbours.
         homography: of them, those that agree with one homography.
-        fundamental: likewise with one fundamental matrix; None where none was fitted.
         possible: points of the picture that has fewer, of which no more can match; None where unknown.
     """
 
     matches: int
     homography: int
-    fundamental: int | None = None
     possible: int | None = None
 
 

@@ -14,7 +14,7 @@ from effovpr_ros.core.errors import ImageError, MapError, WeightsError
 from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.geometry.point_codec import decode_points, encode_points
 from effovpr_ros.geometry.points import PointExtractor, Points, no_points
-from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify, with_fundamental
+from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import Decision, Status
@@ -23,9 +23,6 @@ from effovpr_ros.recognition.reordering import reorder
 from effovpr_ros.recognition.same_place import is_same_place
 
 _logger = logging.getLogger(__name__)
-
-FUNDAMENTAL_CANDIDATES = 5
-"""So many of the first candidates get a fundamental matrix too; each takes as long as five homographies."""
 
 # Of the candidates that are verified a third is elsewhere than the first, where there are some: they tell what a wrong
 # answer gives.
@@ -117,7 +114,7 @@ class ThirdStage:
         """Verify the few best candidates and order all anew.
 
         Candidates whose points the map keeps cost little; those of others are found in their stored pictures, as long
-        as the budget lasts. The first five get a fundamental matrix too.
+        as the budget lasts.
 
         Args:
             points_of_query: asked once.
@@ -143,14 +140,11 @@ class ThirdStage:
                 break
         ranked = reorder(_counted(candidates, found, query), num_keypoints, self._config)
         by_place = {item.place_id: item for item in found}
-        in_order = [by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place]
-        first, others = in_order[:FUNDAMENTAL_CANDIDATES], in_order[FUNDAMENTAL_CANDIDATES:]
-        fitted = with_fundamental(query, [(item.matches, item.points) for item in first])
-        first = [replace(item, matches=matches) for item, matches in zip(first, fitted, strict=True)]
-        return _counted(ranked, first, query), Verified(query, (*first, *others))
+        in_order = (by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place)
+        return ranked, Verified(query, tuple(in_order))
 
     def compare(self, query: Points, place_id: int) -> VerifiedCandidate:
-        """One place, whether it is a candidate or not, without a fundamental matrix.
+        """One place, whether it is a candidate or not.
 
         Raises:
             MapError: no such place.
@@ -231,7 +225,6 @@ def _counted(candidates: Sequence[Candidate], found: Sequence[VerifiedCandidate]
         item.place_id: PointCounts(
             len(item.matches),
             item.matches.num_homography,
-            item.matches.num_fundamental,
             min(len(query), len(item.points)),
         )
         for item in found

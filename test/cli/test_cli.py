@@ -13,6 +13,7 @@ from effovpr_ros.cli import doctor
 from effovpr_ros.cli.main import main, make_parser
 from effovpr_ros.engines import agreement
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.mapping.place_map import PlaceMap
 
 
 @pytest.fixture
@@ -33,6 +34,22 @@ def build(photos: Path, folder: Path, *more: str) -> int:
     weights = tiny_weights(photos.parent)
     model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--t1", "0.0"]
     return main(["map", "build", str(folder), str(photos), "--table", str(photos / "poses.csv"), *model, *more])
+
+
+@pytest.mark.parametrize(("options", "kept"), [((), True), (("--points", "none"), False)])
+def test_a_map_keeps_points_unless_told_not_to(
+    photos: Path, tmp_path: Path, options: tuple[str, ...], kept: bool, capsys: pytest.CaptureFixture[str]
+):
+    assert build(photos, tmp_path / "map", *options) == 0
+    with PlaceMap.open(tmp_path / "map") as place_map:
+        assert [points is not None for points in place_map.points([0, 1])] == [kept, kept]
+    capsys.readouterr()
+    weights = ["--weights", str(tmp_path / "vit_tiny_test_patch14.safetensors")]
+    assert main(["query", str(tmp_path / "map"), str(photos / "0.png"), "--json", *weights]) == 0
+    answer = json.loads(capsys.readouterr().out)["results"][0]
+    # Either way the third stage looks, at stored points or at the stored picture.
+    assert answer["latency_ms"]["verify"] > 0.0
+    assert answer["candidates"][0]["points"]["matches"] >= 0
 
 
 def test_engines_share_a_map(

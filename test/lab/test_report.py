@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ import pytest
 from PIL import Image
 from synthetic import FINGERPRINT, features, picture, tiny_weights
 
+from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.verified_matches import VerifiedMatches
 from effovpr_ros.lab.evaluation.gallery import choose, draw_entry
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, Query
@@ -33,10 +37,12 @@ from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer import Latency, Recognition, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.third_stage import Verified, VerifiedCandidate
 from effovpr_ros.sources.frame import Frame
 
 LATENCY = Latency(10.0, 1.0, 5.0, 0.1, 16.1)
 CELLS = np.array([[0, 0], [1, 1]], np.uint8)
+CODES = np.zeros((3, 64), np.int8)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -171,6 +177,36 @@ def test_entries_show_the_answer_and_what_it_should_have_been():
     plain = draw_entry(given.dataset, given.queries[0], ANSWERS[0], outcomes[0], PlainMethod())
     assert plain.pictures[0].caption == "Answered with place_0.png (place 0), 5.0 m away"
     assert plain.pictures[0].source != entries[0].pictures[0].source, "patches are drawn into the picture"
+
+
+def test_the_gallery_draws_verified_points_where_the_third_stage_looked():
+    """Two of three matches agree: two points are told of, whatever the method says of patches."""
+    given = run()
+    points = Points("xfeat", np.array([[10.0, 10.0], [50.0, 40.0], [70.0, 20.0]], np.float32), CODES, (96, 72))
+    index = np.arange(3)
+    matches = VerifiedMatches(index, index, points.keypoints_xy, points.keypoints_xy, np.ones(3), index < 2)
+    known = replace(ANSWERS[1].recognition, verified=Verified(points, (VerifiedCandidate(1, points, matches),)))
+    seen = replace(ANSWERS[1], recognition=known)
+    outcome = judge(given.dataset, ANSWERS)[1]
+    entry = draw_entry(given.dataset, given.queries[1], seen, outcome, given.methods["effovpr"])
+    assert "place_1.png (place 1), 5.0 m away, 2 verified points" in entry.pictures[0].caption
+    # The first stage's place was not looked at.
+    assert "matched patches" in entry.pictures[1].caption
+
+
+def test_the_summary_says_where_the_third_stage_ran():
+    """Two of four answers, 20 and 40 ms: a share of a half, 30 ms at the median; none of them without it."""
+    took = [0.0, 20.0, 0.0, 40.0]
+    answers = [replace(ANSWERS[n], latency_ms=replace(LATENCY, verify=spent_ms)) for n, spent_ms in enumerate(took)]
+    given = dataset()
+    few = replace(given, queries=given.queries[:4], positives=given.positives[:4], allowed=given.allowed[:4])
+    found = {name: MethodResult(chosen, None, False) for name, chosen in (("a", answers), ("b", ANSWERS[:4]))}
+    methods = summarise(few, found)["methods"]
+    assert methods["a"]["verified"] == pytest.approx({"share": 0.5, "p50_ms": 30.0, "p95_ms": 39.0})
+    assert methods["b"]["verified"] is None
+    table = summary_table(summarise(few, found))
+    assert "a: third stage at 50 % of the queries, median / p95 there: 30.0 / 39.0 ms" in table
+    assert "b: third stage" not in table
 
 
 def test_plots_follow_the_theme_and_share_no_ids():

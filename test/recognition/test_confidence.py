@@ -235,7 +235,7 @@ def test_a_calibration_is_shipped_for_the_default_settings(offline_extractor: Fe
 
 
 def seen(place_id: int, x: float, homography: int, possible: int | None = 1024) -> Candidate:
-    return replace(candidate(place_id, x, 0.8, 60.0), points=PointCounts(100, homography, None, possible))
+    return replace(candidate(place_id, x, 0.8, 60.0), points=PointCounts(100, homography, possible))
 
 
 def test_evidence_of_points_worked_by_hand():

@@ -7,7 +7,7 @@ import pytest
 
 from effovpr_ros.core.errors import ImageError
 from effovpr_ros.recognition.decision import Status
-from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
+from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches, draw_points
 
 GREY = np.full((240, 320, 3), 100, np.uint8)
 SMALL = np.full((24, 32, 3), 200, np.uint8)
@@ -80,3 +80,17 @@ def test_inputs_are_left_alone_and_output_is_repeatable():
 def test_images_of_another_kind_are_refused(bad: np.ndarray):
     with pytest.raises(ImageError, match="thumbnail"):
         draw_matches(GREY, bad, NO_CELLS, NO_CELLS, (10, 10), status=Status.MATCH, caption="")
+
+
+def test_points_are_marked_where_they_are_and_joined():
+    """A point in the middle of the query, half right and half down, and one in the upper left of the place."""
+    picture = draw_points(GREY, SMALL, np.array([[0.5, 0.5]]), np.array([[0.0, 0.0]]))
+    assert picture.shape == (PANEL_HEIGHT, WIDTH_PX, 3)
+    coloured = np.argwhere(np.ptp(picture.astype(int), axis=2) > 50)
+    # From (248, 186) of the left panel to the corner of the right one, and a pixel more about each.
+    assert coloured.min(axis=0).tolist() == pytest.approx([0, 247], abs=1)
+    assert coloured.max(axis=0).tolist() == pytest.approx([187, 505], abs=1)
+    empty = draw_points(GREY, SMALL, np.empty((0, 2)), np.empty((0, 2)))
+    assert (np.ptp(empty.astype(int), axis=2) == 0).all()
+    with pytest.raises(ImageError):
+        draw_points(GREY[:, :, 0], SMALL, np.empty((0, 2)), np.empty((0, 2)))

@@ -140,8 +140,14 @@ def _map(figures: MapFigures) -> Iterator[str]:
 
 
 def _query(figures: QueryFigures) -> Iterator[str]:
-    stages = ("decode", "preprocess", "network", "describe", "search", "rerank", "rerank_cached", "decide", "around")
-    names = {"rerank": "re-rank", "rerank_cached": "(re-rank, in memory)", "around": "all but the network"}
+    before = ("decode", "preprocess", "network", "describe", "search")
+    stages = (*before, "rerank", "rerank_cached", "verify", "decide", "around")
+    names = {
+        "rerank": "re-rank",
+        "rerank_cached": "(re-rank, in memory)",
+        "verify": "(third stage, where it runs)",
+        "around": "all but the network",
+    }
     title = f"One query, {figures.engine}, {figures.places:,} places, {figures.candidates} candidates"
     yield from _table(title, ("stage", "time"), [(names.get(name, name), getattr(figures, name)) for name in stages])
     yield f"beside the network {figures.around.median_ms:.1f} ms of at most {figures.limit_ms:.1f}"

@@ -18,6 +18,7 @@ from effovpr_ros.mapping.builder import BuildConfig, make_thumbnail
 from effovpr_ros.mapping.index_codes import turned
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.recognition.third_stage import describe_points
 
 IMAGE_WH = (640, 480)
 
@@ -79,8 +80,8 @@ def pictures(count: int) -> list[RgbImage]:
 def fill_map(folder: Path, extractor: FeatureExtractor, count: int, images: Sequence[RgbImage]) -> float:
     """Make a map of many places in a row, one metre apart.
 
-    Local descriptors and thumbnails are those of the images in turn, so that a place is compared at full cost; global
-    descriptors are those of drives, but for the first places, which the images show.
+    Local descriptors, thumbnails and points are those of the images in turn, so that a place is compared at full cost;
+    global descriptors are those of drives, but for the first places, which the images show.
 
     Args:
         folder: of the new map.
@@ -96,12 +97,13 @@ def fill_map(folder: Path, extractor: FeatureExtractor, count: int, images: Sequ
     """
     shown = [extractor.extract([image])[0] for image in images]
     thumbnails = [make_thumbnail(image, BuildConfig().thumbnail_side) for image in images]
+    points = [*map(describe_points(str(extractor.device)), images)]
     descriptors = np.concatenate(list(drives(count, extractor.fingerprint.global_dim)))
     for number, features in enumerate(shown[:count]):
         descriptors[number] = features.global_descriptor
     started = time.perf_counter()
     with PlaceMap.create(folder, fingerprint=extractor.fingerprint) as place_map:
-        places = (_place(number, descriptors[number], shown, thumbnails) for number in range(count))
+        places = (_place(number, descriptors[number], shown, thumbnails, points) for number in range(count))
         while batch := list(islice(places, _BATCH)):
             place_map.add(batch)
         place_map.flush()
@@ -114,7 +116,11 @@ def jpeg_of(image: RgbImage) -> bytes:
 
 
 def _place(
-    number: int, descriptor: NDArray[np.float32], shown: Sequence[Features], thumbnails: Sequence[bytes]
+    number: int,
+    descriptor: NDArray[np.float32],
+    shown: Sequence[Features],
+    thumbnails: Sequence[bytes],
+    points: Sequence[bytes],
 ) -> NewPlace:
     like = shown[number % len(shown)]
     # Turned by some columns, no two places are the same though they look alike.
@@ -122,4 +128,5 @@ def _place(
     features = Features(descriptor, LocalFeatures(codes, like.local.cells_xy), like.grid_wh)
     pose = Pose.from_yaw(float(number), 0.0, 0.0)
     thumbnail = thumbnails[number % len(thumbnails)]
-    return NewPlace("drive", number, f"{number}.jpg", pose, None, IMAGE_WH, thumbnail, features)
+    stored = points[number % len(points)]
+    return NewPlace("drive", number, f"{number}.jpg", pose, None, IMAGE_WH, thumbnail, features, stored)
