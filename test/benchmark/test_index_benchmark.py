@@ -91,7 +91,7 @@ def large_map(folder: Path, count: int, dimension: int) -> Path:
     """A map without local descriptors and pictures, written past `PlaceMap.add`, which takes minutes for a million."""
     fingerprint = replace(FINGERPRINT, global_dim=dimension)
     with PlaceMap.create(folder, fingerprint=fingerprint) as place_map:
-        connection = place_map._store._connection
+        connection = place_map._store._database._connection
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
         place_id = 0
