@@ -36,6 +36,7 @@ from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_cameras import set_session_camera
+from effovpr_ros.recognition.third_stage import describe_points
 from effovpr_ros.sources.bag_cameras import camera_of_bag
 from effovpr_ros.sources.bags import BagSource
 
@@ -122,7 +123,14 @@ def _build_map(options: argparse.Namespace) -> None:
         if camera is not None:
             set_session_camera(place_map, source.session, camera)
         with tqdm(total=len(source), unit="image", desc="building_map", disable=None) as bar:
-            report = build_map(place_map, extractor, source.frames(), _SPACING, lambda done: bar.update(done))
+            report = build_map(
+                place_map,
+                extractor,
+                source.frames(),
+                _SPACING,
+                lambda done: bar.update(done),
+                points_of=describe_points(str(extractor.device)),
+            )
         if report.interrupted:
             raise KeyboardInterrupt
         print(f"map {folder}: {len(place_map)} places, {report.added} new", file=sys.stderr)

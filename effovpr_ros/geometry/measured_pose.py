@@ -61,6 +61,7 @@ class PoseOutcome(enum.Enum):
     SMALL_PICTURE = "the picture is too small"
     NO_POSE = "no pose of the map to measure against"
     TOO_FEW_POINTS = "too few points agree"
+    COARSE_POINTS = "the map keeps no points, and its pictures are too small to measure by"
     SHORT_BASELINE = "the map's pictures are too close together to tell a scale"
     SCALE_UNKNOWN = "the points tell no scale"
     CONTRADICTION = "points and poses of the map contradict each other"

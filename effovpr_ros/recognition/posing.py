@@ -113,6 +113,8 @@ class PoseMeasurer:
         if mounting is None:
             return refused(PoseOutcome.NO_MOUNTING)
         views = self._views(best, verified)
+        if not views and self._third_stage.is_coarse(best.place_id):
+            return refused(PoseOutcome.COARSE_POINTS, "build it with --points stored")
         points = working(verified.query)
         return measure_pose(
             points.keypoints_xy.astype(np.float64),
@@ -131,6 +133,7 @@ class PoseMeasurer:
         }
         near = self._near(best, set(usable))[: max(0, MAX_VIEWS - len(usable))]
         found = [*usable.values(), *self._third_stage.matched(verified.query, near)]
+        found = [item for item in found if not self._third_stage.is_coarse(item.place_id)]
         found.sort(key=lambda item: -item.matches.num_homography)
         first = [item for item in found[:MAX_VIEWS] if len(item.matches)]
         fitted = with_fundamental(verified.query, [(item.matches, item.points) for item in first])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from effovpr_ros.core.errors import ImageError, MapError, WeightsError
 from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.geometry.point_codec import decode_points, encode_points
-from effovpr_ros.geometry.points import PointExtractor, Points, no_points
+from effovpr_ros.geometry.points import WORKING_SIDE, PointExtractor, Points, no_points
 from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 # answer gives.
 _IN_ORDER = 2 / 3
 _CACHED_PLACES = 2000
+# Of the size that points are looked for in.
+_FINE_SHARE = 0.75
 # A MATCH that is as probable is published whatever the points say.
 _SURE = 0.98
 _BATCH = 5
@@ -96,6 +98,7 @@ class ThirdStage:
         self.is_usable = True
         self._place_map = place_map
         self._config = config
+        self._coarse: set[int] = set()
         self._cache: OrderedDict[int, Points] = OrderedDict()
 
     def load(self) -> bool:
@@ -173,6 +176,13 @@ class ThirdStage:
             self._cache.popitem(last=False)
         return known
 
+    def is_coarse(self, place_id: int) -> bool:
+        """Whether the points of a place that were asked for are from a stored picture that is much too small.
+
+        They show which place it is, but a pixel of such a picture is too wide to measure a pose by.
+        """
+        return place_id in self._coarse
+
     def _stored(self, place: Place) -> Points | None:
         """Those that the map keeps, if they are of the kind that the query's are."""
         try:
@@ -192,6 +202,8 @@ class ThirdStage:
             if jpeg:
                 _logger.warning("map %s: %s; it is not verified", self._place_map.path, error)
             return no_points(self.extractor.kind, place.image_size_wh)
+        if max(image.shape[:2]) < _FINE_SHARE * min(WORKING_SIDE, max(place.image_size_wh)):
+            self._coarse.add(place.place_id)
         return self.extractor.extract(image).scaled(place.image_size_wh)
 
 
