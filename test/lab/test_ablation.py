@@ -22,6 +22,7 @@ from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -145,9 +146,9 @@ def test_the_command_prints_one_table_or_one_object(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{dataset.name}: 6 queries, 6 with a positive, 6 database images; * is the base setting"
     rows = [line.split() for line in lines[2:]]
-    # The star of the base setting joins its value.
+    # The star of the base setting joins its value; a network without evidence of its own has the paper's.
     assert [row[:2] for row in rows[:3]] == [["facet", "query"], ["facet", "key"], ["facet", "value*"]]
-    assert [row[1] for row in rows if row[1].endswith("*")] == ["value*", f"{RecognizerConfig().min_similarity}*"]
+    assert [row[1] for row in rows if row[1].endswith("*")] == ["value*", f"{PRESETS['paper'][1].min_similarity}*"]
 
     assert main([*folders, "--ablate", "block", "--preset", "paper", "--json", "--out", str(tmp_path / "out")]) == 0
     result = json.loads(capsys.readouterr().out)

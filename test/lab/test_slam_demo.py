@@ -44,6 +44,8 @@ COVARIANCE = np.diag([2.5**2] * 3 + [0.17**2] * 3)
 class Street:
     """Stands in for a level: a view for each metre, from where it was asked for, 1 cm beside."""
 
+    floor_z_m = 0.0
+
     def view(self, x_m: float, y_m: float, yaw_rad: float) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
         return picture(round(x_m), 64, 48), (x_m, y_m + 0.01, yaw_rad)
 

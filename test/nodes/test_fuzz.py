@@ -57,24 +57,25 @@ class Fuzz:
 
     def spoil(self, message: Any, chance: float) -> Any:
         """Change some fields of a message, those inside others too."""
-        for name in message.get_fields_and_field_types():
+        for name, kind in message.get_fields_and_field_types().items():
             value = getattr(message, name)
             if hasattr(value, "get_fields_and_field_types"):
                 self.spoil(value, chance)
             elif self.rng.random() < chance:
                 try:
-                    setattr(message, name, self.another(value))
+                    setattr(message, name, self.another(value, kind))
                 except (AssertionError, OverflowError, TypeError, ValueError):
                     continue  # the message itself refuses it
         return message
 
-    def another(self, value: Any) -> Any:
+    def another(self, value: Any, kind: str) -> Any:
         if isinstance(value, str):
             return self.pick(TEXTS)
         if isinstance(value, bool | float):
             return self.pick(FLOATS)
         if isinstance(value, int):
-            return self.pick(INTEGERS)
+            limits = np.iinfo(kind)
+            return self.pick([number for number in INTEGERS if limits.min <= number <= limits.max])
         if isinstance(value, np.ndarray):
             return np.full(value.shape, self.pick(FLOATS))
         kept = len(value) if self.rng.random() < 0.5 else int(self.rng.integers(0, len(value) + 1))

@@ -13,6 +13,7 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
+from effovpr_ros.mapping.session_origins import SessionOrigin
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.recognition.decision import pose_covariance
 from effovpr_ros.recognition.motion import NUM_MOTIONS, MapPositionTable, arrive
@@ -123,8 +124,8 @@ def test_summaries_by_session():
         Place(1, "b", 0, "1", None, tag, (1, 1), "b/odom"),
         Place(2, "a", 10, "2", None, None, (1, 1)),
     ]
-    assert summarise(places, "map") == [
-        SessionSummary("a", "map", 2, 1, 0, 10, 30),
-        SessionSummary("b", "b/odom", 1, 0, 1, 0, 0),
+    assert summarise(places, "map", {"a": SessionOrigin(child_frame_id="base_link")}) == [
+        SessionSummary("a", "map", "base_link", 2, 1, 0, 10, 30),
+        SessionSummary("b", "b/odom", "", 1, 0, 1, 0, 0),
     ]
-    assert summarise([], "map") == []
+    assert summarise([], "map", {}) == []
