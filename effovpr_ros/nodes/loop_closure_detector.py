@@ -44,7 +44,7 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
             parameters.read(self, LoopAdapterConfig, changed),
             parameters.read(self, VerificationConfig, changed),
             parameters.read(self, LoopConfig, changed),
-            self.map_parameters.own(recognizer, changed),
+            recognizer,
             self.map_parameters.given(recognizer, changed),
         )
         # What does not go together is refused now, not at the first closure.
@@ -52,7 +52,8 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
         return settings
 
     def _load(self, settings: DetectorSettings) -> LoopEngine:
-        return LoopEngine(settings.camera, settings.node, settings.recognizer, settings.loops, settings.given)
+        own = self.map_parameters.own(settings.recognizer)
+        return LoopEngine(settings.camera, settings.node, own, settings.loops, settings.given)
 
     def _make_configured(
         self, settings: DetectorSettings, engine: LoopEngine, worker: LatestWorker, resources: ExitStack

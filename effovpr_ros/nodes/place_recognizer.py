@@ -45,12 +45,12 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             parameters.read(self, CameraNodeConfig, changed),
             parameters.read(self, NodeConfig, changed),
             parameters.read(self, MatchAdapterConfig, changed),
-            self.map_parameters.own(recognizer, changed),
+            recognizer,
             self.map_parameters.given(recognizer, changed),
         )
 
     def _load(self, settings: RecognizerSettings) -> RecognitionEngine:
-        engine = RecognitionEngine(settings.camera, settings.recognizer, settings.given)
+        engine = RecognitionEngine(settings.camera, self.map_parameters.own(settings.recognizer), settings.given)
         if settings.node.map_path:
             engine.load_map(map_folder(settings.node.map_path, settings.camera.map_root))
         return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerpr
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig
-from effovpr_ros.recognition.presets import config_for_map
+from effovpr_ros.recognition.presets import MAP_SETTINGS, config_for_map
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.temporal import SequenceFilter
@@ -72,6 +73,7 @@ class RecognitionEngine:
         self._given = dict(given or {})
         self._node_config = node_config
         self._config = config
+        self._base = config
         self._extractor: FeatureExtractor | None = None
         self._recognizer: PlaceRecognizer | None = None
         self._sequence: SequenceFilter | None = None
@@ -99,7 +101,7 @@ class RecognitionEngine:
                 extractor = load_model_of(
                     place_map.fingerprint, self._node_config, map_quantisation_images(place_map.path)
                 )
-            config = config_for_map(place_map, self._given, self._config)
+            config = config_for_map(place_map, self._given, self._base)
             recognizer = PlaceRecognizer(extractor, place_map, config)
             recognizer.load()
         except BaseException:
@@ -120,6 +122,9 @@ class RecognitionEngine:
     def set_config(self, config: RecognizerConfig, given: Mapping[str, Any] | None = None) -> None:
         """Use other thresholds from the next image on; `given` as when made."""
         self._config, self._given = config, dict(given or {})
+        # What the map in use has said does not count for the next one.
+        own = {name: getattr(self._base, name) for name in MAP_SETTINGS if name not in self._given}
+        self._base = replace(config, **own)
         if self._extractor is not None and self.place_map is not None:
             self._recognizer = PlaceRecognizer(self._extractor, self.place_map, config)
             if self._sequence is not None:

@@ -60,7 +60,7 @@ def test_the_bag_holds_what_a_robot_knows_and_the_truth_lies_apart(tmp_path: Pat
     odometry = DriftingOdometry(config)
     for frame, (_, pose) in zip(frames, poses, strict=True):
         assert frame.pose == odometry.advance(pose)
-    assert set(bag_topics(tmp_path / "laps")) == {IMAGE_TOPIC, ODOMETRY_TOPIC, CAMERA_INFO_TOPIC}
+    assert set(bag_topics(tmp_path / "laps")) == {IMAGE_TOPIC, ODOMETRY_TOPIC, CAMERA_INFO_TOPIC, "/tf_static"}
     truth, refused = read_tum(truth_file)
     assert not refused
     for stamp_ns, pose in poses:

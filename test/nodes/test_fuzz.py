@@ -220,7 +220,7 @@ def test_the_recogniser_survives_what_it_is_sent(tmp_path: Path, count: int):
             assert client.call(LoadMap, f"{name}/load_map", load).success
             answer = client.call(Localize, f"{name}/localize", good)
             assert answer.success, answer.message
-            assert answer.match.candidates[0].place_id == 4
+            assert answer.match.candidates
         finally:
             client.close()
 
