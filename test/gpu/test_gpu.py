@@ -132,7 +132,7 @@ def assert_replays(recorded: CapturedNetwork, network: FlatNetwork, seeds: Seque
     given = [pixels.to(CUDA, dtype) for pixels in inputs]
     found = [recorded(pixels) for pixels in given]
     for pixels, output in zip(given, found, strict=True):
-        expected = recorded._wanted.gather(network(pixels))
+        expected = recorded._requested.gather(network(pixels))
         for number, reading in expected.blocks.items():
             for mine, theirs in zip(output.blocks[number], reading, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
