@@ -152,8 +152,7 @@ class ThirdStage:
         Raises:
             MapError: no such place.
         """
-        points = self.points_of(self._place_map.place(place_id))
-        return VerifiedCandidate(place_id, points, verify(query, [points], num_fundamental=0)[0])
+        return self.matched(query, [self._place_map.place(place_id)])[0]
 
     def matched(self, query: Points, places: Sequence[Place]) -> list[VerifiedCandidate]:
         """Match places beyond the candidates with a query, for its pose."""

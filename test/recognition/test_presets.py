@@ -84,3 +84,12 @@ def test_impossible_settings_of_a_map_are_named(tmp_path: Path, wrong: dict[str,
     with PlaceMap.open(folder) as place_map, pytest.raises(MapFormatError, match="impossible settings of recognition"):
         settings_of_map(place_map)
     assert set(wrong) <= set(MAP_SETTINGS)
+
+
+def test_a_map_whose_settings_are_no_numbers_is_not_opened(tmp_path: Path):
+    folder = make(tmp_path / "m")
+    manifest = yaml.safe_load((folder / "map.yaml").read_text())
+    manifest["recognition"] = {**PAPER, "min_similarity": float("nan")}
+    (folder / "map.yaml").write_text(yaml.safe_dump(manifest))
+    with pytest.raises(MapFormatError, match="min_similarity"):
+        PlaceMap.open(folder)
