@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import poselib
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.settings import check_limits, ranged
-from effovpr_ros.geometry.rig import Array, Rig, RigView, cross_matrix
+from effovpr_ros.geometry.first_poses import first_poses, num_of_another_pose
+from effovpr_ros.geometry.query_rays import Array, QueryPicture, QueryRays
+from effovpr_ros.geometry.rig import Rig, RigView
 from effovpr_ros.geometry.rig_adjustment import AdjustedPose, RigAdjustment
 
 MAX_VIEWS = 5
@@ -30,8 +30,6 @@ _MIN_MATCHES_OF_VIEW = 10
 # Cameras on one body that turns on the spot are as far apart as their lever makes them.
 _MIN_BASELINE_M = 0.08
 _MAX_POINTS = 200
-_MIN_TRIANGULATED = 15
-_FIRST_ERROR_PX = 3.0
 _EPIPOLAR_PX = 3.0
 _INLIER_PX = 4.0
 _MIN_SHARE = 0.35
@@ -40,10 +38,7 @@ _MAX_RIG_SHIFT = 4.0
 _MAX_AWAY_M = 10.0
 # Errors that points share: of localisation in like texture, of calibration, of the map's poses beyond their prior.
 _SAME_COST = 1.2
-_SAME_FIRST_M = 0.05
 _SAME_POSE = 11.3
-_ABSOLUTE_OPTIONS = {"max_reproj_error": _FIRST_ERROR_PX, "max_iterations": 300, "min_iterations": 30}
-_RELATIVE_OPTIONS = {"max_epipolar_error": 1.5, "max_iterations": 300, "min_iterations": 30}
 _INFLATION = 2.5
 _FLOOR_M = 0.005
 _FLOOR_RAD = 0.001
@@ -124,46 +119,49 @@ def refused(outcome: PoseOutcome, figures: str = "") -> PoseMeasurement:
     return PoseMeasurement(outcome, f"{outcome.value}: {figures}" if figures else outcome.value)
 
 
-def measure_pose(
-    points_xy: Array,
-    camera: CameraModel,
-    body_from_camera: Pose,
-    views: Sequence[RigView],
-    config: PoseConfig,
-) -> PoseMeasurement:
+def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], config: PoseConfig) -> PoseMeasurement:
     """Measure where a query was taken.
 
     Args:
-        points_xy: (N, 2) pixels of the query's points.
-        camera: of the query, for an image of the size that the points are in.
-        body_from_camera: T_body_camera of the query.
-        views: pictures of the map with poses of one frame, that the query was matched with; best first.
+        pictures: of the query; several where its body has several cameras that took them at one time.
+        views: pictures of the map with poses of one frame, that the query was matched with; best first. The first
+            five of each of the query's pictures count.
         config: limits.
     """
-    if max(camera.image_size_wh) < MIN_SIDE_PX:
-        return refused(PoseOutcome.SMALL_PICTURE, f"{camera.image_size_wh} pixels, wanted {MIN_SIDE_PX}")
-    views = [view for view in views if len(view.query_index) >= _MIN_MATCHES_OF_VIEW][:MAX_VIEWS]
+    sides = [max(picture.camera.image_size_wh) for picture in pictures]
+    if not sides or max(sides) < MIN_SIDE_PX:
+        sizes = [picture.camera.image_size_wh for picture in pictures]
+        return refused(PoseOutcome.SMALL_PICTURE, f"{sizes} pixels, wanted {MIN_SIDE_PX}")
+    views = _best_views(views, [side >= MIN_SIDE_PX for side in sides])
     if not views:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no picture shares {_MIN_MATCHES_OF_VIEW}")
-    rays = camera.undistort(np.asarray(points_xy, np.float64))
-    rig = Rig.from_views(views, np.asarray(np.isfinite(rays).all(axis=1)))
-    if rig.baseline_m < max(_MIN_BASELINE_M, 3.0 * config.map_position_std_m):
+    query = QueryRays.from_pictures(pictures)
+    rig = Rig.from_views(views, query, config.map_position_std_m, config.map_angle_std_rad)
+    if rig.baseline_m < max(_MIN_BASELINE_M, 3.0 * float(rig.pose_std[:, 0].min())):
         return refused(PoseOutcome.SHORT_BASELINE, f"{len(views)} pictures within {rig.baseline_m:.2f} m")
-    rays, rig, num_matched = _best_points(rays, rig)
+    query, rig, num_matched = _best_points(query, rig)
     if num_matched < config.pose_min_inliers:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"{num_matched} matched, wanted {config.pose_min_inliers}")
-    focal_px = float(np.mean(camera.focal_xy_px))
-    firsts = _first_poses(rays, focal_px, rig)
+    firsts = first_poses(query, rig)
     if not firsts:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no pose fits {num_matched}")
-    answers = [_refined(rays, focal_px, rig, first, config) for first in firsts]
+    answers = [_refined(query, rig, first, config) for first in firsts]
     refined = sorted((answer for answer in answers if answer is not None), key=lambda answer: answer.cost)
     if not refined:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"fewer than {config.pose_min_inliers} of {num_matched} agree")
     best = refined[0]
     if len(refined) > 1 and best.differs_from(refined[1]) and refined[1].cost < _SAME_COST * best.cost:
         return refused(PoseOutcome.TWO_POSES, f"of {num_matched} points")
-    return _judged(best, body_from_camera, rays, rig, focal_px, config)
+    return _judged(best, query, rig, config)
+
+
+def _best_views(views: Sequence[RigView], is_usable: Sequence[bool]) -> list[RigView]:
+    """Of each picture of the query that is large enough, those that share points enough; at most five."""
+    best: list[RigView] = []
+    for picture in np.flatnonzero(is_usable).tolist():
+        own = [view for view in views if view.picture == picture and len(view.query_index) >= _MIN_MATCHES_OF_VIEW]
+        best += own[:MAX_VIEWS]
+    return best
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,18 +179,18 @@ class _Refined:
         return float(apart @ np.linalg.solve(_INFLATION**2 * spread + _FLOOR_M**2 * np.eye(3), apart)) > _SAME_POSE
 
 
-def _refined(rays: Array, focal_px: float, rig: Rig, first: tuple[Array, Array], config: PoseConfig) -> _Refined | None:
+def _refined(query: QueryRays, rig: Rig, first: tuple[Array, Array], config: PoseConfig) -> _Refined | None:
     """Adjust to what is near the epipolar geometry of a first pose, and again to what then agrees.
 
     Returns:
         None where too few points agree.
     """
-    near = rig.sampson_px(rays, *first) <= _EPIPOLAR_PX
-    once = _adjusted(rays, focal_px, rig.only(near), first, config)
+    near = rig.sampson_px(query, *first) <= _EPIPOLAR_PX
+    once = _adjusted(query, rig.only(near), first, config)
     if once is None:
         return None
     agrees = _agreeing(rig, near, once)
-    adjusted = _adjusted(rays, focal_px, rig.only(agrees), (once.rotation, once.centre_m), config)
+    adjusted = _adjusted(query, rig.only(agrees), (once.rotation, once.centre_m), config)
     if adjusted is None:
         return None
     errors_px = adjusted.errors_px[adjusted.errors_px <= _INLIER_PX]
@@ -213,92 +211,34 @@ def _agreeing(rig: Rig, used: NDArray[np.bool_], adjusted: AdjustedPose) -> NDAr
     return np.asarray(agrees & (2 * (total - good) < total)[rig.point])
 
 
-def _adjusted(
-    rays: Array, focal_px: float, rig: Rig, first: tuple[Array, Array], config: PoseConfig
-) -> AdjustedPose | None:
+def _adjusted(query: QueryRays, rig: Rig, first: tuple[Array, Array], config: PoseConfig) -> AdjustedPose | None:
     """None where too few points are seen, or nothing fits them."""
-    kept_rays, kept = _compact(rays, rig)
-    if len(kept_rays) < config.pose_min_inliers:
-        return None
-    return RigAdjustment(kept_rays, focal_px, kept, config.map_position_std_m, config.map_angle_std_rad).solve(*first)
+    seen, kept = _compact(query, rig)
+    return RigAdjustment(seen, kept).solve(*first) if len(seen) >= config.pose_min_inliers else None
 
 
-def _best_points(rays: Array, rig: Rig) -> tuple[Array, Rig, int]:
+def _best_points(query: QueryRays, rig: Rig) -> tuple[QueryRays, Rig, int]:
     """The points that most views see; renumbered. Also how many there were."""
-    count = np.bincount(rig.point, minlength=len(rays))
+    count = np.bincount(rig.point, minlength=len(query))
     matched = np.flatnonzero(count)
     # Of equals every n-th, so that they spread over the picture's strengths.
     order = matched[np.lexsort((np.arange(len(matched)) % 7, -count[matched]))][:_MAX_POINTS]
-    chosen = np.zeros(len(rays), bool)
+    chosen = np.zeros(len(query), bool)
     chosen[order] = True
-    kept_rays, kept = _compact(rays, rig.only(chosen[rig.point]))
-    return kept_rays, kept, len(matched)
+    seen, kept = _compact(query, rig.only(chosen[rig.point]))
+    return seen, kept, len(matched)
 
 
-def _compact(rays: Array, rig: Rig) -> tuple[Array, Rig]:
+def _compact(query: QueryRays, rig: Rig) -> tuple[QueryRays, Rig]:
     """Only the points that a view sees, numbered from 0."""
     used, renumbered = np.unique(rig.point, return_inverse=True)
-    return rays[used], Rig(rig.rotation, rig.centre_m, rig.focal_px, rig.view, renumbered.ravel(), rig.rays)
+    return query.only(used), replace(rig, point=renumbered.ravel())
 
 
-def _first_poses(rays: Array, focal_px: float, rig: Rig) -> list[tuple[Array, Array]]:
-    """Rotation (camera to map) and centre by P3P and by PoseLib's six point solver for rigs; one where both agree.
-
-    Points that several views see tell the scale where all views lie on one line with the query; the epipolar
-    geometry of all views tells two poses apart that a plane of triangulated points leaves open.
-    """
-    matches: list[poselib.PairwiseMatches] = []
-    extrinsics: list[poselib.CameraPose] = []
-    cameras: list[dict[str, object]] = []
-    for view in np.unique(rig.view).tolist():
-        own = rig.view == view
-        pair = poselib.PairwiseMatches()
-        pair.cam_id1, pair.cam_id2 = len(matches), 0
-        pair.x1, pair.x2 = rig.rays[own] * rig.focal_px[view], rays[rig.point[own]] * focal_px
-        pose = poselib.CameraPose()
-        pose.R, pose.t = rig.rotation[view].T, -rig.rotation[view].T @ rig.centre_m[view]
-        matches.append(pair)
-        cameras.append(_pinhole(float(rig.focal_px[view])))
-        extrinsics.append(pose)
-    start = _from_triangulated(rays, focal_px, rig)
-    found, info = poselib.estimate_generalized_relative_pose(
-        matches, extrinsics, cameras, [poselib.CameraPose()], [_pinhole(focal_px)], _RELATIVE_OPTIONS, {}, start
-    )
-    poses = [_of_camera(found) if info["num_inliers"] else None, None if start is None else _of_camera(start)]
-    firsts = [pose for pose in poses if pose is not None]
-    if len(firsts) == 2 and np.linalg.norm(firsts[0][1] - firsts[1][1]) < _SAME_FIRST_M:
-        return firsts[1:]
-    return firsts
-
-
-def _from_triangulated(rays: Array, focal_px: float, rig: Rig) -> poselib.CameraPose | None:
-    numbers, points_m = rig.triangulated(len(rays), _FIRST_ERROR_PX)
-    if len(numbers) < _MIN_TRIANGULATED:
-        return None
-    pose, info = poselib.estimate_absolute_pose(
-        rays[numbers] * focal_px, points_m, _pinhole(focal_px), _ABSOLUTE_OPTIONS
-    )
-    return pose if info["num_inliers"] >= max(_MIN_TRIANGULATED, _MIN_SHARE * len(numbers)) else None
-
-
-def _of_camera(pose: poselib.CameraPose) -> tuple[Array, Array] | None:
-    rotation, shift = np.asarray(pose.R, np.float64), np.asarray(pose.t, np.float64)
-    if not (np.isfinite(rotation).all() and np.isfinite(shift).all()):
-        return None
-    return rotation.T, -rotation.T @ shift
-
-
-def _pinhole(focal_px: float) -> dict[str, object]:
-    """Of pixels of an ideal camera, for which PoseLib's thresholds and its numerics were made."""
-    return {"model": "SIMPLE_PINHOLE", "width": 640, "height": 480, "params": [focal_px, 0.0, 0.0]}
-
-
-def _judged(
-    best: _Refined, body_from_camera: Pose, rays: Array, rig: Rig, focal_px: float, config: PoseConfig
-) -> PoseMeasurement:
+def _judged(best: _Refined, query: QueryRays, rig: Rig, config: PoseConfig) -> PoseMeasurement:
     """A measurement, or why none is believed."""
     adjusted = best.adjusted
-    num_inliers, num_points = len(np.unique(rig.point[best.agrees])), len(rays)
+    num_inliers, num_points = len(np.unique(rig.point[best.agrees])), len(query)
     figures = f"{num_inliers} of {num_points} points agree"
     if num_inliers < max(config.pose_min_inliers, _MIN_SHARE * num_points):
         return refused(PoseOutcome.TOO_FEW_POINTS, f"{figures}, wanted {config.pose_min_inliers} and {_MIN_SHARE:.0%}")
@@ -316,44 +256,15 @@ def _judged(
             f"position known to {std_m:.2f} m, wanted {config.pose_max_std_m:g}; baseline {rig.baseline_m:.2f} m",
         )
     others = ~np.isin(rig.point, rig.point[best.agrees])
-    num_others = _num_of_another_pose(rays, focal_px, rig.only(others))
+    num_others = num_of_another_pose(query, rig.only(others))
     if num_others > _OTHER_POSE_SHARE * num_inliers:
         return refused(PoseOutcome.TWO_POSES, f"{figures}, {num_others} with another pose")
-    pose, covariance = body_pose(adjusted.rotation, adjusted.centre_m, covariance, body_from_camera)
     num_views = len(np.unique(rig.view[best.agrees]))
     reason = f"{figures} in {num_views} pictures; position known to {std_m:.3f} m"
+    x, y, z = adjusted.centre_m.tolist()
+    qx, qy, qz, qw = Rotation.from_matrix(adjusted.rotation).as_quat().tolist()
+    pose = Pose((x, y, z), (qx, qy, qz, qw))
     return PoseMeasurement(PoseOutcome.MEASURED, reason, pose, covariance, num_inliers, num_views)
-
-
-def _num_of_another_pose(rays: Array, focal_px: float, rig: Rig) -> int:
-    """How many of the points that disagree with a pose agree with another one."""
-    numbers, points_m = rig.triangulated(len(rays), _FIRST_ERROR_PX)
-    if len(numbers) < _MIN_TRIANGULATED:
-        return 0
-    _, info = poselib.estimate_absolute_pose(rays[numbers] * focal_px, points_m, _pinhole(focal_px), _ABSOLUTE_OPTIONS)
-    return int(info["num_inliers"])
-
-
-def body_pose(
-    rotation: Array, centre_m: Array, covariance: Array, body_from_camera: Pose
-) -> tuple[Pose, NDArray[np.float64]]:
-    """Pose and covariance of the body from those of its camera.
-
-    Args:
-        rotation: (3, 3) turns directions of the camera into the map's frame.
-        centre_m: (3,) of the camera.
-        covariance: (6, 6) of position and turns about the map's axes.
-        body_from_camera: T_body_camera.
-    """
-    body = Rotation.from_matrix(rotation) * Rotation.from_quat(body_from_camera.quat_xyzw).inv()
-    lever = body.apply(np.array(body_from_camera.position_xyz))
-    # A small turn w about the map's axes moves the body by -w x lever = [lever]x w.
-    jacobian = np.eye(6)
-    jacobian[:3, 3:] = cross_matrix(lever)
-    moved = jacobian @ covariance @ jacobian.T
-    x, y, z = (centre_m - lever).tolist()
-    qx, qy, qz, qw = body.as_quat().tolist()
-    return Pose((x, y, z), (qx, qy, qz, qw)), (moved + moved.T) / 2.0
 
 
 WITHIN_99 = 16.81

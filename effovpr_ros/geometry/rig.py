@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.poses import Pose
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from effovpr_ros.geometry.query_rays import Array, Index, QueryRays
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +21,20 @@ class RigView:
     Attributes:
         map_from_camera: T_map_camera, pose of the camera's optical frame.
         camera: that took it, for an image of the size that the points are in.
-        query_index: (M,) numbers of points of the query, no one twice.
+        query_index: (M,) numbers of points of one picture of the query, no one twice.
         points_xy: (M, 2) pixels of what matches them.
+        picture: number of that picture, where the query has several.
+        position_std_m: of its position along each axis; None: as everywhere in the map.
+        angle_std_rad: of its orientation about each axis; likewise.
     """
 
     map_from_camera: Pose
     camera: CameraModel
     query_index: Index
     points_xy: Array
+    picture: int = 0
+    position_std_m: float | None = None
+    angle_std_rad: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,7 @@ class Rig:
         rotation: (K, 3, 3) turns directions of each view's camera into the map's frame.
         centre_m: (K, 3) of each view's camera.
         focal_px: (K,) turns errors of rays into pixels.
+        pose_std: (K, 6) standard deviations of each view's position [m] and orientation [rad] along the map's axes.
         view: (M,) number of the view of each observation.
         point: (M,) number of the query's point, ascending.
         rays: (M, 2) normalised image coordinates.
@@ -49,23 +54,29 @@ class Rig:
     rotation: Array
     centre_m: Array
     focal_px: Array
+    pose_std: Array
     view: Index
     point: Index
     rays: Array
 
     @classmethod
-    def from_views(cls, views: Sequence[RigView], seen: NDArray[np.bool_]) -> Rig:
+    def from_views(cls, views: Sequence[RigView], query: QueryRays, position_std_m: float, angle_std_rad: float) -> Rig:
         """Join views.
 
         Args:
             views: K of them.
-            seen: (N,) which of the query's points have a ray.
+            query: whose points they see.
+            position_std_m: of views that do not say their own.
+            angle_std_rad: likewise.
         """
+        seen = query.is_seen
+        first = np.searchsorted(query.camera, np.arange(len(query.focal_px)))
         parts: list[tuple[Index, Index, Array]] = []
         for number, view in enumerate(views):
             rays = view.camera.undistort(np.asarray(view.points_xy, np.float64))
-            usable = np.isfinite(rays).all(axis=1) & seen[view.query_index]
-            index = np.asarray(view.query_index[usable], np.int64)
+            index = np.asarray(view.query_index + first[view.picture], np.int64)
+            usable = np.isfinite(rays).all(axis=1) & seen[index]
+            index = index[usable]
             parts.append((np.full(len(index), number, np.int64), index, rays[usable]))
         view_number, point, rays = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(point, kind="stable")
@@ -73,6 +84,12 @@ class Rig:
             Rotation.from_quat([view.map_from_camera.quat_xyzw for view in views]).as_matrix(),
             np.array([view.map_from_camera.position_xyz for view in views], np.float64),
             np.array([np.mean(view.camera.focal_xy_px) for view in views], np.float64),
+            np.array(
+                [
+                    [view.position_std_m or position_std_m] * 3 + [view.angle_std_rad or angle_std_rad] * 3
+                    for view in views
+                ]
+            ),
             view_number[order],
             point[order],
             rays[order],
@@ -90,30 +107,33 @@ class Rig:
 
     def only(self, kept: NDArray[np.bool_]) -> Rig:
         """Some of the observations: (M,) which."""
-        return Rig(self.rotation, self.centre_m, self.focal_px, self.view[kept], self.point[kept], self.rays[kept])
+        return replace(self, view=self.view[kept], point=self.point[kept], rays=self.rays[kept])
 
     def map_rays(self) -> Array:
         """(M, 3) unit vectors of the observations in the map's frame."""
         rays = np.einsum("mij,mj->mi", self.rotation[self.view], np.column_stack([self.rays, np.ones(len(self))]))
         return np.asarray(rays / np.linalg.norm(rays, axis=1, keepdims=True))
 
-    def sampson_px(self, query_rays: Array, rotation: Array, centre_m: Array) -> Array:
+    def sampson_px(self, query: QueryRays, rotation: Array, centre_m: Array) -> Array:
         """How far each observation is from the epipolar geometry of a pose of the query.
 
         Args:
-            query_rays: (N, 2) normalised image coordinates.
-            rotation: (3, 3) turns directions of the query's camera into the map's frame.
-            centre_m: (3,) of the query's camera.
+            query: N points.
+            rotation: (3, 3) turns directions of the query's body into the map's frame.
+            centre_m: (3,) of the query's body.
 
         Returns:
             (M,) Sampson distance in pixels of the views.
         """
-        turn = np.transpose(self.rotation, (0, 2, 1)) @ rotation
-        step = np.einsum("kji,kj->ki", self.rotation, centre_m - self.centre_m)
-        essential = (cross_matrix(step) @ turn)[self.view]
-        query = np.column_stack([query_rays[self.point], np.ones(len(self))])
+        camera = query.camera[self.point]
+        back_turn = np.transpose(self.rotation, (0, 2, 1))
+        turn = (back_turn[:, None] @ (rotation @ query.rotation)[None])[self.view, camera]
+        step = centre_m + query.centre_m @ rotation.T - self.centre_m[:, None]
+        step = np.einsum("kij,kcj->kci", back_turn, step)[self.view, camera]
+        essential = cross_matrix(step) @ turn
+        seen = np.column_stack([query.rays[self.point], np.ones(len(self))])
         place = np.column_stack([self.rays, np.ones(len(self))])
-        line, back = np.einsum("mij,mj->mi", essential, query), np.einsum("mji,mj->mi", essential, place)
+        line, back = np.einsum("mij,mj->mi", essential, seen), np.einsum("mji,mj->mi", essential, place)
         gradient = (line[:, :2] ** 2).sum(axis=1) + (back[:, :2] ** 2).sum(axis=1)
         distance = np.abs((place * line).sum(axis=1)) / np.sqrt(np.maximum(gradient, 1e-18))
         return np.asarray(distance * self.focal_px[self.view])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from effovpr_ros.geometry.rig import Array, Rig, cross_matrix
+from effovpr_ros.geometry.query_rays import Array, QueryRays
+from effovpr_ros.geometry.rig import Rig, cross_matrix
 
 _ITERATIONS = 12
 _TRIES = 6
@@ -26,11 +27,11 @@ _MIN_PIXEL_STD = 0.3
 
 @dataclass(frozen=True, eq=False)
 class AdjustedPose:
-    """Pose of the query's camera in the map's frame.
+    """Pose of the query's body in the map's frame.
 
     Attributes:
-        rotation: (3, 3) turns directions of the camera into the map's frame.
-        centre_m: (3,) of the camera.
+        rotation: (3, 3) turns directions of the body into the map's frame.
+        centre_m: (3,) of the body.
         covariance: (6, 6) symmetric, order x y z and turns about the fixed axes of the map's frame; m^2 and rad^2.
             First order: residual variance times the inverse of the information, points and rig eliminated.
         errors_px: (M,) distance of each observation from where its point projects.
@@ -55,23 +56,19 @@ class _State:
 
 
 class RigAdjustment:
-    """One problem: query rays, rig, and the standard deviations of the rig's poses."""
+    """One problem: the rays of a query and a rig that sees them."""
 
-    def __init__(
-        self, query_rays: Array, query_focal_px: float, rig: Rig, position_std_m: float, angle_std_rad: float
-    ) -> None:
+    def __init__(self, query: QueryRays, rig: Rig) -> None:
         """State the problem.
 
         Args:
-            query_rays: (N, 2) normalised image coordinates; each is seen by a view.
-            query_focal_px: turns errors of rays into pixels of the query.
+            query: N points; each is seen by a view.
             rig: of K views, M observations.
-            position_std_m: of each view's position along each axis.
-            angle_std_rad: of each view's orientation about each axis.
         """
-        self._observed, self._focal, self._rig = query_rays, query_focal_px, rig
-        self._scale = 1.0 / np.array([position_std_m] * 3 + [angle_std_rad] * 3)
-        self._starts = np.searchsorted(rig.point, np.arange(len(query_rays)))
+        self._query, self._observed, self._rig = query, query.rays, rig
+        self._focal_sq = query.point_focal_px**2
+        self._scale = 1.0 / rig.pose_std
+        self._starts = np.searchsorted(rig.point, np.arange(len(query)))
         self._num_views = len(rig.centre_m)
         self._lens = rig.focal_px[rig.view]
 
@@ -106,9 +103,10 @@ class RigAdjustment:
     def _first_inverse_depth(self, state: _State) -> Array:
         """Where the rays of the query come nearest to those that see its points."""
         rig = self._rig
-        query = np.column_stack([self._observed, np.ones(len(self._observed))]) @ state.rotation.T
+        query = self._query.directions(self._observed, state.rotation)
+        origin = state.centre + self._query.levers_m(state.rotation)
         turned = np.einsum("mji,mj->mi", rig.rotation[rig.view], query[rig.point])
-        step = np.einsum("kji,kj->ki", rig.rotation, state.centre - rig.centre_m)[rig.view]
+        step = np.einsum("mji,mj->mi", rig.rotation[rig.view], origin[rig.point] - rig.centre_m[rig.view])
         seen = np.column_stack([rig.rays, np.ones(len(rig))])
         far, near = np.cross(turned, seen), np.cross(step, seen)
         weight = 1.0 / np.maximum(turned[:, 2] ** 2, 1e-6)
@@ -119,15 +117,19 @@ class RigAdjustment:
     def _projected(self, state: _State) -> tuple[Array, Array, Array]:
         """For each observation its direction in the map's frame and in the view, and its error in pixels."""
         rig = self._rig
-        query = np.column_stack([state.rays, np.ones(len(state.rays))]) @ state.rotation.T
-        along = state.inverse_depth[rig.point, None] * (state.centre - state.rig_centre)[rig.view]
-        in_map = query[rig.point] + along
+        query = self._query.directions(state.rays, state.rotation)
+        in_map = query[rig.point] + state.inverse_depth[rig.point, None] * self._away_m(state)
         local = np.einsum("mji,mj->mi", state.rig_rotation[rig.view], in_map)
         depth = np.where(local[:, 2] > 1e-6, local[:, 2], 1.0)
         error = self._lens[:, None] * (local[:, :2] / depth[:, None] - rig.rays)
         # Behind the camera: far beyond what any robust weight believes.
         error[local[:, 2] <= 1e-6] = 1e3
         return in_map, local, error
+
+    def _away_m(self, state: _State) -> Array:
+        """(M, 3) from the view of each observation to the query's camera, in the map's frame."""
+        origin = state.centre + self._query.levers_m(state.rotation)
+        return np.asarray(origin[self._rig.point] - state.rig_centre[self._rig.view])
 
     def _rig_errors(self, state: _State) -> Array:
         """(K, 6) in standard deviations."""
@@ -143,7 +145,7 @@ class RigAdjustment:
         error = self._projected(state)[2]
         squared = (error**2).sum(axis=1)
         robust = (squared / (1.0 + squared / _ROBUST_PX**2)).sum()
-        own = self._focal**2 * ((state.rays - self._observed) ** 2).sum()
+        own = self._focal_sq @ ((state.rays - self._observed) ** 2).sum(axis=1)
         depth = ((state.inverse_depth / _INVERSE_DEPTH_STD) ** 2).sum()
         return float(robust + own + depth + (self._rig_errors(state) ** 2).sum())
 
@@ -160,12 +162,12 @@ class RigAdjustment:
         by_map = by_local @ np.transpose(state.rig_rotation, (0, 2, 1))[rig.view]
         residual = error * weight[:, None]
         inverse_depth = state.inverse_depth[rig.point, None, None]
-        away = (state.centre - state.rig_centre)[rig.view]
-        along = inverse_depth * away[:, None, :]
-        by_point = np.concatenate(
-            [by_map @ state.rotation[:, :2], np.einsum("mij,mj->mi", by_map, away)[:, :, None]], axis=2
-        )
-        by_query = np.concatenate([by_map * inverse_depth, -by_map @ cross_matrix(in_map - along[:, 0])], axis=2)
+        away = self._away_m(state)
+        turn = (state.rotation @ self._query.rotation)[self._query.camera[rig.point], :, :2]
+        by_point = np.concatenate([by_map @ turn, np.einsum("mij,mj->mi", by_map, away)[:, :, None]], axis=2)
+        # What turns with the body: the ray and, as long as the inverse depth makes it, the camera's lever.
+        turning = in_map - inverse_depth[:, 0] * (state.centre - state.rig_centre)[rig.view]
+        by_query = np.concatenate([by_map * inverse_depth, -by_map @ cross_matrix(turning)], axis=2)
         by_view = np.concatenate([-by_map * inverse_depth, by_map @ cross_matrix(in_map)], axis=2)
 
         # One product of all columns: points 0 to 3, query to 9, view to 15, residual.
@@ -173,10 +175,10 @@ class RigAdjustment:
         product = np.transpose(columns, (0, 2, 1)) @ columns
         by_row = np.add.reduceat(product[:, :3], self._starts)
         points, points_right = by_row[:, :, :3].copy(), by_row[:, :, 15].copy()
-        points[:, 0, 0] += self._focal**2
-        points[:, 1, 1] += self._focal**2
+        points[:, 0, 0] += self._focal_sq
+        points[:, 1, 1] += self._focal_sq
         points[:, 2, 2] += _INVERSE_DEPTH_STD**-2
-        points_right[:, :2] += self._focal**2 * (state.rays - self._observed)
+        points_right[:, :2] += self._focal_sq[:, None] * (state.rays - self._observed)
         points_right[:, 2] += state.inverse_depth * _INVERSE_DEPTH_STD**-2
 
         mixed = np.zeros((num_points, 3, 1 + count, 6))
@@ -189,8 +191,8 @@ class RigAdjustment:
         for view in range(count):
             own = product[rig.view == view, :, 9:].sum(axis=0)
             poses[0, :, 1 + view], poses[1 + view, :, 0] = own[3:9, :6], own[3:9, :6].T
-            poses[1 + view, :, 1 + view] = own[9:15, :6] + np.diag(self._scale**2)
-            right[1 + view] = own[9:15, 6] + self._scale * shift[view]
+            poses[1 + view, :, 1 + view] = own[9:15, :6] + np.diag(self._scale[view] ** 2)
+            right[1 + view] = own[9:15, 6] + self._scale[view] * shift[view]
         size = 6 * (1 + count)
         return points, mixed.reshape(num_points, 3, size), poses.reshape(size, size), points_right, right.ravel()
 
@@ -232,7 +234,7 @@ class RigAdjustment:
             return None
         squared = (error**2).sum(axis=1)
         weight = 1.0 / (1.0 + squared / _ROBUST_PX**2) ** 2
-        own = self._focal**2 * ((state.rays - self._observed) ** 2).sum()
+        own = self._focal_sq @ ((state.rays - self._observed) ** 2).sum(axis=1)
         freedom = 2.0 * weight.sum() - len(self._observed) - 6.0
         variance = max((weight @ squared + own) / max(freedom, 1.0), _MIN_PIXEL_STD**2)
         covariance = variance * np.linalg.inv(information)[:6, :6]

@@ -21,6 +21,7 @@ from effovpr_ros.geometry.measured_pose import (
     refused,
 )
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.query_rays import QueryPicture
 from effovpr_ros.geometry.rig import RigView
 from effovpr_ros.geometry.verified_matches import with_fundamental
 from effovpr_ros.mapping.place import Candidate, Place
@@ -116,12 +117,9 @@ class PoseMeasurer:
         if not views and self._third_stage.is_coarse(best.place_id):
             return refused(PoseOutcome.COARSE_POINTS, "build it with --points stored")
         points = working(verified.query)
+        model = query.camera.scaled(points.image_size_wh)
         return measure_pose(
-            points.keypoints_xy.astype(np.float64),
-            query.camera.scaled(points.image_size_wh),
-            mounting,
-            views,
-            self._config,
+            [QueryPicture(points.keypoints_xy.astype(np.float64), model, mounting)], views, self._config
         )
 
     def _views(self, best: Place, verified: Verified) -> list[RigView]:

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.measured_pose import PoseConfig, PoseMeasurement, PoseOutcome, body_pose, measure_pose
+from effovpr_ros.geometry.measured_pose import PoseConfig, PoseMeasurement, PoseOutcome, measure_pose
+from effovpr_ros.geometry.query_rays import QueryPicture, QueryRays
 from effovpr_ros.geometry.rig import Rig, RigView, cross_matrix
 
 Array = NDArray[np.float64]
@@ -71,7 +72,7 @@ class Scene:
             bad = self.random.uniform(size=len(shared)) < wrong
             points[bad] = self.random.uniform((0.0, 0.0), (639.0, 479.0), (int(bad.sum()), 2))
             views.append(RigView(as_pose(*camera_pose(place)), CAMERA, shared, points))
-        return measure_pose(query_xy, CAMERA, MOUNTING, views, config)
+        return measure_pose([QueryPicture(query_xy, CAMERA, MOUNTING)], views, config)
 
 
 def room(count: int = 400, seed: int = 0) -> Array:
@@ -133,7 +134,7 @@ def test_errors_are_as_large_as_foretold():
             pixels, inside = scene.seen(real)
             shared = np.flatnonzero(seen & inside)
             views.append(RigView(as_pose(*camera_pose(stated)), CAMERA, shared, pixels[shared]))
-        measured = measure_pose(query_xy, CAMERA, MOUNTING, views, CONFIG)
+        measured = measure_pose([QueryPicture(query_xy, CAMERA, MOUNTING)], views, CONFIG)
         assert measured.is_measured, measured.reason
         assert measured.covariance is not None
         error = error_of(measured, query)
@@ -189,7 +190,7 @@ def test_structure_that_repeats_is_told():
         shared = np.flatnonzero(seen & inside & also_inside)
         pixels = np.where(first[:, None], one, other)[shared]
         views.append(RigView(as_pose(*camera_pose(place)), CAMERA, shared, pixels))
-    measured = measure_pose(query_xy, CAMERA, MOUNTING, views, CONFIG)
+    measured = measure_pose([QueryPicture(query_xy, CAMERA, MOUNTING)], views, CONFIG)
     assert measured.outcome in (PoseOutcome.TWO_POSES, PoseOutcome.TOO_FEW_POINTS), measured.reason
 
 
@@ -203,7 +204,7 @@ def test_poses_of_the_map_that_contradict_the_pictures_are_told():
         shared = np.flatnonzero(seen & inside)
         said = Pose.from_yaw(*np.add(place.position_xyz[:2], (0.0, 1.0 if number else 0.0)).tolist(), place.yaw_rad)
         views.append(RigView(as_pose(*camera_pose(said)), CAMERA, shared, pixels[shared]))
-    measured = measure_pose(query_xy, CAMERA, MOUNTING, views, CONFIG)
+    measured = measure_pose([QueryPicture(query_xy, CAMERA, MOUNTING)], views, CONFIG)
     assert not measured.is_measured
     assert measured.outcome in (PoseOutcome.CONTRADICTION, PoseOutcome.TOO_FEW_POINTS, PoseOutcome.TWO_POSES)
 
@@ -213,21 +214,64 @@ def test_few_points_and_small_pictures_are_refused():
     noise = Scene(room()).measure(QUERY, PLACES, wrong=1.0)
     assert not noise.is_measured
     small = CAMERA.scaled((160, 120))
-    assert measure_pose(np.empty((0, 2)), small, MOUNTING, [], CONFIG).outcome is PoseOutcome.SMALL_PICTURE
-    assert measure_pose(np.empty((0, 2)), CAMERA, MOUNTING, [], CONFIG).outcome is PoseOutcome.TOO_FEW_POINTS
+    assert (
+        measure_pose([QueryPicture(np.empty((0, 2)), small, MOUNTING)], [], CONFIG).outcome is PoseOutcome.SMALL_PICTURE
+    )
+    assert (
+        measure_pose([QueryPicture(np.empty((0, 2)), CAMERA, MOUNTING)], [], CONFIG).outcome
+        is PoseOutcome.TOO_FEW_POINTS
+    )
+
+
+def test_several_cameras_of_a_body_are_one_query():
+    """One looks ahead and one back, each sees its own points; both together tell more than either."""
+    back_turn = Rotation.from_euler("z", 180.0, degrees=True) * OPTICAL
+    back = as_pose(back_turn, np.array([-0.4, 0.2, 0.6]))
+    ahead_scene, points_behind = Scene(room()), room(seed=9) * [-1.0, 1.0, 1.0]
+    random = np.random.default_rng(3)
+
+    def seen_behind(body: Pose) -> tuple[Array, NDArray[np.bool_]]:
+        turn = Rotation.from_quat(body.quat_xyzw)
+        local = (turn * back_turn).inv().apply(points_behind - body.position_xyz - turn.apply(back.position_xyz))
+        pixels = local[:, :2] / local[:, 2:] * CAMERA.focal_xy_px + CAMERA.centre_xy_px
+        inside = (local[:, 2] > 0.2) & (pixels >= 0.0).all(axis=1) & (pixels <= (639.0, 479.0)).all(axis=1)
+        return pixels + random.normal(0.0, 0.5, pixels.shape), inside
+
+    ahead_xy, ahead_seen = ahead_scene.seen(QUERY)
+    behind_xy, behind_seen = seen_behind(QUERY)
+    views = []
+    for place in PLACES:
+        pixels, inside = ahead_scene.seen(place)
+        shared = np.flatnonzero(ahead_seen & inside)
+        views.append(RigView(as_pose(*camera_pose(place)), CAMERA, shared, pixels[shared]))
+        pixels, inside = seen_behind(place)
+        shared = np.flatnonzero(behind_seen & inside)
+        turn = Rotation.from_quat(place.quat_xyzw)
+        camera = as_pose(turn * back_turn, np.array(place.position_xyz) + turn.apply(back.position_xyz))
+        views.append(RigView(camera, CAMERA, shared, pixels[shared], picture=1))
+    pictures = [QueryPicture(ahead_xy, CAMERA, MOUNTING), QueryPicture(behind_xy, CAMERA, back)]
+    both = measure_pose(pictures, views, CONFIG)
+    assert both.is_measured, both.reason
+    assert both.num_views == 6
+    assert both.covariance is not None
+    error = error_of(both, QUERY)
+    assert np.linalg.norm(error[:3]) < 0.03
+    assert float(error @ np.linalg.solve(both.covariance, error)) < 16.81
+    # The picture behind alone is measured too, and an unmatched one does no harm.
+    behind = measure_pose(pictures, views[1::2], CONFIG)
+    assert behind.is_measured, behind.reason
+    assert np.linalg.norm(error_of(behind, QUERY)[:3]) < 0.05
 
 
 def test_the_lever_of_a_camera_by_hand():
-    """A camera 1 m ahead of the body; the body looks along y, so it stands 1 m behind the camera along y."""
-    turn = Rotation.from_euler("z", 90.0, degrees=True)
-    ahead = Pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    covariance = np.diag([0.01, 0.01, 0.01, 0.0, 0.0, 0.04])
-    pose, moved = body_pose(turn.as_matrix(), np.array([5.0, 5.0, 0.0]), covariance, ahead)
-    assert pose.position_xyz == pytest.approx((5.0, 4.0, 0.0))
-    assert pose.yaw_rad == pytest.approx(math.pi / 2.0)
-    # A yaw error of 0.2 rad swings the body by 0.2 m across the lever, along x.
-    assert moved[0, 0] == pytest.approx(0.01 + 0.04)
-    assert moved[1, 1] == pytest.approx(0.01)
+    """A camera 1 m ahead of the body; the body looks along y, so that the camera is 1 m further along y."""
+    camera = CameraModel((640, 480), (400.0, 400.0), (320.0, 240.0))
+    query = QueryRays.from_pictures(
+        [QueryPicture(np.array([[320.0, 240.0]]), camera, Pose((1.0, 0.0, 0.0), OPTICAL.as_quat()))]
+    )
+    turn = Rotation.from_euler("z", 90.0, degrees=True).as_matrix()
+    assert query.levers_m(turn) == pytest.approx(np.array([[0.0, 1.0, 0.0]]))
+    assert query.directions(query.rays, turn) == pytest.approx(np.array([[0.0, 1.0, 0.0]]))
 
 
 def test_rays_of_a_rig_by_hand():
@@ -237,15 +281,17 @@ def test_rays_of_a_rig_by_hand():
         RigView(IDENTITY, camera, np.array([0]), np.array([[320.0, 240.0]])),
         RigView(Pose((1.0, 0.0, 0.0), IDENTITY.quat_xyzw), camera, np.array([0]), np.array([[220.0, 240.0]])),
     ]
-    rig = Rig.from_views(views, np.array([True]))
+    alone = QueryPicture(np.array([[320.0, 240.0]]), camera, IDENTITY)
+    rig = Rig.from_views(views, QueryRays.from_pictures([alone]), 0.01, 0.002)
+    assert rig.pose_std.tolist() == [[0.01] * 3 + [0.002] * 3] * 2
     assert rig.baseline_m == pytest.approx(1.0)
     numbers, points = rig.triangulated(1, 1.0)
     assert numbers.tolist() == [0]
     assert points[0] == pytest.approx([0.0, 0.0, 4.0])
     # Seen from 0.5 m along x, the point is at -0.125; one pixel up is one pixel off both epipolar lines' rows.
-    query = np.array([[-0.125, 0.0]])
+    query = QueryRays.from_pictures([QueryPicture(np.array([[270.0, 240.0]]), camera, IDENTITY)])
     assert rig.sampson_px(query, np.eye(3), np.array([0.5, 0.0, 0.0])) == pytest.approx([0.0, 0.0], abs=1e-9)
-    query = np.array([[-0.125, 1.0 / 400.0]])
+    query = QueryRays.from_pictures([QueryPicture(np.array([[270.0, 241.0]]), camera, IDENTITY)])
     assert rig.sampson_px(query, np.eye(3), np.array([0.5, 0.0, 0.0])) == pytest.approx([2**-0.5] * 2, rel=1e-3)
     assert cross_matrix(np.array([1.0, 0.0, 0.0])) @ np.array([0.0, 1.0, 0.0]) == pytest.approx([0.0, 0.0, 1.0])
 
