@@ -81,18 +81,21 @@ install_requirements() {
 build_package() {
     local stamp wanted
     stamp=install/.built
-    wanted="$(cat .venv/.requirements; pwd; find CMakeLists.txt package.xml msg srv scripts effovpr_ros config launch -type f \
-        -not -path '*/__pycache__/*' | LC_ALL=C sort | tr '\n' ' '; cat CMakeLists.txt package.xml msg/* srv/* | sha256sum)"
+    wanted="$(cat .venv/.requirements; pwd; find CMakeLists.txt package.xml msg srv action scripts effovpr_ros config launch -type f \
+        -not -path '*/__pycache__/*' | LC_ALL=C sort | tr '\n' ' '
+        cat CMakeLists.txt package.xml msg/* srv/* action/* interfaces/*/package.xml interfaces/*/CMakeLists.txt interfaces/*/msg/* | sha256sum)"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     # What was built before may hold modules that have moved since, which would still be imported.
     rm -rf build/effovpr_ros install/effovpr_ros
-    local prefixes=()
+    local prefixes=() packages=(effovpr_ros)
     if [ -z "${ROS_DISTRO:-}" ]; then
+        # The wheels lack tf2_msgs, which every distribution brings.
+        packages+=(tf2_msgs)
         export CMAKE_PREFIX_PATH="$PWD/.venv" AMENT_PREFIX_PATH="$PWD/.venv"
         prefixes=(--cmake-force-configure)
     fi
-    PATH="$PWD/.venv/bin:$PATH" colcon build --packages-select effovpr_ros --symlink-install "${prefixes[@]}" \
-        --event-handlers console_cohesion- --cmake-args "-DPython3_EXECUTABLE=$PWD/.venv/bin/python" -DBUILD_TESTING=OFF
+    PATH="$PWD/.venv/bin:$PATH" colcon build --base-paths . interfaces --packages-select "${packages[@]}" \
+        --symlink-install "${prefixes[@]}" --event-handlers console_cohesion- --cmake-args "-DPython3_EXECUTABLE=$PWD/.venv/bin/python" -DBUILD_TESTING=OFF
     echo "$wanted" > "$stamp"
 }
 

@@ -23,9 +23,12 @@ ALLOWED = {
     "sources": {"core"},
     "lab": {*LIBRARY, "sources"},
     "cli": {*LIBRARY, "sources", "lab"},
-    "nodes": {*LIBRARY, "sources", "msg", "srv"},
+    "nodes": {*LIBRARY, "sources", "action", "msg", "srv"},
 }
-ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "lifecycle_msgs", "builtin_interfaces"}
+ROS_MODULES = {
+    *("rclpy", "tf2_ros", "builtin_interfaces", "action_msgs", "geometry_msgs", "lifecycle_msgs", "nav_msgs"),
+    *("sensor_msgs", "std_msgs", "tf2_msgs"),
+}
 
 
 MAX_LINES = 300
