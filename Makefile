@@ -7,11 +7,14 @@ setup:
 demo: setup
 	@source scripts/env.sh && effovpr demo --out demo_output
 
+# Two files at once; those of one file share what they made.
+IN_PARALLEL := -n 2 --dist loadfile
+
 test: setup
-	@source scripts/env.sh && python -P -m pytest test
+	@source scripts/env.sh && python -P -m pytest test $(IN_PARALLEL)
 
 test-fast: setup
-	@source scripts/env.sh && python -P -m pytest test -m 'not benchmark and not slow'
+	@source scripts/env.sh && python -P -m pytest test $(IN_PARALLEL) -m 'not benchmark and not slow'
 
 bench: setup
 	@source scripts/env.sh && python -P -m pytest test -m benchmark -s

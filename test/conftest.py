@@ -43,6 +43,7 @@ SLOW = (
     "sources/test_inputs.py",
 )
 _TRACES = pytest.StashKey[TextIO]()
+_TRACES_FOLDER = "EFFOVPR_TEST_TRACES"
 
 
 class KnownFeatures:
@@ -99,14 +100,24 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # The children of tests write theirs to their own error stream.
     os.environ.setdefault("PYTHONFAULTHANDLER", "1")
-    path = Path(tempfile.mkdtemp(prefix="effovpr-tests-")) / "traces.txt"
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        # Nodes of one worker must not hear those of another.
+        os.environ["ROS_DOMAIN_ID"] = str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + int(worker[2:])) % 100)
+    else:
+        os.environ[_TRACES_FOLDER] = tempfile.mkdtemp(prefix="effovpr-tests-")
+        # Workers inherit this; together they have as many threads as there are cores.
+        workers = len(getattr(config.option, "tx", None) or [])
+        if workers:
+            os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
+    path = Path(os.environ[_TRACES_FOLDER], f"traces{worker}.txt")
     traces = config.stash[_TRACES] = path.open("w", encoding="utf-8")
     faulthandler.enable(traces, all_threads=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Where to look after a crash, which ends the run without a summary."""
-    return f"traces of crashes and of tests above {STALLED_S} s: {config.stash[_TRACES].name}"
+    return f"traces of crashes and of tests above {STALLED_S} s: {os.environ[_TRACES_FOLDER]}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -142,6 +153,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     traces = config.stash[_TRACES]
     traces.close()
     Path(traces.name).unlink()
+    # Where a worker crashed its traces are still there.
     with contextlib.suppress(OSError):
         Path(traces.name).parent.rmdir()
 
