@@ -18,6 +18,7 @@ setup(
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
     package_data={
         "effovpr_ros": [
+            "py.typed",
             "recognition/*.json",
             "lab/evaluation/templates/*.html",
             "features/tails/*",

@@ -41,6 +41,7 @@ SLOW = (
     "nodes/",
     "recognition/test_real",
     "sources/test_inputs.py",
+    "test_api.py",
 )
 _TRACES = pytest.StashKey[TextIO]()
 _TRACES_FOLDER = "EFFOVPR_TEST_TRACES"

@@ -21,9 +21,10 @@ ALLOWED = {
     "engines": {"core", "features.backbone", "features.preprocessing"},
     "matching": {"core", "features"},
     "sources": {"core"},
+    "api": {*LIBRARY, "sources"},
     "lab": {*LIBRARY, "sources"},
-    "cli": {*LIBRARY, "sources", "lab"},
-    "nodes": {*LIBRARY, "sources", "action", "msg", "srv"},
+    "cli": {*LIBRARY, "sources", "api", "lab"},
+    "nodes": {*LIBRARY, "sources", "api", "action", "msg", "srv"},
 }
 ROS_MODULES = {
     *("rclpy", "tf2_ros", "builtin_interfaces", "action_msgs", "geometry_msgs", "lifecycle_msgs", "nav_msgs"),
@@ -81,6 +82,7 @@ def test_the_rule_finds_what_breaks_it():
     assert breaks("nodes", "effovpr_ros.lab.evaluation.method")
     assert breaks("cli", "effovpr_ros.nodes.replay")
     assert breaks("recognition", "rclpy.node")
+    assert breaks("recognition", "effovpr_ros.api")
     assert breaks("sources", "effovpr_ros.mapping.place")
     assert not breaks("sources", "effovpr_ros.core.poses")
     assert not breaks("mapping", "effovpr_ros.sources.frame")

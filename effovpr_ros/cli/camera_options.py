@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from effovpr_ros.cli.map_source import MapSource
 from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic, parse_pose
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.sources.bag_cameras import camera_of_bag
 from effovpr_ros.sources.camera_files import camera_of_exif, read_camera_file
+from effovpr_ros.sources.map_source import MapSource
 
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from effovpr_ros.cli.camera_options import add_camera_options, camera_of_source
 from effovpr_ros.cli.map_compact import add_compact
 from effovpr_ros.cli.map_options import require_as_made
-from effovpr_ros.cli.map_source import MapSource, add_source_options, open_map_source
+from effovpr_ros.cli.map_source import add_source_options, open_map_source, print_refusals
 from effovpr_ros.cli.options import (
     Subparsers,
     add_device_options,
@@ -32,7 +32,7 @@ from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.loop_closure.loop_config import POINTS
-from effovpr_ros.mapping.builder import BuildConfig, BuildReport, build_map
+from effovpr_ros.mapping.builder import BuildConfig, BuildReport
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
@@ -42,9 +42,9 @@ from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_cameras import read_cameras, set_session_camera
 from effovpr_ros.mapping.session_origins import join_session, read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
-from effovpr_ros.recognition.map_null import keep_map_null
-from effovpr_ros.recognition.presets import config_for_map, map_settings, settings_of_map
-from effovpr_ros.recognition.third_stage import describe_points
+from effovpr_ros.recognition.map_filling import fill_map
+from effovpr_ros.recognition.presets import map_settings, settings_of_map
+from effovpr_ros.sources.map_source import MapSource
 
 _BUILD = BuildConfig()
 
@@ -140,7 +140,11 @@ def _build(options: argparse.Namespace) -> int:
         raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
     source = _open_source(options)
     # Before anything is written: a source without a usable image makes no map.
-    frames = source.frames()
+    try:
+        frames = source.frames()
+    except SourceError:
+        print_refusals(source)
+        raise
     camera, camera_notes = camera_of_source(options, source)
     source.notes.extend(camera_notes)
     place_map, extractor = _open_or_create(options, source)
@@ -151,22 +155,18 @@ def _build(options: argparse.Namespace) -> int:
             set_session_camera(place_map, source.session, camera)
         config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
         with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
-            report = build_map(
+            report = fill_map(
                 place_map,
                 extractor,
                 frames,
                 config_build,
                 lambda done: bar.update(done),
-                points_of=describe_points(str(extractor.device)) if options.points == "stored" else None,
+                with_points=options.points == "stored",
+                principal_components=options.pca,
             )
-        if options.pca and not report.interrupted:
-            place_map.fit_pca(options.pca)
         _report(options, place_map, source, report)
         if report.interrupted:
             return 1
-        if report.added:
-            config = config_for_map(place_map, {} if options.points == "stored" else {"verify": "off"})
-            keep_map_null(extractor, place_map, config)
         if not report.added and not report.already_present:
             raise SourceError(
                 f"0 places built: none of the {len(report.unreadable)} images of {shown(source.path)} can be read; the "
@@ -199,7 +199,7 @@ def _report(options: argparse.Namespace, place_map: PlaceMap, source: MapSource,
         )
     for line in notes:
         print(f"note: {line}", file=sys.stderr)
-    source.print_refusals()
+    print_refusals(source)
     for name, why in report.unreadable:
         print(f"unreadable: {name}: {why}", file=sys.stderr)
 

@@ -158,11 +158,16 @@ def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-rerank", action="store_true", help="decide on global similarity alone")
 
 
+def given_recognizer_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `add_recognizer_options`, by field of `RecognizerConfig`."""
+    values = {"top_k": options.top_k, "score": options.score, "min_similarity": options.t2}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return {**given, "rerank": False} if options.no_rerank else given
+
+
 def recognizer_config(options: argparse.Namespace, place_map: PlaceMap) -> RecognizerConfig:
     """The recogniser that the options describe, for a map."""
-    values = {"top_k": options.top_k, "score": options.score, "min_similarity": options.t2}
-    given = {name: value for name, value in values.items() if value is not None}
-    return config_for_map(place_map, given, RecognizerConfig(rerank=not options.no_rerank))
+    return config_for_map(place_map, given_recognizer_settings(options))
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from effovpr_ros.api import open_map
 from effovpr_ros.cli.camera_options import add_camera_options, given_camera
 from effovpr_ros.cli.map_source import add_pixel_option, max_pixels
 from effovpr_ros.cli.options import (
@@ -14,16 +15,12 @@ from effovpr_ros.cli.options import (
     add_recognizer_options,
     command,
     device_settings,
+    given_recognizer_settings,
     print_json,
-    recognizer_config,
 )
 from effovpr_ros.core.errors import ImageError
-from effovpr_ros.core.images import read_image, shown
-from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.extractor_config import config_for_fingerprint
-from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
-from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
+from effovpr_ros.core.images import shown
+from effovpr_ros.recognition.answer import Recognition
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -45,13 +42,11 @@ def add_parser(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
     limit, camera = max_pixels(options), given_camera(options)
-    with PlaceMap.open(options.map) as place_map:
-        config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
-        extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
-        recognizer = PlaceRecognizer(extractor, place_map, recognizer_config(options, place_map))
+    settings = given_recognizer_settings(options)
+    with open_map(options.map, **device_settings(options), settings=settings, max_pixels=limit) as recognizer:
         for path in options.images:
             try:
-                recognition = recognizer.recognize(read_image(path, max_pixels=limit), camera=camera)
+                recognition = recognizer.recognize(path, camera=camera)
             except ImageError as error:
                 results.append({"image": shown(path), "error": str(error)})
                 continue

@@ -12,13 +12,14 @@ from sensor_msgs.msg import CompressedImage, NavSatFix
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.core.images import RgbImage
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.base import Adapter
-from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches
+from effovpr_ros.recognition.answer_picture import draw_answer
+from effovpr_ros.recognition.drawing import WIDTH_PX
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
 SENSOR_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -109,7 +110,6 @@ class Outputs(NodeOutputs):
         self,
         image: RgbImage,
         recognition: Recognition,
-        place_map: PlaceMap,
         recognizer: PlaceRecognizer,
         header: Header,
     ) -> None:
@@ -117,16 +117,6 @@ class Outputs(NodeOutputs):
         listens = self._node.context.ok() and self._debug.get_subscription_count()
         if not recognition.candidates or not listens:
             return
-        best = recognition.candidates[0].place
-        thumbnail = decode_image(place_map.thumbnail(best.place_id), f"thumbnail of place {best.place_id}")
-        cells = recognizer.matched_cells(recognition.features, best.place_id)
-        picture = draw_matches(
-            image,
-            thumbnail,
-            *cells,
-            recognition.features.grid_wh,
-            status=recognition.status,
-            caption=f"{recognition.confidence:.2f}  {best.session} {best.source}  {recognition.reason}",
-        )
+        picture = draw_answer(recognizer, image, recognition)
         message = CompressedImage(header=header, format="jpeg", data=make_thumbnail(picture, WIDTH_PX))
         self._debug.publish(message)

@@ -262,9 +262,7 @@ class Recognizing(Configured[_Query]):
 
     def _publish(self, query: _Query, answer: _Answer) -> None:
         self.outputs.publish(answer.match, answer.recognition)
-        self.outputs.publish_debug_image(
-            answer.image, answer.recognition, answer.place_map, answer.recognizer, query.message.header
-        )
+        self.outputs.publish_debug_image(answer.image, answer.recognition, answer.recognizer, query.message.header)
 
     # Reports
 

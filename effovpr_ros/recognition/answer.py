@@ -13,7 +13,7 @@ from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement
-from effovpr_ros.mapping.place import Candidate
+from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.decision import DecidedBy, Status
 from effovpr_ros.recognition.latency import Latency
 from effovpr_ros.recognition.third_stage import Verified
@@ -85,3 +85,8 @@ class Recognition:
     def is_metric(self) -> bool:
         """Whether the pose was measured."""
         return self.measurement is not None and self.measurement.is_measured and self.pose is not None
+
+    @property
+    def place(self) -> Place | None:
+        """The place that the image shows, sure or not; None for NO_MATCH."""
+        return None if self.status is Status.NO_MATCH or not self.candidates else self.candidates[0].place
