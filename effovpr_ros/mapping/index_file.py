@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.core.files import replaced_file
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
+from effovpr_ros.mapping.index_layout import check_index_layout
 
 _logger = logging.getLogger(__name__)
 
@@ -60,15 +60,11 @@ class StoredIndex:
             raise MapFormatError("is older than the places")
         if self.path.stat().st_size <= _HASHED_BYTES and file_sha256(self.path) != self.checksum:
             raise MapFormatError("does not fit its checksum")
+        check_index_layout(self.path)
         try:
-            with _at_most(self.path.stat().st_size):
-                stored: Any = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+            stored: Any = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except (RuntimeError, MemoryError) as error:
             raise MapFormatError(f"cannot be read by FAISS {faiss.__version__}: {error}") from error
-        if not isinstance(stored, (faiss.IndexFlat, faiss.IndexRefine)):
-            raise MapFormatError(f"is a {type(stored).__name__}, as this version makes none")
-        if stored.metric_type != faiss.METRIC_INNER_PRODUCT or not _parts_fit(stored):
-            raise MapFormatError("has parts that do not fit each other")
         if stored.d != self.dimension:
             raise MapFormatError(f"has descriptors of {stored.d} numbers, the map's have {self.dimension}")
         if stored.ntotal != self.count:
@@ -165,34 +161,3 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _at_most(size: int) -> Iterator[None]:
-    """Have FAISS refuse arrays that are longer than the file that should hold them."""
-    before = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(size)
-    try:
-        yield
-    finally:
-        faiss.set_deserialization_vector_byte_limit(before)
-
-
-def _parts_fit(index: Any) -> bool:
-    """Whether all parts of an index hold as many descriptors of as many dimensions as it says."""
-    if isinstance(index, faiss.IndexFlat):
-        return int(index.code_size) == 4 * index.d and int(index.codes.size()) == index.ntotal * index.code_size
-    whole, base = faiss.downcast_index(index.refine_index), faiss.downcast_index(index.base_index)
-    if not isinstance(whole, faiss.IndexScalarQuantizer) or not isinstance(base, faiss.IndexPreTransform):
-        return False
-    codes: Any = faiss.downcast_index(base.index)
-    if not isinstance(codes, faiss.IndexPQFastScan):
-        return False
-    blocks: Any = codes
-    parts = (index, whole, base, codes)
-    return (
-        all(part.ntotal == index.ntotal and part.d == index.d and part.is_trained for part in parts)
-        and int(whole.codes.size()) == whole.ntotal * whole.code_size
-        and blocks.ntotal2 >= blocks.ntotal
-        and int(blocks.codes.size()) == blocks.ntotal2 * blocks.M2 // 2
-    )

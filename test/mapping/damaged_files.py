@@ -6,6 +6,7 @@ Whatever a file holds, the answer is an error of the package or a right answer, 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import json
 import random
@@ -185,15 +186,15 @@ def ask(path: Path, descriptor: np.ndarray) -> None:
                 continue
 
 
-def run(count: int, seed: int) -> int:
-    """All cases; the exit code."""
+def run(count: int, seed: int, first: int = 0) -> int:
+    """`count` cases from the `first` on; the exit code. A case is told by its seed and number alone."""
     wrong, slowest, started_kib = [], 0.0, 0
     with tempfile.TemporaryDirectory(prefix="damaged_") as name:
         base = Path(name) / "base"
         base.mkdir()
         extractor = make(base)
         descriptor = extractor.extract([picture(3)])[0].global_descriptor
-        for number in range(count):
+        for number in range(first, first + count):
             work = Path(shutil.copytree(base, Path(name) / "work"))
             what = damage(work, random.Random(seed * 1_000_003 + number))
             started = time.monotonic()
@@ -208,7 +209,7 @@ def run(count: int, seed: int) -> int:
                 wrong.append(f"case {number}, {what}: {took:.1f} s")
                 print(wrong[-1], flush=True)
             shutil.rmtree(work)
-            if number == count // 10:
+            if number == first + count // 10:
                 started_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started_kib
     if grown_kib > MOST_GROWTH_KIB:
@@ -221,8 +222,10 @@ def run(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first case, to go on after a run")
     given = parser.parse_args()
-    sys.exit(run(given.count, given.seed))
+    sys.exit(run(given.count, given.seed, given.first))

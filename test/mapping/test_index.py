@@ -164,15 +164,41 @@ def test_files_that_are_no_index_of_the_map(tmp_path: Path, monkeypatch: pytest.
         read(checksum, 11)
     graph = faiss.IndexHNSWFlat(16, 4)
     faiss.write_index(graph, str(path))
-    with pytest.raises(MapFormatError, match="IndexHNSWFlat, as this version makes none"):
+    with pytest.raises(MapFormatError, match="kind b'IHNf', as this version makes none"):
         read(file_sha256(path), 0)
     path.write_bytes(b"noise")
-    with pytest.raises(MapFormatError, match="cannot be read by FAISS"):
+    with pytest.raises(MapFormatError, match="kind b'nois', as this version makes none"):
         read(file_sha256(path))
     # Too large to be read at every opening: `map check` finds what the opening does not.
     write_index(index, path)
     monkeypatch.setattr(index_file, "_HASHED_BYTES", 10)
     assert len(read("0" * 64)) == 10
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("count", [3, 2400])
+def test_files_cut_short_or_with_other_numbers_are_refused(small_limit: int, tmp_path: Path, count: int, mapped: bool):
+    """With the checksum of what they are; FAISS ended the process where a number of the header was cut."""
+    path = tmp_path / "index.faiss"
+    index = DescriptorIndex.build(16, count, lambda: [unit(count)])
+    write_index(index, path)
+    whole = path.read_bytes()
+
+    def refused(data: bytes) -> bool:
+        path.write_bytes(data)
+        try:
+            StoredIndex(path, file_sha256(path), 16, count, index.summary).read(mapped=mapped)
+        except MapFormatError:
+            return True
+        return False
+
+    assert not refused(whole)
+    lengths = range(1, len(whole), max(1, len(whole) // 200))
+    assert all(refused(whole[:length]) for length in [*range(1, 46), *lengths, len(whole) - 1])
+    assert refused(whole + b"x")
+    # All of a header but its 16 bytes that mean nothing: kind, dimension, count, whether it is trained, metric.
+    for place in [*range(16), *range(32, 37)]:
+        assert refused(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :]), place
 
 
 def test_another_dimension_is_refused():
