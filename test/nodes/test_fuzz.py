@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,8 @@ from effovpr_ros.sources.frame import Frame  # noqa: E402
 from effovpr_ros.srv import LoadMap, Localize, SaveMap  # noqa: E402
 
 PROGRAM = """
-import sys
+import faulthandler, signal, sys
+faulthandler.register(signal.SIGUSR1)
 sys.path.insert(0, sys.argv.pop(1))
 import synthetic
 from effovpr_ros.nodes.{name} import main
@@ -78,6 +80,8 @@ class Fuzz:
             return self.pick([number for number in INTEGERS if limits.min <= number <= limits.max])
         if isinstance(value, np.ndarray):
             return np.full(value.shape, self.pick(FLOATS))
+        if "/" in kind:  # a sequence of messages
+            return [self.spoil(item, 0.5) for item in value] * int(self.rng.integers(0, 4))
         kept = len(value) if self.rng.random() < 0.5 else int(self.rng.integers(0, len(value) + 1))
         noise = self.rng.integers(0, 256, kept, dtype=np.uint8).tobytes()
         if self.rng.random() < 0.5:
@@ -93,17 +97,18 @@ class Fuzz:
 
 
 @contextmanager
-def process(name: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A node as a process of its own, silent: what it logs is not what is tested."""
+def process(name: str, errors: Path, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as a process of its own; what it and its libraries write goes to a file: a pipe would fill and stop it."""
     command = [sys.executable, "-P", "-c", PROGRAM.format(name=name), str(Path(__file__).parents[1]), "--ros-args"]
     for key, value in parameters.items():
         command += ["-p", f"{key}:={value}"]
-    running = subprocess.Popen(
-        [*command, "--log-level", "fatal"],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    with errors.open("wb") as stderr:
+        running = subprocess.Popen(
+            [*command, "--log-level", "fatal"],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
     try:
         yield running
     finally:
@@ -119,9 +124,10 @@ def rss_mib(pid: int) -> float:
 class Attack:
     """Sends what is fuzzed, and sees that the node lives and answers."""
 
-    def __init__(self, client: Harness, running: subprocess.Popen[bytes], seed: int) -> None:
+    def __init__(self, client: Harness, running: subprocess.Popen[bytes], errors: Path, seed: int) -> None:
         self.client = client
         self.running = running
+        self.errors = errors
         self.fuzz = Fuzz(seed)
         self._publishers = {
             topic: client.client.create_publisher(kind, topic, RESULT_QOS)
@@ -151,9 +157,19 @@ class Attack:
 
     def alive(self) -> None:
         """The node answers within five seconds of its own time: with what others take it may be some more."""
-        assert self.running.poll() is None, f"the node ended with {self.running.returncode}"
+        assert self.running.poll() is None, f"the node ended with {self.running.returncode}: {self.last_words()}"
         answer = self._state.call_async(GetState.Request())
-        self.client.wait(answer.done, "an answer to get_state", 30.0)
+        deadline = time.monotonic() + 30.0
+        while not answer.done():
+            if time.monotonic() > deadline:
+                self.running.send_signal(signal.SIGUSR1)
+                time.sleep(1.0)
+                pytest.fail(f"no answer to get_state: {self.last_words()}")
+            time.sleep(0.01)
+
+    def last_words(self) -> str:
+        """The end of what the node wrote, with a trace of its threads where one was asked for."""
+        return self.errors.read_text(encoding="utf-8", errors="replace")[-8000:]
 
     def run(self, count: int, send: Callable[[int], None]) -> None:
         """Send, look after the node now and then, and hold its memory against what it was when warm."""
@@ -192,12 +208,13 @@ def test_the_recogniser_survives_what_it_is_sent(tmp_path: Path, count: int):
         "max_megapixels": 4.0,
     }
     name = "/place_recognizer"
-    with process("place_recognizer", **parameters) as running:
+    errors = tmp_path / "stderr.txt"
+    with process("place_recognizer", errors, **parameters) as running:
         client = Harness(None, {}, name)
         try:
             client.await_node()
             client.start()
-            attack = Attack(client, running, 11)
+            attack = Attack(client, running, errors, 11)
 
             def send(number: int) -> None:
                 image = image_message(picture(number % 6), 50 + number)
@@ -241,12 +258,13 @@ def test_the_detector_survives_what_it_is_sent(tmp_path: Path, count: int):
         "max_megapixels": 4.0,
     }
     name = "/loop_closure_detector"
-    with process("loop_closure_detector", **parameters) as running:
+    errors = tmp_path / "stderr.txt"
+    with process("loop_closure_detector", errors, **parameters) as running:
         client = Harness(None, {}, name)
         try:
             client.await_node()
             client.start()
-            attack = Attack(client, running, 12)
+            attack = Attack(client, running, errors, 12)
             keyframes = client.listen(Keyframe, f"{name}/keyframe")
             info = CameraInfo(width=96, height=72, k=[80.0, 0.0, 47.5, 0.0, 80.0, 35.5, 0.0, 0.0, 1.0])
 
