@@ -19,6 +19,8 @@ setup(
     package_data={
         "effovpr_ros": [
             "py.typed",
+            "cli/templates/*.html",
+            "lab/demo_photos/*/*",
             "recognition/*.json",
             "lab/evaluation/templates/*.html",
             "features/tails/*",

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effovpr_ros.cli.demo_photos import run_photos
 from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
@@ -55,9 +56,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", *PARTS, "slam"),
+        choices=("all", *PARTS, "photos", "slam"),
         default="all",
-        help="only this part; slam: another demo, which closes the loops of a drive with drifting odometry",
+        help="only this part; photos: another demo, a minute with pictures that come along, without simulator and ROS; "
+        "slam: another one, which closes the loops of a drive with drifting odometry",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
@@ -67,6 +69,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.part == "photos":
+        return run_photos(options)
     if options.part == "slam":
         return run_slam(options)
     steps: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from effovpr_ros.api import open_map
+from effovpr_ros.cli.answer_page import Card, answer_card, error_card, write_page
 from effovpr_ros.cli.camera_options import add_camera_options, given_camera
 from effovpr_ros.cli.map_source import add_pixel_option, max_pixels
 from effovpr_ros.cli.options import (
@@ -31,6 +33,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("map", type=Path)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--candidates", type=int, default=3, help="candidates to print for each image")
+    parser.add_argument("--page", type=Path, help="HTML page to write: each image beside the place answered")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_recognizer_options(parser)
     add_pixel_option(parser)
@@ -41,6 +44,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     results: list[dict[str, Any]] = []
+    cards: list[Card] = []
     limit, camera = max_pixels(options), given_camera(options)
     settings = given_recognizer_settings(options)
     with open_map(options.map, **device_settings(options), settings=settings, max_pixels=limit) as recognizer:
@@ -49,13 +53,19 @@ def _run(options: argparse.Namespace) -> int:
                 recognition = recognizer.recognize(path, camera=camera)
             except ImageError as error:
                 results.append({"image": shown(path), "error": str(error)})
+                cards.append(error_card(path, error))
                 continue
             results.append({"image": shown(path), **_as_dict(recognition, options.candidates)})
+            if options.page is not None:
+                cards.append(answer_card(recognizer, path, recognition))
     if options.json:
         print_json({"map": shown(options.map), "results": results})
     else:
         for result in results:
             _print(result)
+    if options.page is not None:
+        write_page(options.page, f"{len(cards)} images asked of map {shown(options.map)}", cards)
+        print(f"page: {shown(options.page.resolve())}", file=sys.stderr)
     return 1 if any("error" in result for result in results) else 0
 
 
