@@ -15,6 +15,14 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    keywords=["visual place recognition", "loop closure", "localization", "ROS 2", "DINOv2"],
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
     package_data={
         "effovpr_ros": [

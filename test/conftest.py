@@ -42,6 +42,7 @@ SLOW = (
     "recognition/test_real",
     "sources/test_inputs.py",
     "test_api.py",
+    "test_packaging.py",
 )
 _TRACES = pytest.StashKey[TextIO]()
 _TRACES_FOLDER = "EFFOVPR_TEST_TRACES"

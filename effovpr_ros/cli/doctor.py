@@ -10,9 +10,11 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import WeightsError
+from effovpr_ros.core.version import version
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.features.weights import offline_weights_path
 
@@ -44,13 +46,15 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{mark} {finding.item:26}{finding.found}")
             if finding.remedy:
                 print(f"        -> {finding.remedy}")
+        print("to report a fault, paste all of the above, the command, and its output with -v", file=sys.stderr)
     return 1 if any(finding.remedy and finding.required for finding in findings) else 0
 
 
 def examine() -> list[Finding]:
     """Look at everything that the package can use."""
-    python = Finding("python", f"{platform.python_version()} ({sys.executable})", "", True)
-    findings = [python, Finding("cpu", f"{os.cpu_count()} cores, {platform.machine()}", "", True)]
+    python = Finding("python", f"{platform.python_version()} ({sys.executable}), {platform.platform()}", "", True)
+    package = Finding("effovpr_ros", f"{version()} ({Path(__file__).parents[1]})", "", True)
+    findings = [package, python, Finding("cpu", f"{os.cpu_count()} cores, {platform.machine()}", "", True)]
     for distribution in (
         "torch",
         "timm",
@@ -62,6 +66,8 @@ def examine() -> list[Finding]:
         "scipy",
         "jinja2",
         "matplotlib",
+        "kornia",
+        "poselib",
     ):
         findings.append(_distribution(distribution))
     findings += [_gpu(), _weights(), *_engines()]

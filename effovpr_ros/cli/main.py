@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from effovpr_ros.cli import bench, calibrate, demo, doctor, evaluate, map_commands, query, render, train
 from effovpr_ros.core.errors import EffoVPRError
+from effovpr_ros.core.version import version
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -22,6 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Visual place recognition with EffoVPR: build maps, query them, evaluate, train, run the demo.",
         epilog="exit codes: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, the log to stderr.",
     )
+    parser.add_argument("--version", action="version", version=f"effovpr {version()}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen automatically")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     map_commands.add_parser(commands)
