@@ -19,9 +19,9 @@ ARGUMENTS = {
     "session": Argument("", "Name of the session; empty: as in the config file."),
     "odom_topic": Argument("/odom", "Odometry topic."),
     "camera_info_topic": Argument(
-        "/camera/camera_info", "Calibration of the camera: bearings in radians, verification."
+        "/camera/camera_info", "Calibration of the camera: bearings in radians, relative poses of closures."
     ),
-    "depth_topic": Argument("/camera/depth/image_raw", "Depth registered to the images, for verification metric."),
+    "depth_topic": Argument("/camera/depth/image_raw", "Depth registered to the images, with use_depth."),
     **arguments_of_a_camera_node("loop_closure.yaml", LOOP_ADAPTERS),
 }
 PARAMETER_OF_ARGUMENT = {"session_path": "session_path", "session": "session", **CAMERA_PARAMETERS}

@@ -16,7 +16,6 @@ import pytest
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
-from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -66,7 +65,6 @@ def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
         parameters.LoopNodeConfig(),
         adapters.LoopAdapterConfig(),
         parameters.CameraNodeConfig(),
-        VerificationConfig(),
         LoopConfig(),
     )
     defaults = asdict(RecognizerConfig())

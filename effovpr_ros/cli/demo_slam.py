@@ -13,10 +13,11 @@ from tqdm import tqdm
 from effovpr_ros.cli.options import print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.mounted_cameras import pose_text
 from effovpr_ros.lab.simulation.drive import plan_drive
 from effovpr_ros.lab.simulation.laps import LAPS_DRIVE, LAPS_KEYFRAME_M, LAPS_LEVEL, LAPS_WAYPOINTS_M
 from effovpr_ros.lab.simulation.laps_recording import record_laps
-from effovpr_ros.lab.simulation.level import Level
+from effovpr_ros.lab.simulation.level import CAMERA_MOUNTING, Level
 from effovpr_ros.lab.simulation.odometry import OdometryConfig
 from effovpr_ros.lab.simulation.pose_graph import optimize
 from effovpr_ros.lab.simulation.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC
@@ -74,7 +75,12 @@ def _replay(folder: Path, options: argparse.Namespace) -> None:
         "--device": options.device,
     }
     # A pose graph has no use for a keyframe without odometry.
-    settings = (f"keyframe_distance_m={LAPS_KEYFRAME_M}", "odometry_required=true", f"engine={options.engine}")
+    settings = (
+        f"keyframe_distance_m={LAPS_KEYFRAME_M}",
+        "odometry_required=true",
+        f"engine={options.engine}",
+        f"camera_pose={pose_text(CAMERA_MOUNTING)}",
+    )
     code = run_replay("loop_replay", arguments, [part for setting in settings for part in ("--param", setting)])
     if code:
         raise SimulationError(f"the replay ended with exit code {code}; {ROS_REMEDY}")

@@ -107,3 +107,13 @@ def parse_pose(text: str) -> Pose:
     x, y, z, *angles = values
     qx, qy, qz, qw = Rotation.from_euler("xyz", angles).as_quat().tolist()
     return Pose((x, y, z), (qx, qy, qz, qw))
+
+
+def pose_text(pose: Pose) -> str:
+    """What `parse_pose` reads as a pose.
+
+    Raises:
+        TrajectoryError: height or orientation is unknown.
+    """
+    angles = Rotation.from_quat(pose.known_quat_xyzw).as_euler("xyz").tolist()
+    return " ".join(f"{value:.9g}" for value in (*pose.known_xyz, *angles))

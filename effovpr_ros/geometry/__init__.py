@@ -1,1 +1,1 @@
-"""Geometric verification of a candidate pair: do matched points agree with one rigid motion, and with which."""
+"""Points of pictures: which of two pictures are the same, and where a camera was that sees them."""

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.geometry.rig import cross_matrix
 
 MIN_POINTS = 8
 
@@ -131,3 +135,28 @@ def _with_covariance(
     covariance = (covariance + covariance.T) / 2.0 + floor
     error = float(np.sqrt(residuals @ residuals / inliers.sum()))
     return PnpPose(rotation, translation, covariance, inliers, error)
+
+
+def in_body_frame(pose: PnpPose, place_mounting: Pose, query_mounting: Pose) -> tuple[Pose, NDArray[np.float64]]:
+    """Pose of the query's body in the place's, and its covariance, from those of their cameras.
+
+    Args:
+        pose: of the cameras.
+        place_mounting: T_body_camera of the place.
+        query_mounting: of the query.
+
+    Returns:
+        The pose [m], and (6, 6) float64 positive definite, order x y z roll pitch yaw about the fixed axes of the
+        place's body (geometry_msgs/PoseWithCovariance); m^2 and rad^2.
+    """
+    mount = Rotation.from_quat(place_mounting.known_quat_xyzw)
+    rotation = mount * Rotation.from_matrix(pose.rotation) * Rotation.from_quat(query_mounting.known_quat_xyzw).inv()
+    # T_body = T_body_camera T_place_query T_camera_body.
+    swung = rotation.apply(np.array(query_mounting.known_xyz))
+    x, y, z = (mount.apply(pose.translation_m) + np.array(place_mounting.known_xyz) - swung).tolist()
+    qx, qy, qz, qw = rotation.as_quat().tolist()
+    # A small turn w about the place's axes turns the lever too: it moves the body by -w x swung = [swung]x w.
+    turned = mount.as_matrix()
+    jacobian = np.block([[turned, cross_matrix(swung) @ turned], [np.zeros((3, 3)), turned]])
+    moved = jacobian @ pose.covariance @ jacobian.T
+    return Pose((x, y, z), (qx, qy, qz, qw)), (moved + moved.T) / 2.0

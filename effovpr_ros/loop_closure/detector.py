@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.geometry.point_codec import encode_points
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.loop_closure.closing import Closing, Picture, SessionCamera
+from effovpr_ros.loop_closure.closure_pose import DepthImage
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.keyframe_map import keyframes_to_forget
 from effovpr_ros.loop_closure.keyframes import Condition, Observation, OdometrySample, Progress, observe, take
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.loop_closure.plausibility import contradiction
-from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
+from effovpr_ros.loop_closure.results import LoopResult
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.growing_map import GrowingMap
-from effovpr_ros.mapping.place import NewPlace, Place
+from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -64,9 +66,10 @@ class LoopClosureDetector:
         self.session = session
         self.config = loop_config or LoopConfig()
         self._extractor = extractor
-        self._recognizer = PlaceRecognizer(extractor, place_map, recognizer_config)
-        self._sequence = SequenceFilter(self._recognizer)
         self._history = RunHistory()
+        self._camera = SessionCamera(place_map, session)
+        self._use(recognizer_config)
+        self._sequence = SequenceFilter(self._recognizer)
         self._progress = Progress()
         self._observation: Observation | None = None
         self._condition = Condition.NORMAL
@@ -96,8 +99,16 @@ class LoopClosureDetector:
     def set_configs(self, recognizer_config: RecognizerConfig, loop_config: LoopConfig) -> None:
         """Go on with other settings from the next image on."""
         self.config = loop_config
-        self._recognizer = PlaceRecognizer(self._extractor, self.place_map, recognizer_config)
+        self._use(recognizer_config)
         self._sequence.use(self._recognizer)
+
+    def _use(self, recognizer_config: RecognizerConfig) -> None:
+        # A closure is measured against the match's neighbours by odometry, not against whatever the map has near.
+        self._measure = recognizer_config.measure_pose
+        self._recognizer = PlaceRecognizer(
+            self._extractor, self.place_map, replace(recognizer_config, measure_pose=False)
+        )
+        self._closing = Closing(self._recognizer, self._history, self.config)
 
     def wants(self, stamp_ns: int, odometry: Pose | None) -> bool:
         """Whether an image should become a keyframe; cheap, so ask before decoding it.
@@ -111,7 +122,15 @@ class LoopClosureDetector:
         """
         return self._observe(OdometrySample(stamp_ns, odometry)).wanted
 
-    def process(self, image: RgbImage, stamp_ns: int, odometry: Pose | None) -> LoopResult:
+    def process(
+        self,
+        image: RgbImage,
+        stamp_ns: int,
+        odometry: Pose | None,
+        *,
+        camera: MountedCamera | None = None,
+        depth: Callable[[], DepthImage | None] | None = None,
+    ) -> LoopResult:
         """Search for the place of an image among the keyframes that may close a loop, then make it a keyframe.
 
         The image becomes a keyframe whether `wants` asked for it or not, unless it is the last one again or out of
@@ -121,6 +140,9 @@ class LoopClosureDetector:
             image: (H, W, 3) uint8 RGB.
             stamp_ns: of the image.
             odometry: as told to `wants`.
+            camera: that took the image, with its mounting; by it the relative pose of a closure is measured.
+            depth: gives the depth image registered to it, (h, w) float32 metres, NaN where not known; asked for
+                closures alone.
 
         Raises:
             ImageError: an image of another type or shape.
@@ -142,7 +164,8 @@ class LoopClosureDetector:
         thumbnail_ms = (time.perf_counter() - started) * 1e3
         size_wh = (image.shape[1], image.shape[0])
         find_points = functools.cache(lambda: self._recognizer.third_stage.extractor.extract(image))
-        result = self.process_features(features, thumbnail, size_wh, stamp_ns, odometry, points=find_points)
+        picture = Picture(find_points, camera, depth)
+        result = self.process_features(features, thumbnail, size_wh, stamp_ns, odometry, picture)
         return _with_times(result, extract_ms, thumbnail_ms)
 
     def process_features(
@@ -152,8 +175,7 @@ class LoopClosureDetector:
         image_size_wh: tuple[int, int],
         stamp_ns: int,
         odometry: Pose | None,
-        *,
-        points: Callable[[], Points] | None = None,
+        picture: Picture | None = None,
     ) -> LoopResult:
         """Like `process`, with features and JPEG known already; images are not compared with the last one.
 
@@ -163,7 +185,7 @@ class LoopClosureDetector:
             image_size_wh: pixels of the image.
             stamp_ns: of the image.
             odometry: as told to `wants`.
-            points: gives those of the image, the same ones whenever it is asked; None: nothing is verified, and the
+            picture: what else is known of the image; without its points nothing is verified or measured, and the
                 keyframe has none.
         """
         sample = OdometrySample(stamp_ns, odometry)
@@ -172,7 +194,9 @@ class LoopClosureDetector:
             return LoopResult(observation.condition)
         if observation.progress.track != self._track:
             self._begin_track(observation.progress.track)
-        recognition = self._recognize(features, points, observation.progress, sample)
+        picture = picture or Picture()
+        picture = replace(picture, camera=self._camera.keep(picture.camera))
+        recognition = self._recognize(features, picture.points, observation.progress, sample)
 
         started = time.perf_counter()
         place_id = self.place_map.next_id
@@ -187,19 +211,21 @@ class LoopClosureDetector:
                     image_size_wh,
                     thumbnail,
                     features,
-                    self._points_to_keep(points),
+                    self._points_to_keep(picture.points),
                 )
             ]
         )
         self._progress, self._observation = take(observation.progress, sample), None
         self._history.append(place_id, self._progress)
         place = self.place_map.place(place_id)
-        closure = self._closure(recognition, place) if recognition.status is Status.MATCH else None
-        refused = self._refused(closure) if closure is not None else None
-        self._forget([candidate.place.place_id for candidate in recognition.candidates])
         insert_ms = (time.perf_counter() - started) * 1e3
-        keyframe = self._keyframe(place, place.own_frame)
-        closure = None if refused is not None else closure
+        closure, refused = None, None
+        if recognition.status is Status.MATCH:
+            closure, refused = self._closing.judge(recognition, place, picture, measure=self._measure)
+        started = time.perf_counter()
+        self._forget([candidate.place.place_id for candidate in recognition.candidates])
+        insert_ms += (time.perf_counter() - started) * 1e3
+        keyframe = self._closing.keyframe(place, place.own_frame)
         return LoopResult(observation.condition, keyframe, closure, recognition, features, insert_ms, refused)
 
     def save_map(self, path: str | Path, name: str = "") -> None:
@@ -259,31 +285,6 @@ class LoopClosureDetector:
             self.place_map.forget(forgotten)
             self._history.forget(set(forgotten))
             self._sequence.forget(forgotten)
-
-    def _keyframe(self, place: Place, track_frame: str) -> Keyframe:
-        odom_pose = place.pose if place.own_frame == track_frame else None
-        distance_m = self._history.distance_m(place.place_id)
-        return Keyframe(place.place_id, place.stamp_ns, place.session, odom_pose, distance_m)
-
-    def _refused(self, closure: LoopClosure) -> RefusedClosure | None:
-        radius_m = self._recognizer.config.same_place_radius_m
-        reason = contradiction(closure.query, closure.match, radius_m, self.config)
-        return RefusedClosure(closure, reason) if reason else None
-
-    def _closure(self, recognition: Recognition, query: Place) -> LoopClosure:
-        best = recognition.candidates[0]
-        return LoopClosure(
-            query=self._keyframe(query, query.own_frame),
-            match=self._keyframe(best.place, query.own_frame),
-            confidence=recognition.confidence,
-            calibrated=recognition.calibrated,
-            decided_by=recognition.decided_by,
-            similarity=best.similarity,
-            num_matches=best.num_matches,
-            num_consistent=best.num_consistent,
-            score=best.score,
-            bearing_offset=recognition.bearing_offset,
-        )
 
 
 def _with_times(result: LoopResult, extract_ms: float, thumbnail_ms: float) -> LoopResult:

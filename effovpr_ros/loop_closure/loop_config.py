@@ -8,6 +8,7 @@ from effovpr_ros.core.settings import check_limits, choice, ranged
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 POINTS = ("stored", "none")
+CLOSURES = ("all", "measured")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class LoopConfig:
         "A closure is refused if its keyframes are farther apart by odometry than this share of the way driven between "
         "them and same_place_radius_m; 0: never.",
     )
+    closures: str = choice(
+        "all",
+        CLOSURES,
+        "Closures that are published: all, with a prior where no relative pose was measured; or measured ones alone.",
+    )
+    max_depth_m: float = ranged(20.0, 0.1, 1000.0, "Points with a greater depth are not used to measure a closure.")
     max_keyframes: int = ranged(
         20000, 0, 50000, "Keyframes kept; the one that looks most like another is forgotten beyond. 0: no limit."
     )

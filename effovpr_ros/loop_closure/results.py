@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features
+from effovpr_ros.loop_closure.closure_pose import NOT_ASKED, ClosurePose
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.recognition.recognizer import DecidedBy, Recognition
 
@@ -44,6 +45,7 @@ class LoopClosure:
         num_consistent: of them, those that agree on one displacement.
         score: of re-ranking.
         bearing_offset: fraction of the image width; positive: the query sees the scene further right.
+        pose: of the query relative to the match, or why it was not measured.
     """
 
     query: Keyframe
@@ -56,6 +58,7 @@ class LoopClosure:
     num_consistent: int
     score: float
     bearing_offset: float
+    pose: ClosurePose = NOT_ASKED
 
     @property
     def has_odom_poses(self) -> bool:
@@ -84,7 +87,8 @@ class LoopResult:
         condition: of the inputs.
         keyframe: that the image became; None if it was refused (frozen camera, repeated image, out of order).
         closure: the loop that it closes; None if it closes none.
-        refused: a loop that it seems to close, but that the odometry contradicts; None if there is none.
+        refused: a loop that it seems to close, but that the odometry contradicts, or whose relative pose must be
+            measured and is not; None if there is none.
         recognition: among the keyframes that may close a loop; None without keyframe.
         features: of the image; None without keyframe.
         insert_ms: time to store and index the keyframe, its JPEG and forgetting included; 0 without keyframe.

@@ -14,11 +14,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, Image
 
-from effovpr_ros.core.cameras import bearing_rad
-from effovpr_ros.core.errors import EffoVPRError, ImageError
-from effovpr_ros.core.images import RgbImage
-from effovpr_ros.geometry.verification_config import VerificationConfig
-from effovpr_ros.loop_closure.closure_check import ClosureCheck
+from effovpr_ros.core.cameras import CameraModel, bearing_rad
+from effovpr_ros.core.errors import ConfigError, EffoVPRError, ImageError
+from effovpr_ros.core.mounted_cameras import MountedCamera, parse_pose
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, LoopResult, RefusedClosure
@@ -29,7 +28,7 @@ from effovpr_ros.nodes.camera_geometry import CameraGeometry
 from effovpr_ros.nodes.configured import Configured, Health, ImageMessage
 from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.nodes.image_decoding import decode_message
-from effovpr_ros.nodes.loop_conversions import UNVERIFIED, closure_message, keyframe_message
+from effovpr_ros.nodes.loop_conversions import closure_message, keyframe_message
 from effovpr_ros.nodes.loop_engine import LoopEngine
 from effovpr_ros.nodes.loop_health import CAMERA_UNKNOWN, ODOMETRY_MISSING, STATES, InputHealth
 from effovpr_ros.nodes.loop_outputs import LoopOutputs
@@ -45,22 +44,30 @@ class DetectorSettings:
     """All parameters of `loop_closure_detector`.
 
     Attributes:
-        check: of closures, as the parameters of the geometric verification say.
         given: parameters of the recogniser that somebody gave though the map carries them too.
     """
 
     camera: CameraNodeConfig
     node: LoopNodeConfig
     adapters: LoopAdapterConfig
-    verification: VerificationConfig
     loops: LoopConfig
     recognizer: RecognizerConfig
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def check(self) -> ClosureCheck:
-        """The check of closures; raises ConfigError for settings that do not go together."""
-        return ClosureCheck(self.verification, self.node.camera_pose)
+    def body_from_camera(self) -> Pose | None:
+        """The camera's mounting; None where it is not given.
+
+        Raises:
+            ConfigError: no pose, or settings that do not go together.
+        """
+        text = self.node.camera_pose.strip()
+        if not text and self.loops.closures == "measured":
+            raise ConfigError(
+                "closures measured needs camera_pose: x y z roll pitch yaw of the camera's optical frame in the "
+                "odometry's child frame, e.g. '0.2 0 0.5 -1.5708 0 -1.5708' for one that looks ahead"
+            )
+        return parse_pose(text) if text else None
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,10 @@ class Detecting(Configured[_Arrival]):
         self._config = settings.node
         node.map_parameters.show(engine.config)
         self._recognizer = engine.config
-        self._check = settings.check
+        self._body_from_camera = settings.body_from_camera
         self.engine = engine
         self._health_of_inputs = InputHealth()
-        self._last_contradiction = ""
+        self._last_refusal = ""
         # A copy of the map holds no keyframe up.
         self._saving = ThreadPoolExecutor(1, "save_map")
         resources.callback(self._saving.shutdown, False)
@@ -109,7 +116,7 @@ class Detecting(Configured[_Arrival]):
         self.odometry.listen(True)
         self.geometry = CameraGeometry(node.report)
         self._subscribe(CameraInfo, "camera_info", self.geometry.on_camera_info, SENSOR_QOS)
-        if self._check.config.verification == "metric":
+        if settings.node.use_depth:
             self._hear_images(Image, "depth", self.geometry.on_depth)
         self._announce()
 
@@ -169,7 +176,10 @@ class Detecting(Configured[_Arrival]):
             self._note(detector.condition)
             return
         image = decode_message(arrival.message, self._max_pixels)
-        result = detector.process(image, stamp_ns, odometry)
+        camera = self.geometry.camera()
+        mounted = None if camera is None else MountedCamera(camera, self._body_from_camera)
+        depth = partial(self.geometry.depth_m, stamp_ns) if self._config.use_depth else None
+        result = detector.process(image, stamp_ns, odometry, camera=mounted, depth=depth)
         self._note(result.condition)
         frame_id = self.odometry.frame_id or self.engine.place_map.frame_id
         if result.keyframe is not None:
@@ -177,15 +187,15 @@ class Detecting(Configured[_Arrival]):
         if result.refused is not None:
             self._note_refused(result.refused)
         if result.closure is not None:
-            self._publish_closure(result, result.closure, image, frame_id)
+            self._publish_closure(result.closure, camera, frame_id)
 
     def _note(self, condition: Condition) -> None:
         self._node.statistics.count(condition.name)
         self._health_of_inputs.saw(STATES.get(condition), time.monotonic())
 
     def _note_refused(self, refused: RefusedClosure) -> None:
-        self._node.statistics.count("contradicted_closures")
-        self._last_contradiction = refused.reason
+        self._node.statistics.count("refused_closures")
+        self._last_refusal = refused.reason
         self._node.get_logger().info(f"closure refused: {refused.reason}")
 
     def _publish_keyframe(self, result: LoopResult, keyframe: Keyframe, frame_id: str, received_s: float) -> None:
@@ -196,24 +206,14 @@ class Detecting(Configured[_Arrival]):
         if result.recognition is not None:
             self._node.statistics.add_result(result.recognition.status.name, result.recognition.latency_ms, now_s)
 
-    def _publish_closure(self, result: LoopResult, closure: LoopClosure, image: RgbImage, frame_id: str) -> None:
-        """Publish a closure that no check refuses."""
-        camera, verification = self.geometry.camera(), UNVERIFIED
-        if self._check.config.verification != "off" and result.recognition is not None:
+    def _publish_closure(self, closure: LoopClosure, camera: CameraModel | None, frame_id: str) -> None:
+        if self._body_from_camera is not None:
             if camera is None:
                 self._health_of_inputs.saw(CAMERA_UNKNOWN, time.monotonic())
-            depth_m = self.geometry.depth_m(closure.query.stamp_ns)
-            verified, third_stage = result.recognition.verified, self.engine.detector.third_stage
-            verification = self._check.verify(closure, image, verified, third_stage, camera, depth_m)
-            self._node.get_logger().debug(f"closure {closure.query.keyframe_id}: {verification.reason}")
-        if not verification.accepted:
-            self._node.statistics.count("refused_closures")
-            return
+            self._node.get_logger().debug(f"closure {closure.query.keyframe_id}: {closure.pose.reason}")
+            self._node.statistics.count(f"poses_by_{closure.pose.measured_by.name.lower()}")
         turned_rad = None if camera is None else bearing_rad(closure.bearing_offset, camera)
-        message = closure_message(
-            closure, frame_id, self._recognizer, bearing_rad=turned_rad, verification=verification
-        )
-        self.outputs.publish_closure(message)
+        self.outputs.publish_closure(closure_message(closure, frame_id, self._recognizer, bearing_rad=turned_rad))
         self._node.statistics.count("closures")
 
     # Reports
@@ -240,7 +240,7 @@ class Detecting(Configured[_Arrival]):
             "distance_m": f"{progress.distance_m:.1f}",
             "track": str(progress.track),
             "odometry_frame": self.odometry.frame_id,
-            "last_contradiction": self._last_contradiction,
+            "last_refusal": self._last_refusal,
         }
         state = self._health_of_inputs.worst(now_s) if self.is_active else None
         if state is not None:

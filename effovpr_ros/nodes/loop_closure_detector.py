@@ -8,7 +8,6 @@ from typing import Any
 
 from rclpy.parameter import Parameter
 
-from effovpr_ros.geometry.verification_config import VerificationConfig
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.nodes import parameters
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
@@ -32,7 +31,7 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (LoopNodeConfig(), LoopAdapterConfig(), VerificationConfig(), LoopConfig(), LOOP_RECOGNIZER)
+        defaults = (LoopNodeConfig(), LoopAdapterConfig(), LoopConfig(), LOOP_RECOGNIZER)
         super().__init__("loop_closure_detector", *defaults, live=[LoopConfig, RecognizerConfig], **options)
         self.serve(SaveMap, "~/save_map", self._on_save_map)
 
@@ -42,13 +41,12 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
             parameters.read(self, CameraNodeConfig, changed),
             parameters.read(self, LoopNodeConfig, changed),
             parameters.read(self, LoopAdapterConfig, changed),
-            parameters.read(self, VerificationConfig, changed),
             parameters.read(self, LoopConfig, changed),
             recognizer,
             self.map_parameters.given(recognizer, changed),
         )
         # What does not go together is refused now, not at the first closure.
-        settings.check  # noqa: B018
+        settings.body_from_camera  # noqa: B018
         return settings
 
     def _load(self, settings: DetectorSettings) -> LoopEngine:

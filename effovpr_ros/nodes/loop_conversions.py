@@ -10,15 +10,11 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.verifier import Method, Verification
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure
 from effovpr_ros.msg import Keyframe as KeyframeMessage
 from effovpr_ros.msg import LoopClosure as LoopClosureMessage
 from effovpr_ros.nodes.conversions import pose_message, time_from_ns
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-
-UNVERIFIED = Verification(Method.NOT_VERIFIED, True, 0, 0, "not checked")
-"""Of a closure whose geometry nobody asked for."""
 
 
 def keyframe_message(keyframe: Keyframe, frame_id: str, *, insert_ms: float, total_ms: float) -> KeyframeMessage:
@@ -50,7 +46,6 @@ def closure_message(
     config: RecognizerConfig,
     *,
     bearing_rad: float | None = None,
-    verification: Verification = UNVERIFIED,
 ) -> LoopClosureMessage:
     """A loop closure as effovpr_ros/LoopClosure.
 
@@ -59,12 +54,12 @@ def closure_message(
         frame_id: of the odometry.
         config: the spread of a place is `same_place_radius_m` and `min_yaw_std_rad`.
         bearing_rad: how much further left the query looks; None where no camera_info tells.
-        verification: of the geometry.
     """
     relative_pose = prior_relative_pose(bearing_rad or 0.0, config)
-    if verification.relative_pose is not None and verification.covariance is not None:
+    measured = closure.pose
+    if measured.relative_pose is not None and measured.covariance is not None:
         relative_pose = PoseWithCovariance(
-            pose=pose_message(verification.relative_pose), covariance=verification.covariance.ravel()
+            pose=pose_message(measured.relative_pose), covariance=measured.covariance.ravel()
         )
     message = LoopClosureMessage(
         header=Header(stamp=time_from_ns(closure.query.stamp_ns), frame_id=frame_id),
@@ -85,9 +80,9 @@ def closure_message(
         bearing_offset=closure.bearing_offset,
         has_bearing_rad=bearing_rad is not None,
         bearing_offset_rad=bearing_rad or 0.0,
-        verification=verification.method.value,
-        num_inliers=verification.num_inliers,
-        is_metric=verification.relative_pose is not None,
+        measured_by=measured.measured_by.value,
+        num_inliers=measured.num_inliers,
+        is_metric=measured.relative_pose is not None,
         relative_pose=relative_pose,
     )
     if closure.query.odom_pose is not None and closure.match.odom_pose is not None:

@@ -44,7 +44,7 @@ ODOMETRY_MISSING = InputState(
     _ERROR, "no odometry for the image within odom_wait_s; it is left out, as odometry_required asks"
 )
 
-CAMERA_UNKNOWN = InputState(_WARN, "no usable camera_info: closures are published without verification")
+CAMERA_UNKNOWN = InputState(_WARN, "no usable camera_info: relative poses of closures are not measured")
 
 
 class InputHealth:

@@ -16,6 +16,7 @@ import rclpy
 from geometry_msgs.msg import Pose
 from rclpy.signals import SignalHandlerOptions
 
+from effovpr_ros.loop_closure.closure_pose import MeasuredBy
 from effovpr_ros.msg import Keyframe, LoopClosure
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.replaying import (
@@ -105,6 +106,7 @@ def closure_record(message: LoopClosure) -> dict[str, Any]:
         "num_consistent": message.num_consistent,
         "score": message.score,
         "bearing_offset_rad": message.bearing_offset_rad if message.has_bearing_rad else None,
+        "measured_by": MeasuredBy(message.measured_by).name,
         "num_inliers": message.num_inliers,
         "is_metric": message.is_metric,
         "relative_pose": _values(message.relative_pose.pose),

@@ -98,8 +98,11 @@ class LoopNodeConfig:
     odom_wait_s: float = setting(0.3, "Wait so long for odometry of an image's stamp.", min=0.0, max=10.0)
     odometry_required: bool = setting(False, "Leave out images without odometry; else they are keyframes by time.")
     camera_pose: str = setting(
-        "", "Camera's optical frame in the odometry's child frame: x y z roll pitch yaw; for verification metric."
+        "",
+        "Camera's optical frame in the odometry's child frame: x y z roll pitch yaw; relative poses of closures are "
+        "measured by it and camera_info.",
     )
+    use_depth: bool = setting(False, "Measure closures by a depth image registered to the images, on depth.")
 
 
 def declare(node: Node, *defaults: Any) -> None:

@@ -169,16 +169,29 @@ class PoseMeasurer:
 
     def _view(self, item: VerifiedCandidate) -> RigView:
         place = self._place_map.place(item.place_id)
-        stored, points = self.cameras[place.session], working(item.points)
-        agree = item.matches.on_fundamental
-        chosen = item.matches.on_homography if agree is None else agree
-        index = item.matches.query_index[chosen]
-        return RigView(
-            joined(place.pose, stored.body_from_camera),
-            stored.camera.scaled(points.image_size_wh),
-            index,
-            points.keypoints_xy[item.matches.candidate_index[chosen]].astype(np.float64),
-        )
+        return rig_view(item, place.pose, self.cameras[place.session])
+
+
+def rig_view(item: VerifiedCandidate, pose: Pose | None, mounted: MountedCamera) -> RigView:
+    """A place that was matched with the query as a view of a rig.
+
+    Args:
+        item: of the place.
+        pose: of the body that took its picture.
+        mounted: camera that took it.
+
+    Raises:
+        TrajectoryError: a height or orientation is unknown.
+    """
+    points = working(item.points)
+    agree = item.matches.on_fundamental
+    chosen = item.matches.on_homography if agree is None else agree
+    return RigView(
+        joined(pose, mounted.body_from_camera),
+        mounted.camera.scaled(points.image_size_wh),
+        item.matches.query_index[chosen],
+        points.keypoints_xy[item.matches.candidate_index[chosen]].astype(np.float64),
+    )
 
 
 def working(points: Points) -> Points:

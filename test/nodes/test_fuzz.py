@@ -253,7 +253,7 @@ def test_the_detector_survives_what_it_is_sent(tmp_path: Path, count: int):
         "device": "cpu",
         "image_transport": "compressed",
         "odom_wait_s": 0.01,
-        "verification": "two_view",
+        "camera_pose": "0.2 0 0.5 -1.5708 0 -1.5708",
         "max_keyframes": 50,
         "max_megapixels": 4.0,
     }
@@ -307,6 +307,6 @@ def odometry(number: int) -> Odometry:
 
 
 def parameter(fuzz: Fuzz) -> SetParameters.Request:
-    name = fuzz.pick(("top_k", "score", "min_similarity", "map_path", "map_root", "verification", "nonsense"))
+    name = fuzz.pick(("top_k", "score", "min_similarity", "map_path", "map_root", "closures", "nonsense"))
     value = fuzz.pick((*FLOATS, *TEXTS, *INTEGERS, True, ["a"], [1.5]))
     return SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])

@@ -182,7 +182,7 @@ def test_a_lap_closes_and_the_session_goes_on(
     assert closure.similarity == pytest.approx(1.0, abs=1e-3)
     assert closure.num_matches >= closure.num_consistent > 8
     assert (closure.bearing_offset, closure.has_bearing_rad, closure.is_metric) == (0.0, False, False)
-    assert closure.verification == LoopClosure.NOT_VERIFIED
+    assert closure.measured_by == LoopClosure.NOTHING
     covariance = np.array(closure.relative_pose.covariance).reshape(6, 6)
     assert np.linalg.eigvalsh(covariance).min() > 0.0
     d.wait(lambda: markers and len(markers[-1].markers[1].points) == 12, "markers")
@@ -406,7 +406,7 @@ def test_rules_change_while_it_runs_and_impossible_ones_are_refused(drive: Calla
     assert not set_parameter("score", "sum").successful
     assert not set_parameter("image_transport", "silly").successful
     assert not set_parameter("adapters", "nav2").successful
-    assert not set_parameter("verification", "metric").successful
+    assert not set_parameter("closures", "measured").successful
 
 
 def test_a_temporary_session_vanishes(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -421,17 +421,21 @@ def test_a_temporary_session_vanishes(drive: Callable[..., Drive], monkeypatch: 
     assert not folder.exists()
 
 
-def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., Drive]):
-    # The picture of one spot is seen again at another.
-    rules = {
-        "min_keyframes": 3,
-        "min_age_s": 0.0,
-        "min_distance_m": 0.0,
-        "sequence_length": 0,
-        "max_heading_deg": 180.0,
-    }
-    d = drive(verification="two_view", **rules)
+AHEAD = "0.2 0 0.5 -1.5707963 0 -1.5707963"
+# The picture of one spot is seen again at another.
+ANYWHERE = {
+    "min_keyframes": 3,
+    "min_age_s": 0.0,
+    "min_distance_m": 0.0,
+    "sequence_length": 0,
+    "max_heading_deg": 180.0,
+}
+
+
+def test_camera_info_and_depth_give_bearings_and_metric_closures(drive: Callable[..., Drive]):
+    d = drive(camera_pose=AHEAD, use_depth=True, **ANYWHERE)
     infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+    depths = d.client.create_publisher(Image, "/depth", 5)
     d.start()
 
     def go(step: int, number: int) -> None:
@@ -439,12 +443,16 @@ def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., D
         noise = np.random.default_rng(number).integers(0, 256, (240, 320, 3)).astype(np.uint8)
         image = image_message(cv2.GaussianBlur(noise, (0, 0), 2.0), stamp_s)
         seen = lambda: d.keyframes and d.keyframes[-1].header.stamp.sec == stamp_s  # noqa: E731
+        wall = np.full((240, 320), 3.0, np.float32)
+        depths.publish(
+            Image(header=image.header, height=240, width=320, encoding="32FC1", step=1280, data=wall.tobytes())
+        )
         d.send(image, spot(step), seen, f"keyframe of step {step}")
 
     for step, number in enumerate((0, 1, 2, 3, 0)):
         go(step, number)
     d.wait(lambda: d.closures, "a closure")
-    assert d.closures[0].verification == LoopClosure.NOT_VERIFIED
+    assert (d.closures[0].measured_by, d.closures[0].is_metric) == (LoopClosure.NOTHING, False)
     assert not d.closures[0].has_bearing_rad
     d.until_status("no usable camera_info", DiagnosticStatus.WARN)
     info = CameraInfo(width=320, height=240, k=[277.0, 0.0, 159.5, 0.0, 277.0, 119.5, 0.0, 0.0, 1.0])
@@ -455,24 +463,20 @@ def test_camera_info_gives_bearings_and_verified_closures(drive: Callable[..., D
 
     d.wait(heard, "camera_info")
     go(5, 1)
-    d.wait(lambda: len(d.closures) == 2, "a verified closure")
+    d.wait(lambda: len(d.closures) == 2, "a measured closure")
     closure = d.closures[1]
-    assert closure.verification in (LoopClosure.HOMOGRAPHY, LoopClosure.ESSENTIAL)
-    assert closure.num_inliers >= 20
-    assert (closure.has_bearing_rad, closure.bearing_offset_rad, closure.is_metric) == (True, 0.0, False)
+    assert (closure.measured_by, closure.is_metric) == (LoopClosure.DEPTH, True)
+    assert closure.num_inliers >= 30
+    assert (closure.has_bearing_rad, closure.bearing_offset_rad) == (True, 0.0)
+    # The same picture of a wall 3 m ahead: the robot is where it was, and knows it to centimetres.
+    position = closure.relative_pose.pose.position
+    assert (position.x, position.y, position.z) == pytest.approx((0.0, 0.0, 0.0), abs=0.02)
+    assert 0.0 < closure.relative_pose.covariance[0] < 0.01
+    assert values(d.status())["count_poses_by_depth"] == "1"
 
 
-def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[..., Drive]):
-    # The picture of one spot is seen again at another.
-    rules = {
-        "min_keyframes": 3,
-        "min_age_s": 0.0,
-        "min_distance_m": 0.0,
-        "sequence_length": 0,
-        "max_heading_deg": 180.0,
-    }
-    # More points than any picture gives.
-    d = drive(verification="two_view", min_inliers=9999, **rules)
+def test_a_closure_that_is_not_measured_is_refused_where_only_measured_ones_are_wanted(drive: Callable[..., Drive]):
+    d = drive(camera_pose=AHEAD, closures="measured", **ANYWHERE)
     infos = d.client.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
     d.start()
     info = CameraInfo(width=96, height=72, k=[80.0, 0.0, 47.5, 0.0, 80.0, 35.5, 0.0, 0.0, 1.0])
@@ -485,6 +489,7 @@ def test_a_closure_that_the_geometry_refuses_is_counted_only(drive: Callable[...
     for step, number in enumerate((0, 1, 2, 3, 0)):
         d.go(step, number)
     d.wait(lambda: values(d.status()).get("count_refused_closures") == "1", "a refusal")
+    assert values(d.status())["last_refusal"].startswith("no relative pose of keyframes 4 and 0: ")
     assert not d.closures
 
 
@@ -494,9 +499,9 @@ def test_a_closure_that_the_odometry_contradicts_is_counted_and_explained(drive:
     for step in range(LAP // 2):
         d.go(step)
     d.go(LAP // 2, 0)
-    d.wait(lambda: values(d.status()).get("count_contradicted_closures") == "1", "a contradiction")
+    d.wait(lambda: values(d.status()).get("count_refused_closures") == "1", "a contradiction")
     said = values(d.status())
-    assert said["last_contradiction"] == (
+    assert said["last_refusal"] == (
         "keyframes 7 and 0 are turned by 180 degrees by odometry, above max_heading_deg 100"
     )
     assert not d.closures

@@ -56,7 +56,7 @@ def test_every_field_of_a_closure_reaches_the_message():
     assert (message.confidence, message.is_calibrated, message.decided_by) == (0.75, True, LoopClosureMessage.SEQUENCE)
     assert (message.similarity, message.num_matches, message.num_consistent, message.score) == (0.5, 30, 20, 25.5)
     assert (message.bearing_offset, message.has_bearing_rad, message.bearing_offset_rad) == (-0.125, True, 0.25)
-    assert (message.verification, message.num_inliers, message.is_metric) == (0, 0, False)
+    assert (message.measured_by, message.num_inliers, message.is_metric) == (0, 0, False)
     assert message.relative_pose.pose.orientation.z == pytest.approx(math.sin(0.125))
 
 

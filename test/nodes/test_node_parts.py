@@ -28,7 +28,6 @@ from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ConfigError, ImageError, MapError, NodeError, TrajectoryError  # noqa: E402
 from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
-from effovpr_ros.geometry.verification_config import VerificationConfig  # noqa: E402
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, Place  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
@@ -506,7 +505,6 @@ LOOP_CLOSURE = (
     LoopNodeConfig(),
     LoopAdapterConfig(),
     CameraNodeConfig(),
-    VerificationConfig(),
     LoopConfig(),
     LOOP_RECOGNIZER,
 )
