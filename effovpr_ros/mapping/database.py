@@ -210,7 +210,7 @@ class Database(Generic[Tables]):
             raise MapError(
                 f"{self._path}: a place is already there ({error}); give the drive another session"
             ) from error
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        except (sqlite3.Error, OverflowError, MemoryError, UnicodeDecodeError) as error:
             # SQLite quotes what it cannot read, whatever that is.
             said = "".join(letter if letter.isprintable() else " " for letter in str(error)[:_LONGEST_QUOTE])
             raise _error(self._path, said, self._writable) from error

@@ -55,6 +55,16 @@ def test_manifests_hold_what_they_may_and_nothing_else(folder: Path, old: str, n
     assert "\n" not in str(caught.value) and time.monotonic() - started < 60.0
 
 
+def test_a_declaration_that_is_no_text_is_refused(folder: Path):
+    """Python's own error on a statement that is no UTF-8 passed through."""
+    path = folder / "places.sqlite3"
+    data = path.read_bytes()
+    assert data.count(b"CREATE TABLE properties") == 1
+    path.write_bytes(data.replace(b"CREATE TABLE properties", b"CREATE TABLE p\xf3operties"))
+    with pytest.raises(MapError, match=r"places.sqlite3: .*decode.*; see `effovpr map check`"):
+        PlaceMap.open(folder)
+
+
 def test_an_index_of_null_is_refused(folder: Path):
     text = (folder / "map.yaml").read_text()
     start, end = text.index("index:"), text.index("model:")

@@ -82,6 +82,10 @@ class Fuzz:
             return np.full(value.shape, self.pick(FLOATS))
         if "/" in kind:  # a sequence of messages
             return [self.spoil(item, 0.5) for item in value] * int(self.rng.integers(0, 4))
+        if "string" in kind:
+            return [self.pick(TEXTS) for _ in range(int(self.rng.integers(0, 4)))]
+        if isinstance(value, list):
+            return value * int(self.rng.integers(0, 4))
         kept = len(value) if self.rng.random() < 0.5 else int(self.rng.integers(0, len(value) + 1))
         noise = self.rng.integers(0, 256, kept, dtype=np.uint8).tobytes()
         if self.rng.random() < 0.5:
