@@ -6,6 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# The default engine chooses from what OpenVINO gives where it has wheels.
+OPENVINO_MACHINES = 'platform_machine in "x86_64 AMD64 aarch64 arm64"'
 package = ElementTree.parse(ROOT / "package.xml").getroot()
 
 setup(
@@ -56,11 +58,13 @@ setup(
         "platformdirs>=3.0",
         'kornia>=0.9; python_version >= "3.11"',
         "poselib>=2.0.5",
+        f"openvino>=2024.0; {OPENVINO_MACHINES}",
+        f"onnxscript>=0.1; {OPENVINO_MACHINES}",
     ],
     extras_require={
         "demo": ["vizdoom>=1.2.3", "gtsam>=4.2.2", "evo>=1.28"],
         "train": ["tensorboardX>=2.6"],
-        "engines": ["openvino>=2024.0", "nncf>=2.9", "onnxruntime>=1.17", "onnxscript>=0.1"],
+        "engines": ["nncf>=2.9", "onnxruntime>=1.17"],
     },
     entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},
 )

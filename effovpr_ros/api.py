@@ -248,6 +248,7 @@ def build_map(
         opened.notes.extend(join_session(place_map, opened.session, opened.origin, ""))
         if camera is not None:
             set_session_camera(place_map, opened.session, camera)
+        extractor.seek_faster_engine(opened.total)
         report = fill_map(place_map, extractor, frames, config_build, progress)
         if report.interrupted:
             raise KeyboardInterrupt

@@ -30,7 +30,7 @@ for extra in "$@"; do
     case "$extra" in
         demo) run='effovpr demo record --help; python -c "import vizdoom, gtsam, evo"' ;;
         train) run='effovpr train --help; python -c "import tensorboardX"' ;;
-        engines) run='effovpr demo photos --out photos --engine openvino-fp32' ;;
+        engines) run='effovpr demo photos --out photos --engine onnxruntime' ;;
         *) echo "check_package: no extra $extra; use demo, train, engines" >&2; exit 2 ;;
     esac
     try "$extra" "$wheel[$extra]" "$run"

@@ -7,6 +7,7 @@ scripts/fit_local_projection.py IMAGES --every 12 --dimension 88 --out effovpr_r
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def main() -> None:
     add_device_options(parser)
     options = parser.parse_args()
     options.local_codes = "full"
-    extractor = FeatureExtractor(extractor_config(options))
+    extractor = FeatureExtractor(replace(extractor_config(options), engine="torch"))
     paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in (".jpg", ".png"))
     descriptors = []
     for path in paths[:: options.every]:

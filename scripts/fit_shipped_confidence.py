@@ -71,7 +71,7 @@ class Asked:
     def __init__(self, scratch: Path) -> None:
         """Open the default model."""
         config, recognizer = PRESETS["default"]
-        self._extractor = FeatureExtractor(replace(config, device="cpu"))
+        self._extractor = FeatureExtractor(replace(config, device="cpu", engine="torch"))
         self._config = replace(recognizer, verify="on", verify_budget_ms=0.0)
         self._points = PointExtractor("cpu")
         self._folder = scratch / "default"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,7 +58,7 @@ class KnownFeatures:
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         """Start empty."""
-        settings = {name: replace(made, device="cpu") for name, (made, _) in PRESETS.items()}
+        settings = {name: replace(made, device="cpu", engine="torch") for name, (made, _) in PRESETS.items()}
         settings["full"] = replace(settings["default"], local_codes="full")
         self.readers = {name: extractor.reading(made) for name, made in settings.items()}
         self._known: dict[tuple[bytes, str], Features] = {}
@@ -87,7 +88,7 @@ def real_images() -> Path:
 @pytest.fixture(scope="session")
 def offline_extractor() -> FeatureExtractor:
     """The default model with its default settings, on the CPU."""
-    return FeatureExtractor(ExtractorConfig(device="cpu"))
+    return FeatureExtractor(ExtractorConfig(device="cpu", engine="torch"))
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +101,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' DDS traffic on this machine and away from other runs; let a crash leave a trace in a file."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    # What `engine: auto` found on this machine for other programs is none of the tests' business, nor theirs of others.
+    cache = tempfile.mkdtemp(prefix="effovpr-tests-cache-")
+    os.environ["XDG_CACHE_HOME"] = cache
+    config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     # The children of tests write theirs to their own error stream.
     os.environ.setdefault("PYTHONFAULTHANDLER", "1")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")

@@ -31,7 +31,8 @@ class Harness:
     def __init__(self, kind: type[Node] | None, parameters: dict[str, Any], name: str = "") -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        overrides = [Parameter(key, value=value) for key, value in parameters.items()]
+        # By PyTorch unless a test says otherwise, so that no other engine is sought beside it.
+        overrides = [Parameter(key, value=value) for key, value in {"engine": "torch", **parameters}.items()]
         self.node: Any = kind(context=self.context, parameter_overrides=overrides) if kind else None
         self.name = self.node.get_fully_qualified_name() if self.node else name
         self.client = Node("client", context=self.context)

@@ -58,7 +58,7 @@ def tiny_weights(folder: Path, name: str = "vit_tiny_test_patch14") -> Path:
 
 def tiny_extractor(folder: Path, **options: Any) -> FeatureExtractor:
     """An extractor that takes milliseconds."""
-    config = {"image_size": 56, "local_block": -2, "min_attention": 0.0, "device": "cpu", **options}
+    config = {"image_size": 56, "local_block": -2, "min_attention": 0.0, "device": "cpu", "engine": "torch", **options}
     return FeatureExtractor(ExtractorConfig(model="vit_tiny_test_patch14", weights=str(tiny_weights(folder)), **config))
 
 

@@ -112,7 +112,7 @@ def test_the_model_table_has_every_named_model():
 
 
 def test_the_engine_table_has_every_engine():
-    assert set(table_rows("### Engines")) == {"torch` (default)" if name == "torch" else name for name in ENGINE_NAMES}
+    assert set(table_rows("### Engines")) == {"auto` (default)" if name == "auto" else name for name in ENGINE_NAMES}
 
 
 def test_package_xml_has_what_the_nodes_import():

@@ -128,6 +128,9 @@ class Bench:
         if "network" in parts:
             measured["network"] = self._step("network", self._network)
         extractor = FeatureExtractor(self._config, self._calibration())
+        if self._config.engine == AUTO and extractor.engine.choice is None:
+            self._config = replace(self._config, engine=extractor.choose_engine().engine)
+            extractor = FeatureExtractor(self._config, self._calibration())
         if "search" in parts:
             measured["search"] = self._step("search", lambda: self._search(extractor.fingerprint.global_dim))
         if _ON_MAP & set(parts):

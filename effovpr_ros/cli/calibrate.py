@@ -61,6 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         # Without a budget of time, which would let the fit depend on what else the machine does.
         config_recognizer = replace(recognizer_config(options, place_map), verify_budget_ms=0.0)
         recognizer = PlaceRecognizer(extractor, place_map, config_recognizer)
+        extractor.seek_faster_engine(num_queries(place_map, config))
         with tqdm(total=num_queries(place_map, config), unit="place", desc="calibrate", disable=None) as bar:
             model = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
         store_confidence_model(place_map, model)

@@ -126,6 +126,7 @@ def _build_map(options: argparse.Namespace) -> None:
         camera, _ = camera_of_bag(source, recording.BODY_FRAME)
         if camera is not None:
             set_session_camera(place_map, source.session, camera)
+        extractor.seek_faster_engine(len(source))
         with tqdm(total=len(source), unit="image", desc="building_map", disable=None) as bar:
             report = build_map(
                 place_map,

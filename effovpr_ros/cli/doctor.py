@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.core.errors import WeightsError
+from effovpr_ros.core.errors import EngineError, WeightsError
 from effovpr_ros.core.version import version
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.engines.selection import kept_choices
 from effovpr_ros.features.weights import offline_weights_path
 
 
@@ -114,11 +115,23 @@ def _gpu() -> Finding:
 
 
 def _engines() -> list[Finding]:
-    return [
+    present = [
         Finding(f"engine {kind.name}", "" if missing else kind.summary, missing, False)
         for kind in ENGINES.values()
         for missing in (what_is_missing(kind.name),)
     ]
+    return [*present, *_choices()]
+
+
+def _choices() -> list[Finding]:
+    """What `auto` has chosen on this machine, a line a network and reading."""
+    try:
+        choices = kept_choices()
+    except EngineError as error:
+        return [Finding("auto", "", str(error), False)]
+    if not choices:
+        return [Finding("auto", "nothing is chosen yet: the first node or long command does it", "", False)]
+    return [Finding("auto", f"{network}: {choice}", "", False) for network, choice in choices]
 
 
 def _weights() -> Finding:

@@ -80,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     extractor = FeatureExtractor(config, quantisation_images_for(dataset))
     if factors:
         return run_ablation(options, dataset, plan_settings(factors, extractor, two_stages), extractor)
+    extractor.seek_faster_engine(len(dataset.queries) + len(dataset.database))
     with tqdm(total=len(dataset.queries), unit="image", desc="queries", disable=None) as bar:
         queries = extract_queries(dataset, extractor, lambda done: bar.update(done))
     with ExitStack() as stack:

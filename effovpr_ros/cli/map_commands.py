@@ -225,6 +225,7 @@ def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[Pla
         except BaseException:
             place_map.close()
             raise
+        extractor.seek_faster_engine(source.total)
         return place_map, extractor
     if options.pca < 0:
         raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
@@ -237,6 +238,7 @@ def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[Pla
         datum=Datum(GeoPoint(*options.datum)) if options.datum else None,
         recognition=map_settings(preset(options)[1]),
     )
+    extractor.seek_faster_engine(source.total)
     return place_map, extractor
 
 

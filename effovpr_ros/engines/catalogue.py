@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from effovpr_ros.core.errors import EngineError
 from effovpr_ros.core.telemetry import keep_openvino_quiet
 
-TORCH, TORCH_COMPILE, ONNXRUNTIME, TENSORRT = "torch", "torch-compile", "onnxruntime", "tensorrt"
+TORCH, TORCH_BF16, TORCH_COMPILE = "torch", "torch-bf16", "torch-compile"
+ONNXRUNTIME, TENSORRT = "onnxruntime", "tensorrt"
 OPENVINO_FP32, OPENVINO_BF16, OPENVINO_INT8 = "openvino-fp32", "openvino-bf16", "openvino-int8"
 AUTO = "auto"
-DEFAULT_ENGINE = TORCH
+DEFAULT_ENGINE = AUTO
 
 _EXPORT = ("onnx", "onnxscript")
 
@@ -46,6 +47,7 @@ ENGINES = {
     kind.name: kind
     for kind in (
         EngineKind(TORCH, "PyTorch, operation by operation", (), "any", keeps_precision=True),
+        EngineKind(TORCH_BF16, "PyTorch, bf16, CPUs that compute in it", (), "cpu"),
         # Each process compiles anew, for a minute and more.
         EngineKind(TORCH_COMPILE, "PyTorch, compiled at each start", (), "any", keeps_precision=True, automatic=False),
         EngineKind(ONNXRUNTIME, "ONNX Runtime, fp32, any CPU", ("onnxruntime", *_EXPORT), "cpu"),
@@ -76,6 +78,8 @@ def what_is_missing(name: str) -> str:
         return "no C++ compiler; run `sudo apt-get install g++`"
     if kind.device == "cuda" and not _has_cuda():
         return "torch sees no GPU; install the driver of an NVIDIA GPU and a CUDA build of torch"
+    if name == TORCH_BF16 and not _torch_computes_bf16():
+        return "this CPU does not compute in bf16; use torch"
     if name == OPENVINO_BF16 and not _cpu_computes_bf16():
         return "this CPU does not compute in bf16; use openvino-fp32 or openvino-int8"
     return ""
@@ -99,10 +103,29 @@ def versions(name: str) -> str:
     return " ".join([*installed, f"revision-{ENGINES[name].revision}"])
 
 
+def automatic(device: str) -> list[str]:
+    """Engines that `auto` chooses from on this machine: at least PyTorch.
+
+    Args:
+        device: cpu or cuda.
+    """
+    kinds = [kind for kind in ENGINES.values() if kind.automatic and kind.device in (device, "any")]
+    return [kind.name for kind in kinds if not what_is_missing(kind.name)]
+
+
 def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@functools.cache
+def _torch_computes_bf16() -> bool:
+    """Whether the CPU has instructions for it; without them it is slower than fp32."""
+    import torch
+
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asks)
 
 
 @functools.cache

@@ -126,6 +126,13 @@ def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) 
     return graph
 
 
+def files_of(graph: Path) -> list[Path]:
+    """All files of a graph: OpenVINO's has its weights in a second one, a large ONNX graph in files beside it."""
+    if graph.suffix == ".xml":
+        return [graph, graph.with_suffix(".bin")]
+    return sorted(path for path in graph.parent.iterdir() if path.is_file())
+
+
 def _export(backbone: Backbone, requested: RequestedOutputs, path: Path) -> None:
     flat = FlatNetwork(copy.deepcopy(backbone).cpu().float(), requested).eval()
     rows, columns = backbone.grid_hw

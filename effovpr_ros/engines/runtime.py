@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from effovpr_ros.engines.cache import (
     write_record,
 )
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
-from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_graph, graph_key
+from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_graph, files_of, graph_key
+from effovpr_ros.engines.networks import Network, Session, in_bf16, one_by_one
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.selection import Trial, fastest, medians_side_by_side
+from effovpr_ros.engines.selection import Choice, Trial, fastest, medians_side_by_side
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.preprocessing import preprocess
 
@@ -34,11 +36,6 @@ _logger = logging.getLogger(__name__)
 
 MIN_MEAN_OF_AUTO = 0.9999
 """Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
-
-Session = Callable[[Tensor], Sequence[Tensor]]
-"""(1, 3, S, S) normalised pixels to the outputs that `RequestedOutputs.names` lists."""
-Network = Callable[[Tensor], BackboneOutput]
-"""(B, 3, S, S) normalised pixels to a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,13 @@ class RunningEngine:
         name: of the engine, never auto.
         run: the network.
         agreement: with PyTorch; None where the engine is PyTorch.
+        choice: that led to it; None where it was named, or where `auto` has not chosen yet.
     """
 
     name: str
     run: Network
     agreement: Agreement | None
+    choice: Choice | None = None
 
     @property
     def keeps_accuracy(self) -> bool:
@@ -102,13 +101,13 @@ class Engines:
         self._contents: dict[tuple[str, RequestedOutputs], str] = {}
 
     def open(self, name: str, head: FeatureHead) -> RunningEngine:
-        """An engine that is installed and agrees with PyTorch.
+        """An engine that is installed and agrees with PyTorch; for `auto` the one chosen before, else PyTorch.
 
         Raises:
             EngineError: it is not installed, cannot be made, or its descriptors are others.
         """
         if name == catalogue.AUTO:
-            name = self._choose(head)
+            return self._open_chosen(head)
         catalogue.require(name)
         run = self._network(name, head.requested)
         if name == catalogue.TORCH:
@@ -122,6 +121,24 @@ class Engines:
         _logger.info("engine %s: %s", name, agreement)
         return RunningEngine(name, run, agreement)
 
+    def may_choose(self) -> bool:
+        """Whether `auto` has more than PyTorch to choose from."""
+        return len(catalogue.automatic(self._device.type)) > 1
+
+    def choose(self, head: FeatureHead) -> Choice:
+        """Measure which engine is the fastest on this machine of those that keep PyTorch's descriptors, and keep it.
+
+        Raises:
+            EngineError: the cache is not usable.
+        """
+        started = time.monotonic()
+        present = catalogue.automatic(self._device.type)
+        trials = self._try(present, head)
+        measured = "; ".join(str(trial) for trial in trials)
+        choice = Choice(fastest(trials).name, measured, round(time.monotonic() - started, 1))
+        write_record(self._choice_record(present, head), {**vars(choice), "machine": machine_name()})
+        return choice
+
     def another(self, name: str, requested: RequestedOutputs) -> Network:
         """The network for another reading than the one that was opened; of PyTorch, which needs no verification.
 
@@ -132,23 +149,22 @@ class Engines:
             raise ConfigError(f"engine {name} gives what it was opened for and not {requested}; use engine torch")
         return self._network(name, requested)
 
-    def _choose(self, head: FeatureHead) -> str:
-        """The fastest engine on this machine that keeps PyTorch's descriptors; measured once, then remembered."""
-        device = self._device.type
-        kinds = [kind for kind in catalogue.ENGINES.values() if kind.automatic and kind.device in (device, "any")]
-        present = [kind.name for kind in kinds if not catalogue.what_is_missing(kind.name)]
+    def _open_chosen(self, head: FeatureHead) -> RunningEngine:
+        """The engine that was chosen here before; PyTorch where none was, or where it cannot be opened any more."""
+        try:
+            present = catalogue.automatic(self._device.type)
+            record = self._choice_record(present, head)
+            choice = Choice.from_record(read_record(record))
+            if choice is not None and choice.engine in present:
+                _logger.info("engine auto: %s", choice)
+                return replace(self.open(choice.engine, head), choice=choice)
+        except EngineError as error:
+            _logger.warning("engine auto: PyTorch runs the network: %s", error)
+        return self.open(catalogue.TORCH, head)
+
+    def _choice_record(self, present: Sequence[str], head: FeatureHead) -> Path:
         versions = [catalogue.versions(name) for name in present]
-        record = self._folder(head.requested) / f"auto-{digest(machine_name(), versions, head.fingerprint)}.json"
-        recorded = read_record(record)
-        if recorded is not None and recorded.get("engine") in present:
-            _logger.info("engine auto: %s, %s", recorded["engine"], recorded.get("measured"))
-            return str(recorded["engine"])
-        trials = self._try(present, head)
-        chosen = fastest(trials)
-        measured = "; ".join(str(trial) for trial in trials)
-        _logger.info("engine auto: %s is the fastest of %s on %s", chosen.name, measured, machine_name())
-        write_record(record, {"engine": chosen.name, "measured": measured, "machine": machine_name()})
-        return chosen.name
+        return self._folder(head.requested) / f"auto-{digest(machine_name(), versions, head.fingerprint)}.json"
 
     def _try(self, names: Sequence[str], head: FeatureHead) -> list[Trial]:
         opened, refused = [], []
@@ -216,11 +232,13 @@ class Engines:
                     FlatNetwork(backbone, requested), requested, partial(capture_cuda_graph, self._device)
                 )
             return lambda pixels: backbone(pixels, requested.blocks, to_the_end=requested.to_the_end)
+        if name == catalogue.TORCH_BF16:
+            return in_bf16(FlatNetwork(backbone, requested), requested)
         if name == catalogue.TORCH_COMPILE:
             keep_compiled_code()
             compiled = torch.compile(FlatNetwork(backbone, requested))
             return lambda pixels: requested.gather(compiled(pixels))
-        return _one_by_one(self._session(name, requested), requested)
+        return one_by_one(self._session(name, requested), requested)
 
     def _session(self, name: str, requested: RequestedOutputs) -> Session:
         graph = ensure_graph(self._folder(requested), self._model.backbone, requested)
@@ -232,7 +250,7 @@ class Engines:
             self._contents[name, requested] = content_digest([plan])
             return TensorRtSession(plan)
         source, precision = (graph, "") if name == catalogue.ONNXRUNTIME else self._for_openvino(name, requested, graph)
-        self._contents[name, requested] = content_digest(_parts(source))
+        self._contents[name, requested] = content_digest(files_of(source))
         if name == catalogue.ONNXRUNTIME:
             from effovpr_ros.engines.onnx_runtime import OnnxRuntimeSession
 
@@ -278,22 +296,3 @@ class Engines:
     def _placed(self, pixels: Tensor) -> Tensor:
         parameter = next(self._model.backbone.parameters())
         return pixels.to(parameter.device, parameter.dtype)
-
-
-def _parts(graph: Path) -> list[Path]:
-    """All files of a graph: OpenVINO's has its weights in a second one, a large ONNX graph in files beside it."""
-    if graph.suffix == ".xml":
-        return [graph, graph.with_suffix(".bin")]
-    return sorted(path for path in graph.parent.iterdir() if path.is_file())
-
-
-def _one_by_one(session: Session, requested: RequestedOutputs) -> Network:
-    """A session of single images as a network of batches."""
-
-    def run(pixels: Tensor) -> BackboneOutput:
-        if len(pixels) == 1:
-            return requested.gather(session(pixels))
-        outputs = [session(pixels[number : number + 1]) for number in range(len(pixels))]
-        return requested.gather([torch.cat(parts) for parts in zip(*outputs, strict=True)])
-
-    return run

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from effovpr_ros.engines.cache import cache_root, machine_name, read_record
+
 _ROUNDS = 7
 
 
@@ -27,6 +29,51 @@ class Trial:
     def __str__(self) -> str:
         """For people."""
         return f"{self.name} {self.median_ms:.1f} ms" if self.median_ms is not None else f"{self.name} refused"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `auto` chose on this machine.
+
+    Attributes:
+        engine: the fastest.
+        measured: all that were tried, for people.
+        seconds: that choosing took.
+    """
+
+    engine: str
+    measured: str
+    seconds: float
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.engine} is the fastest of {self.measured}; found in {self.seconds:.0f} s"
+
+    @classmethod
+    def from_record(cls, values: object) -> Choice | None:
+        """From what was kept; None where that is anything else, so that it is measured again."""
+        if not isinstance(values, dict):
+            return None
+        engine, measured, seconds = (values.get(name) for name in ("engine", "measured", "seconds"))
+        if not isinstance(engine, str) or not isinstance(measured, str) or not isinstance(seconds, (int, float)):
+            return None
+        return cls(engine, measured, float(seconds))
+
+
+def kept_choices() -> list[tuple[str, Choice]]:
+    """What `auto` has chosen on this machine with threads as now, by network and input size; newest first.
+
+    Raises:
+        EngineError: the cache is not usable.
+    """
+    files = sorted(cache_root().glob("*/auto-*.json"), key=lambda path: -path.stat().st_mtime)
+    found = []
+    for path in files:
+        record = read_record(path)
+        choice = Choice.from_record(record)
+        if record is not None and choice is not None and record.get("machine") == machine_name():
+            found.append((path.parent.name.rpartition("-")[0], choice))
+    return found
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:

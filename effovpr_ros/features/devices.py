@@ -22,7 +22,7 @@ def check_engine(engine: str, precision: str) -> None:
     """
     if engine not in ENGINE_NAMES:
         raise ConfigError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINE_NAMES)}")
-    if precision != "auto" and (engine == AUTO or not ENGINES[engine].keeps_precision):
+    if precision != "auto" and engine != AUTO and not ENGINES[engine].keeps_precision:
         raise ConfigError(f"engine {engine} has a precision of its own; leave precision at auto, not {precision}")
 
 

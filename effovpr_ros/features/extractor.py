@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,18 +16,27 @@ from torch import Tensor
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import DenseFeatures
+from effovpr_ros.engines.catalogue import AUTO, TORCH
 from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.runtime import Engines, FeatureHead, Model
+from effovpr_ros.engines.runtime import Engines, FeatureHead, Model, RunningEngine
+from effovpr_ros.engines.selection import Choice
 from effovpr_ros.features.backbone import Backbone, BackboneOutput, create_backbone
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import resolve_device, resolve_precision
+from effovpr_ros.features.engine_takeover import EngineTakeover, describe_engine
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
+from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name
 from effovpr_ros.features.preprocessing import PREPROCESSING, preprocess, preprocess_on
 from effovpr_ros.features.tails import tail_beside
 from effovpr_ros.features.weights import load_weights
+
+_logger = logging.getLogger(__name__)
+
+# So many images take as long as finding the fastest engine does.
+_WORTH_A_SEARCH = 150
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,13 @@ class Features:
 
 
 class FeatureExtractor:
-    """The model, ready to run on one device."""
+    """The model, ready to run on one device; for one thread at a time.
+
+    Attributes:
+        engine: that runs the network.
+    """
+
+    engine: RunningEngine
 
     def __init__(self, config: ExtractorConfig, quantisation_images: QuantisationImages | None = None) -> None:
         """Load the weights, place the model and open its engine.
@@ -128,8 +144,53 @@ class FeatureExtractor:
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
         )
-        head = FeatureHead(self.requested_outputs, self._describe, repr(self.fingerprint))
-        self.engine = self._engines.open(config.engine, head)
+        self._head = FeatureHead(self.requested_outputs, self._describe, repr(self.fingerprint))
+        self._takeover: EngineTakeover | None = None
+        # Numbers that were asked for are PyTorch's to give.
+        engine = TORCH if config.engine == AUTO and config.precision != AUTO else config.engine
+        self.engine = self._engines.open(engine, self._head)
+
+    def seek_faster_engine(self, num_images: int = _WORTH_A_SEARCH) -> None:
+        """Have the fastest engine found beside the work at hand; it takes over between two images. Returns at once.
+
+        Nothing happens where an engine was named, where the fastest is known already, and for too few images.
+
+        Args:
+            num_images: that are still to come.
+        """
+        config = self.config
+        undecided = config.engine == AUTO and config.precision == AUTO and self.engine.choice is None
+        if undecided and self._takeover is None and num_images >= _WORTH_A_SEARCH and self._engines.may_choose():
+            _logger.info("engine auto: PyTorch runs the network while the fastest engine is found")
+            self._takeover = EngineTakeover(config, partial(self._engines.open, AUTO, self._head))
+
+    def choose_engine(self) -> Choice:
+        """Find the fastest engine of this machine and keep which it is, for all that are opened from now on.
+
+        Raises:
+            EngineError: the cache is not usable.
+        """
+        return self._engines.choose(self._head)
+
+    @property
+    def engine_state(self) -> dict[str, str]:
+        """The engine in use and how it came to be that, for people."""
+        return describe_engine(self.config, self.engine, self._takeover)
+
+    def take_over(self) -> bool:
+        """Go on with a faster engine if one was found; whether that is so."""
+        found = self._takeover.take() if self._takeover is not None else None
+        if found is None:
+            return False
+        if found.name != self.engine.name:
+            _logger.info("engine %s takes over from %s", found.name, self.engine.name)
+        self.engine = found
+        return True
+
+    def close(self) -> None:
+        """End the search for a faster engine."""
+        if self._takeover is not None:
+            self._takeover.close()
 
     def reading(self, config: ExtractorConfig) -> FeatureExtractor:
         """An extractor of other features that shares this one's network, so that nothing is loaded.
@@ -180,6 +241,7 @@ class FeatureExtractor:
             ConfigError: the engine was made, and verified, for another reading.
             ImageError: an image of another type or shape.
         """
+        self.take_over()
         network = (
             self.engine.run
             if requested_outputs == self.requested_outputs
@@ -232,21 +294,3 @@ class FeatureExtractor:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
         cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
         return LocalFeatures(codes[kept], cells_xy)
-
-
-def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
-    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones.
-
-    Args:
-        attention: (P,) attention to [CLS].
-        min_attention: T1.
-        max_keypoints: cap; 0 for none.
-
-    Returns:
-        (N,) indices in ascending order. Equal attention at the cap keeps the lower index.
-    """
-    kept = np.flatnonzero(attention > min_attention)
-    if max_keypoints and len(kept) > max_keypoints:
-        order = np.argsort(-attention[kept], kind="stable")[:max_keypoints]
-        kept = np.sort(kept[order])
-    return kept.astype(np.int64)

@@ -45,8 +45,8 @@ class ExtractorConfig:
             package, see `features.local_projection`), full, or the name of a projection.
         device: auto (CUDA where there is one, else CPU) or a torch device.
         precision: auto (fp16 on CUDA, fp32 elsewhere), fp32, fp16 or bf16.
-        engine: what runs the network, see `engines.catalogue`; auto for the fastest on this machine that
-            gives PyTorch's descriptors.
+        engine: what runs the network, see `engines.catalogue`; auto for the fastest that was found on this machine
+            and gives PyTorch's descriptors, PyTorch before one was found and where a precision is named.
     """
 
     model: str = OFFLINE_MODEL

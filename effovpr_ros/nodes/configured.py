@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,11 @@ class Health:
     text: str
     hardware_id: str
     values: dict[str, str]
+
+
+def engine_news(state: Mapping[str, str]) -> str:
+    """A line for the log on the engine that takes over, as `FeatureExtractor.engine_state` describes it."""
+    return f"engine {state['engine']} runs the network from this image on: {state['engine_choice']}"
 
 
 class Configured(ABC, Generic[Item]):

@@ -25,7 +25,7 @@ from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_geometry import CameraGeometry
-from effovpr_ros.nodes.configured import Configured, Health, ImageMessage
+from effovpr_ros.nodes.configured import Configured, Health, ImageMessage, engine_news
 from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.loop_conversions import closure_message, keyframe_message
@@ -176,6 +176,8 @@ class Detecting(Configured[_Arrival]):
             self._note(detector.condition)
             return
         image = decode_message(arrival.message, self._max_pixels)
+        if self.engine.take_over():
+            self._node.get_logger().info(engine_news(self.engine.engine_state))
         camera = self.geometry.camera()
         mounted = None if camera is None else MountedCamera(camera, self._body_from_camera)
         depth = partial(self.geometry.depth_m, stamp_ns) if self._config.use_depth else None
@@ -234,6 +236,7 @@ class Detecting(Configured[_Arrival]):
         engine = self.engine
         progress = engine.detector.progress
         values = {
+            **engine.engine_state,
             "map": str(engine.place_map.path),
             "session": engine.detector.session,
             "keyframes_in_map": str(len(engine.place_map)),

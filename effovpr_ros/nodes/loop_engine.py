@@ -77,7 +77,22 @@ class LoopEngine:
         except BaseException:
             self._let_go()
             raise
-        self.device = str(extractor.device)
+        self._extractor = extractor
+        extractor.seek_faster_engine()
+
+    @property
+    def device(self) -> str:
+        """Where the model runs and by which engine."""
+        return f"{self._extractor.device}, {self._extractor.engine.name}"
+
+    @property
+    def engine_state(self) -> dict[str, str]:
+        """The engine in use and how it came to be that, for people."""
+        return self._extractor.engine_state
+
+    def take_over(self) -> bool:
+        """Go on with a faster engine if one was found since the last image; whether that is so."""
+        return self._extractor.take_over()
 
     @property
     def place_map(self) -> PlaceMap:
@@ -104,6 +119,7 @@ class LoopEngine:
         Raises:
             MapError: the disk is full. Keyframes are safe all the same; the index is made again at the next opening.
         """
+        self._extractor.close()
         with self._lock:
             try:
                 self.detector.close()

@@ -84,6 +84,15 @@ class RecognitionEngine:
         """Where the model runs and by which engine; empty without one."""
         return f"{self._extractor.device}, {self._extractor.engine.name}" if self._extractor else ""
 
+    @property
+    def engine_state(self) -> dict[str, str]:
+        """The engine in use and how it came to be that, for people; empty without a model."""
+        return self._extractor.engine_state if self._extractor else {}
+
+    def take_over(self) -> bool:
+        """Go on with a faster engine if one was found since the last image; whether that is so."""
+        return self._extractor is not None and self._extractor.take_over()
+
     def load_map(self, path: Path) -> PlaceMap:
         """Open a map, load its model unless it is loaded already, and use both from the next image on.
 
@@ -108,7 +117,10 @@ class RecognitionEngine:
             place_map.close()
             raise
         previous, self.place_map = self.place_map, place_map
+        if self._extractor is not None and self._extractor is not extractor:
+            self._extractor.close()
         self._extractor, self._recognizer, self._config = extractor, recognizer, config
+        extractor.seek_faster_engine()
         self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
@@ -160,5 +172,7 @@ class RecognitionEngine:
         """Close the map."""
         place_map, self.place_map = self.place_map, None
         self._recognizer = self._sequence = None
+        if self._extractor is not None:
+            self._extractor.close()
         if place_map is not None:
             place_map.close()

@@ -23,7 +23,7 @@ from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
-from effovpr_ros.nodes.configured import Configured, Health, ImageMessage
+from effovpr_ros.nodes.configured import Configured, Health, ImageMessage, engine_news
 from effovpr_ros.nodes.guarded_node import GuardedNode, describe
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.localize_request import LocalizeRequest
@@ -247,6 +247,8 @@ class Recognizing(Configured[_Query]):
 
     def _recognize(self, query: _Query) -> _Answer:
         image = decode_message(query.message, self._max_pixels)
+        if self.engine.take_over():
+            self._node.get_logger().info(engine_news(self.engine.engine_state))
         stamp_ns = conversions.ns_from_time(query.message.header.stamp) if query.in_stream else None
         odometry = self.odometry.at(stamp_ns) if stamp_ns is not None else None
         recognition, place_map, recognizer = self.engine.recognize(image, query.hint, stamp_ns, odometry)
@@ -283,6 +285,7 @@ class Recognizing(Configured[_Query]):
         if place_map is None:
             level, text = DiagnosticStatus.WARN, "no map is loaded; call ~/load_map"
         values = {
+            **self.engine.engine_state,
             "localize_calls": str(self.asked),
             "map": str(place_map.path) if place_map else "",
             "places": str(len(place_map)) if place_map else "0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,15 @@ from synthetic import new_place, picture, tiny_extractor, tiny_weights
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError, ImageError
-from effovpr_ros.engines import agreement, cache, catalogue, graph, runtime
+from effovpr_ros.engines import agreement, catalogue, graph, runtime
 from effovpr_ros.engines.agreement import Agreement, DenseFeatures, compare, scenes
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, Recording
 from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.openvino_runtime import OpenVinoSession
 from effovpr_ros.engines.quantisation_images import MAX_IMAGES, QuantisationImages, readable
-from effovpr_ros.engines.selection import Trial, fastest, times_side_by_side
+from effovpr_ros.engines.selection import Trial, fastest, kept_choices, times_side_by_side
+from effovpr_ros.features import engine_takeover
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
@@ -29,7 +31,7 @@ from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
-GRAPH_ENGINES = ("onnxruntime", "openvino-fp32", "openvino-bf16")
+GRAPH_ENGINES = ("torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 CALIBRATION = QuantisationImages("pictures", lambda: [picture(seed) for seed in range(32)])
 
 
@@ -37,6 +39,14 @@ CALIBRATION = QuantisationImages("pictures", lambda: [picture(seed) for seed in 
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "effovpr_ros" / "engines"
+
+
+@pytest.fixture
+def tiny_takeover(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that finds an engine knows the tiny network."""
+    monkeypatch.setattr(engine_takeover, "_PROGRAM", "tiny_takeover")
+    tests = str(Path(__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")]))
 
 
 def needs(name: str) -> str:
@@ -143,29 +153,39 @@ def test_an_engine_with_other_descriptors_is_refused(tmp_path: Path, monkeypatch
         with_engine(tmp_path, name)
 
 
-def test_auto_takes_the_fastest_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path):
-    for name in ("onnxruntime", "openvino-fp32"):
+def test_auto_is_pytorch_until_it_has_chosen_and_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
+):
+    candidates = ["torch", "onnxruntime", "openvino-fp32"]
+    for name in candidates:
         needs(name)
-    candidates = [n for n, kind in ENGINES.items() if kind.automatic and not what_is_missing(n)]
-    faked = {"torch": 9.0, "onnxruntime": 5.0, "openvino-fp32": 3.0, "openvino-bf16": 4.0}
+    faked = {"torch": 9.0, "onnxruntime": 5.0, "openvino-fp32": 3.0}
     timed: list[int] = []
 
     def times(functions: Sequence[object]) -> list[float]:
         timed.append(len(functions))
-        opened = candidates if len(functions) == len(candidates) else [n for n in candidates if "bf16" not in n]
-        return [faked[name] for name in opened]
+        return [faked[name] for name in candidates]
 
+    monkeypatch.setattr(catalogue, "automatic", lambda device: candidates)
     monkeypatch.setattr(runtime, "medians_side_by_side", times)
-    assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
-    assert with_engine(tmp_path, "auto").engine.name == "openvino-fp32"
+    undecided = with_engine(tmp_path, "auto")
+    assert undecided.engine_state == {"engine": "torch", "engine_choice": "not measured"}
+    assert undecided.choose_engine().engine == "openvino-fp32"
+    chosen = with_engine(tmp_path, "auto")
+    assert chosen.engine.name == "openvino-fp32"
+    assert "openvino-fp32 is the fastest of torch 9.0 ms; onnxruntime 5.0 ms" in chosen.engine_state["engine_choice"]
+    assert [(network, choice.engine) for network, choice in kept_choices()] == [
+        ("vit_tiny_test_patch14-56", "openvino-fp32")
+    ]
     assert len(timed) == 1
+    # Another reading, or a damaged record, is chosen for anew; and PyTorch may win.
     [record] = own_cache.rglob("auto-*.json")
-    assert cache.read_record(record)["engine"] == "openvino-fp32"
-    # Another reading, or a damaged record, is measured again; and PyTorch may win.
-    faked["torch"] = 1.0
     record.write_text("{")
-    assert with_engine(tmp_path, "auto").engine.name == "torch"
-    assert len(timed) == 2
+    assert with_engine(tmp_path, "auto").engine.choice is None
+    faked["torch"] = 1.0
+    assert undecided.choose_engine().engine == "torch"
+    assert with_engine(tmp_path, "auto").engine.choice is not None
+    assert with_engine(tmp_path, "auto", local_block=1).engine.choice is None
 
 
 def test_auto_leaves_out_what_is_inaccurate_or_fails(
@@ -184,8 +204,79 @@ def test_auto_leaves_out_what_is_inaccurate_or_fails(
     # Good enough for a map, and not for whoever asked for nothing.
     monkeypatch.setattr(runtime, "verify", lambda *given: replace(real(*given), mean=0.9995))
     monkeypatch.setattr(runtime, "medians_side_by_side", lambda functions: [7.0] * len(functions))
-    assert with_engine(tmp_path, "auto").engine.name == "torch"
+    assert with_engine(tmp_path, "torch").choose_engine().engine == "torch"
     assert "leaves onnxruntime out: ONNX Runtime refuses this" in caplog.text
+
+
+@pytest.mark.usefixtures("tiny_takeover")
+def test_a_cache_that_is_of_no_use_leaves_auto_with_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    extractor = with_engine(tmp_path, "auto")
+    assert extractor.engine.name == "torch"
+    assert "PyTorch runs the network" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+    extractor.seek_faster_engine()
+    extractor._takeover.wait()
+    assert "XDG_CACHE_HOME" in extractor.engine_state["engine_choice"]
+    assert extractor.extract([picture(0)])[0].grid_wh == (4, 4)
+
+
+@pytest.mark.usefixtures("tiny_takeover")
+def test_a_faster_engine_takes_over_between_two_images(tmp_path: Path):
+    if len(catalogue.automatic("cpu")) < 2:
+        pytest.skip("PyTorch is all there is")
+    extractor = with_engine(tmp_path, "auto")
+    images = [picture(seed) for seed in range(3)]
+    before = extractor.extract(images)
+    extractor.seek_faster_engine(20)
+    assert extractor._takeover is None  # too few images to come
+    extractor.seek_faster_engine()
+    assert extractor.engine_state["engine"] == "torch"
+    assert "the fastest is being found for" in extractor.engine_state["engine_choice"]
+    takeover = extractor._takeover
+    extractor.seek_faster_engine()
+    assert extractor._takeover is takeover  # is sought once
+    takeover.wait()
+    # It is ready, and waits for the next image.
+    assert extractor.engine.choice is None
+    after = extractor.extract(images)
+    assert extractor.engine.choice is not None
+    assert f"{extractor.engine.name} is the fastest of torch " in extractor.engine_state["engine_choice"]
+    for one, other in zip(before, after, strict=True):
+        assert one.global_descriptor @ other.global_descriptor > 0.9999
+    # The next start opens it at once, and seeks nothing.
+    again = with_engine(tmp_path, "auto")
+    assert again.engine.name == extractor.engine.name
+    again.seek_faster_engine()
+    assert again._takeover is None
+
+
+@pytest.mark.usefixtures("tiny_takeover")
+def test_the_search_ends_with_whoever_began_it(tmp_path: Path):
+    if len(catalogue.automatic("cpu")) < 2:
+        pytest.skip("PyTorch is all there is")
+    extractor = with_engine(tmp_path, "auto")
+    extractor.seek_faster_engine()
+    process = extractor._takeover._process
+    # As the kernel does when a process dies, however it dies.
+    process.stdin.close()
+    assert process.wait(60) == 1
+    assert extractor.extract([picture(0)])[0].grid_wh == (4, 4)
+    other = with_engine(tmp_path, "auto")
+    other.seek_faster_engine()
+    other.close()
+    other._takeover.wait()
+    assert other.engine.name == "torch"
+
+
+def test_a_named_engine_or_precision_is_what_runs(tmp_path: Path):
+    for config in ({"engine": "torch"}, {"engine": "auto", "precision": "fp32"}):
+        extractor = tiny_extractor(tmp_path, **config)
+        extractor.seek_faster_engine()
+        assert (extractor.engine.name, extractor._takeover) == ("torch", None)
+    assert tiny_extractor(tmp_path).engine_state == {"engine": "torch", "engine_choice": "named"}
 
 
 def test_int8_is_calibrated_with_the_given_images_once(

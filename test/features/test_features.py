@@ -16,8 +16,9 @@ from effovpr_ros.features import extractor as extractor_module
 from effovpr_ros.features import regional
 from effovpr_ros.features.backbone import FACETS, Backbone, cls_attention, create_backbone
 from effovpr_ros.features.codes import encode
-from effovpr_ros.features.extractor import FeatureExtractor, select_keypoints
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ModelFingerprint, config_for_fingerprint
+from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.features.weights import load_weights
 

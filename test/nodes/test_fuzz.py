@@ -207,6 +207,7 @@ def test_the_recogniser_survives_what_it_is_sent(tmp_path: Path, count: int):
     parameters = {
         "map_path": tmp_path / "map",
         "weights": extractor.config.weights,
+        "engine": "torch",
         "device": "cpu",
         "sequence_length": 5,
         "max_megapixels": 4.0,
@@ -254,6 +255,7 @@ def test_the_detector_survives_what_it_is_sent(tmp_path: Path, count: int):
     parameters = {
         "session_path": tmp_path / "session",
         "weights": extractor.config.weights,
+        "engine": "torch",
         "device": "cpu",
         "image_transport": "compressed",
         "odom_wait_s": 0.01,

@@ -79,6 +79,7 @@ def test_laps_through_the_node(laps: Path, tmp_path: Path):
         "min_keyframes=2",
         "sequence_length=0",
         "max_drift=0.0",
+        "engine=torch",
         *SURE,
     ):
         arguments += ["--param", setting]

@@ -88,7 +88,8 @@ def silent_recognizer() -> Iterator[None]:
 @pytest.mark.usefixtures("silent_recognizer")
 def test_a_bag_through_the_node(house: Path, drive: Path, tmp_path: Path):
     out = tmp_path / "matches.jsonl"
-    arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--device", "cpu", "--rate", 0.5]
+    arguments = ["--map", house, "--bag", drive, "--image-topic", TOPIC, "--out", out, "--rate", 0.5]
+    arguments += ["--device", "cpu", "--engine", "torch"]
     command = [sys.executable, "-P", "-m", "effovpr_ros.nodes.replay", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

@@ -229,7 +229,7 @@ def test_the_shipped_calibrations_can_be_used():
 
 @pytest.mark.parametrize("rerank", [True, False])
 def test_a_calibration_is_shipped_for_the_default_settings(offline_extractor: FeatureExtractor, rerank: bool):
-    assert replace(offline_extractor.config, device="auto") == ExtractorConfig()
+    assert replace(offline_extractor.config, device="auto", engine="auto") == ExtractorConfig()
     _, fitted = choose_confidence_model([], offline_extractor.fingerprint, RecognizerConfig(rerank=rerank))
     assert fitted
 
