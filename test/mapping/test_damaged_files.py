@@ -59,8 +59,8 @@ def test_a_declaration_that_is_no_text_is_refused(folder: Path):
     """Python's own error on a statement that is no UTF-8 passed through."""
     path = folder / "places.sqlite3"
     data = path.read_bytes()
-    assert data.count(b"CREATE TABLE properties") == 1
-    path.write_bytes(data.replace(b"CREATE TABLE properties", b"CREATE TABLE p\xf3operties"))
+    assert data.count(b"value BLOB NOT NULL)") == 1
+    path.write_bytes(data.replace(b"value BLOB NOT NULL)", b"v\xf3lue BLOB NOT NULL)"))
     with pytest.raises(MapError, match=r"places.sqlite3: .*decode.*; see `effovpr map check`"):
         PlaceMap.open(folder)
 
