@@ -102,7 +102,9 @@ def place_row(place_id: int, place: NewPlace) -> tuple[Any, ...]:
     position = place.pose.position_xyz if place.pose else (None,) * 3
     quat = (place.pose.quat_xyzw if place.pose else None) or (None,) * 4
     geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
-    return (place_id, place.session, place.stamp_ns, place.source, *position, *quat, *geo, *place.image_size_wh)
+    # SQLite keeps -0.0 as 0.0, and the checksum is over what will be read.
+    numbers = (value if value is None else value + 0.0 for value in (*position, *quat, *geo))
+    return (place_id, place.session, place.stamp_ns, place.source, *numbers, *place.image_size_wh)
 
 
 def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:

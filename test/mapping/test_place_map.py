@@ -219,6 +219,17 @@ def change_manifest(folder: Path, **values: object) -> None:
     (folder / "map.yaml").write_text(yaml.safe_dump({**content, **values}))
 
 
+def test_negative_zeros_of_a_pose_are_no_damage(tmp_path: Path):
+    # A robot on a plane that has turned beyond half a circle: w is negative, and -q has zeros with a sign.
+    turned = Pose((1.0, -0.0, 0.0), (-0.0, -0.0, 0.8, 0.6))
+    with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
+        place_map.add([replace(new_place(0), pose=turned)])
+        place_map.flush()
+    with PlaceMap.open(tmp_path / "map") as place_map:
+        assert place_map.check() == []
+        assert place_map.place(0).pose == turned
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
