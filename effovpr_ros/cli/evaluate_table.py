@@ -7,6 +7,7 @@ from typing import Any
 
 from effovpr_ros.lab.evaluation.ablation import AblationRow
 from effovpr_ros.lab.evaluation.summary import dataset_line
+from effovpr_ros.lab.evaluation.third_stage_figures import third_stage_lines
 
 _QUALITY_HEADER = f"{'R@1':>6} {'95 %':>13}{'R@5':>7}{'R@10':>7}{'AP':>7}{'R@P=1':>7}"
 _COST_HEADER = f"{'ms':>8}{'KB':>7}"
@@ -67,12 +68,7 @@ def _details(method: Mapping[str, Any]) -> list[str]:
                 f"{what} error of {error['count']} MATCHes, median / p95 / max: "
                 f"{error['p50']:.2f} / {error['p95']:.2f} / {error['max']:.2f} {unit}"
             )
-    if method["verified"] is not None:
-        seen = method["verified"]
-        lines.append(
-            f"third stage at {100.0 * seen['share']:.0f} % of the queries, median / p95 there: "
-            f"{seen['p50_ms']:.1f} / {seen['p95_ms']:.1f} ms"
-        )
+    lines += third_stage_lines(method)
     outside = method["outside"]
     if outside["queries"] and outside["matches"] is not None:
         lines.append(f"{outside['queries']} queries without a positive, {outside['matches']} of them falsely a MATCH")

@@ -10,6 +10,8 @@ from effovpr_ros.geometry.rig import Rig
 
 _MIN_TRIANGULATED = 15
 _ERROR_PX = 3.0
+# A point is far from a pose beyond.
+_OTHER_PX = 8.0
 _MIN_SHARE = 0.35
 _SAME_M = 0.05
 _ABSOLUTE_OPTIONS = {"max_reproj_error": _ERROR_PX, "max_iterations": 300, "min_iterations": 30}
@@ -51,17 +53,29 @@ def first_poses(query: QueryRays, rig: Rig) -> list[tuple[Array, Array]]:
     return firsts
 
 
-def num_of_another_pose(query: QueryRays, rig: Rig) -> int:
-    """How many points of those that a rig sees agree with the pose that most of them agree with, in one camera."""
-    camera, chosen, points_m = _triangulated(query, rig)
-    if len(chosen) < _MIN_TRIANGULATED:
-        return 0
-    return int(_absolute(query, camera, chosen, points_m)[1])
+def support_of_another_pose(query: QueryRays, rig: Rig, rotation: Array, centre_m: Array) -> tuple[int, int]:
+    """How many triangulated points agree with a pose, and how many of those far from it with one other pose.
+
+    Args:
+        query: N points.
+        rig: everything that was matched.
+        rotation: (3, 3) turns directions of the body into the map's frame.
+        centre_m: (3,) of the body.
+    """
+    numbers, points_m = rig.triangulated(len(query), _ERROR_PX)
+    errors_px = query.only(numbers).errors_px(points_m, rotation, centre_m)
+    far = errors_px > _OTHER_PX
+    camera, others, others_m = _of_best_camera(query, numbers[far], points_m[far])
+    num_others = _absolute(query, camera, others, others_m)[1] if len(others) >= _MIN_TRIANGULATED else 0
+    return int((errors_px <= _ERROR_PX).sum()), num_others
 
 
 def _triangulated(query: QueryRays, rig: Rig) -> tuple[int, Index, Array]:
     """Points that two views see or more: the camera that sees most of them, and its points' numbers and places."""
-    numbers, points_m = rig.triangulated(len(query), _ERROR_PX)
+    return _of_best_camera(query, *rig.triangulated(len(query), _ERROR_PX))
+
+
+def _of_best_camera(query: QueryRays, numbers: Index, points_m: Array) -> tuple[int, Index, Array]:
     counts = np.bincount(query.camera[numbers], minlength=len(query.focal_px))
     camera = int(counts.argmax())
     own = query.camera[numbers] == camera

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.settings import check_limits, ranged
-from effovpr_ros.geometry.first_poses import first_poses, num_of_another_pose
+from effovpr_ros.geometry.first_poses import first_poses, support_of_another_pose
 from effovpr_ros.geometry.query_rays import Array, QueryPicture, QueryRays
 from effovpr_ros.geometry.rig import Rig, RigView
 from effovpr_ros.geometry.rig_adjustment import AdjustedPose, RigAdjustment
@@ -137,8 +137,14 @@ def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], con
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no picture shares {_MIN_MATCHES_OF_VIEW}")
     query = QueryRays.from_pictures(pictures)
     rig = Rig.from_views(views, query, config.map_position_std_m, config.map_angle_std_rad)
-    if rig.baseline_m < max(_MIN_BASELINE_M, 3.0 * float(rig.pose_std[:, 0].min())):
+    if rig.baseline_m < max(_MIN_BASELINE_M, 3.0 * float(np.median(rig.pose_std[:, 0]))):
         return refused(PoseOutcome.SHORT_BASELINE, f"{len(views)} pictures within {rig.baseline_m:.2f} m")
+    seen, everything = (
+        query,
+        Rig.from_views(
+            [_with_others(view) for view in views], query, config.map_position_std_m, config.map_angle_std_rad
+        ),
+    )
     query, rig, num_matched = _best_points(query, rig)
     if num_matched < config.pose_min_inliers:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"{num_matched} matched, wanted {config.pose_min_inliers}")
@@ -152,7 +158,21 @@ def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], con
     best = refined[0]
     if len(refined) > 1 and best.differs_from(refined[1]) and refined[1].cost < _SAME_COST * best.cost:
         return refused(PoseOutcome.TWO_POSES, f"of {num_matched} points")
-    return _judged(best, query, rig, config)
+    measured = _judged(best, query, rig, config)
+    if not measured.is_measured:
+        return measured
+    own, others = support_of_another_pose(seen, everything, best.adjusted.rotation, best.adjusted.centre_m)
+    if others > _OTHER_POSE_SHARE * own:
+        return refused(PoseOutcome.TWO_POSES, f"{measured.reason}; {own} points with it, {others} with another pose")
+    return measured
+
+
+def _with_others(view: RigView) -> RigView:
+    """A view whose matches are all counted, those that agree with its epipolar geometry or not."""
+    if view.other_index is None or view.other_xy is None:
+        return view
+    index, points_xy = np.concatenate([view.query_index, view.other_index]), np.vstack([view.points_xy, view.other_xy])
+    return replace(view, query_index=index, points_xy=points_xy)
 
 
 def _best_views(views: Sequence[RigView], is_usable: Sequence[bool]) -> list[RigView]:
@@ -255,10 +275,6 @@ def _judged(best: _Refined, query: QueryRays, rig: Rig, config: PoseConfig) -> P
             PoseOutcome.SCALE_UNKNOWN,
             f"position known to {std_m:.2f} m, wanted {config.pose_max_std_m:g}; baseline {rig.baseline_m:.2f} m",
         )
-    others = ~np.isin(rig.point, rig.point[best.agrees])
-    num_others = num_of_another_pose(query, rig.only(others))
-    if num_others > _OTHER_POSE_SHARE * num_inliers:
-        return refused(PoseOutcome.TWO_POSES, f"{figures}, {num_others} with another pose")
     num_views = len(np.unique(rig.view[best.agrees]))
     reason = f"{figures} in {num_views} pictures; position known to {std_m:.3f} m"
     x, y, z = adjusted.centre_m.tolist()

@@ -93,3 +93,20 @@ class QueryRays:
     def levers_m(self, rotation: Array) -> Array:
         """(N, 3) from the body to the camera of each point, along the map's axes."""
         return np.asarray((self.centre_m @ rotation.T)[self.camera])
+
+    def errors_px(self, points_m: Array, rotation: Array, centre_m: Array) -> Array:
+        """How far its points are from where a pose of the body projects them.
+
+        Args:
+            points_m: (N, 3) where they are, in the map's frame.
+            rotation: (3, 3) turns directions of the body into the map's frame.
+            centre_m: (3,) of the body.
+
+        Returns:
+            (N,) pixels; infinite behind the camera.
+        """
+        turn = (rotation @ self.rotation)[self.camera]
+        local = np.einsum("nji,nj->ni", turn, points_m - centre_m - self.levers_m(rotation))
+        depth = np.where(local[:, 2] > 0.0, local[:, 2], np.inf)
+        error = self.point_focal_px * np.linalg.norm(local[:, :2] / depth[:, None] - self.rays, axis=1)
+        return np.where(local[:, 2] > 0.0, error, np.inf)

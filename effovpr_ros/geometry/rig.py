@@ -23,6 +23,9 @@ class RigView:
         camera: that took it, for an image of the size that the points are in.
         query_index: (M,) numbers of points of one picture of the query, no one twice.
         points_xy: (M, 2) pixels of what matches them.
+        other_index: (O,) likewise, of matches that do not agree with the view's epipolar geometry; they tell whether
+            another pose explains as much, as in structure that repeats.
+        other_xy: (O, 2) pixels of what matches these.
         picture: number of that picture, where the query has several.
         position_std_m: of its position along each axis; None: as everywhere in the map.
         angle_std_rad: of its orientation about each axis; likewise.
@@ -32,6 +35,8 @@ class RigView:
     camera: CameraModel
     query_index: Index
     points_xy: Array
+    other_index: Index | None = None
+    other_xy: Array | None = None
     picture: int = 0
     position_std_m: float | None = None
     angle_std_rad: float | None = None

@@ -20,34 +20,17 @@ _MAX_LINES = 60
 _STATUS_RGB = {Status.NO_MATCH: (178, 48, 48), Status.AMBIGUOUS: (176, 120, 16), Status.MATCH: (32, 128, 64)}
 
 
-def draw_matches(
-    query_image: RgbImage,
-    thumbnail: RgbImage,
-    query_cells_xy: NDArray[np.uint8],
-    place_cells_xy: NDArray[np.uint8],
-    grid_wh: tuple[int, int],
-    *,
-    status: Status,
-    caption: str,
-) -> RgbImage:
-    """Draw what `draw_pair` draws under a caption in the colour of the status.
+def under_caption(pair: RgbImage, *, status: Status, caption: str) -> RgbImage:
+    """A picture of a pair under a caption in the colour of the status.
 
     Args:
-        query_image: (H, W, 3) uint8 RGB.
-        thumbnail: (h, w, 3) uint8 RGB of the place.
-        query_cells_xy: (P, 2) patch column and row in the query, best match first; P may be 0.
-        place_cells_xy: (P, 2) likewise in the place.
-        grid_wh: columns and rows of patches, the same for both images.
+        pair: (height, 1000, 3) uint8 RGB, of `draw_pair` or `draw_points`.
         status: of the recognition.
         caption: text, wrapped to the width; characters beyond ASCII are shown as ?.
 
     Returns:
         (height, 1000, 3) uint8 RGB.
-
-    Raises:
-        ImageError: an image that is not (H, W, 3) uint8.
     """
-    pair = draw_pair(query_image, thumbnail, query_cells_xy, place_cells_xy, grid_wh)
     lines = _wrap(f"{status.name}  {caption}")
     bar = np.full((_LINE_HEIGHT_PX * len(lines) + 10, WIDTH_PX, 3), _STATUS_RGB[status], dtype=np.uint8)
     for number, line in enumerate(lines):
@@ -71,9 +54,9 @@ def draw_pair(
     Args:
         query_image: (H, W, 3) uint8 RGB.
         thumbnail: (h, w, 3) uint8 RGB of the place.
-        query_cells_xy: see `draw_matches`.
-        place_cells_xy: see `draw_matches`.
-        grid_wh: see `draw_matches`.
+        query_cells_xy: (P, 2) patch column and row in the query, best match first; P may be 0.
+        place_cells_xy: (P, 2) likewise in the place.
+        grid_wh: columns and rows of patches, the same for both images.
 
     Returns:
         (height, 1000, 3) uint8 RGB.

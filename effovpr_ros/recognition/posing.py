@@ -186,11 +186,14 @@ def rig_view(item: VerifiedCandidate, pose: Pose | None, mounted: MountedCamera)
     points = working(item.points)
     agree = item.matches.on_fundamental
     chosen = item.matches.on_homography if agree is None else agree
+    points_xy = points.keypoints_xy[item.matches.candidate_index].astype(np.float64)
     return RigView(
         joined(pose, mounted.body_from_camera),
         mounted.camera.scaled(points.image_size_wh),
         item.matches.query_index[chosen],
-        points.keypoints_xy[item.matches.candidate_index[chosen]].astype(np.float64),
+        points_xy[chosen],
+        item.matches.query_index[~chosen],
+        points_xy[~chosen],
     )
 
 

@@ -10,6 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from effovpr_ros.core.errors import ImageError, MapError, WeightsError
 from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.geometry.point_codec import decode_points, encode_points
@@ -65,6 +68,16 @@ class Verified:
     def of(self, place_id: int) -> VerifiedCandidate | None:
         """Of one place; None where it was not verified."""
         return next((item for item in self.candidates if item.place_id == place_id), None)
+
+
+def verified_parts(verified: Verified, seen: VerifiedCandidate) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(P, 2) each: where verified points are in the query and in a candidate, as parts of the pictures' sides."""
+    agreed = seen.matches.on_homography
+    query_xy, place_xy = seen.matches.query_xy[agreed] + 0.5, seen.matches.candidate_xy[agreed] + 0.5
+    return (
+        np.asarray(query_xy / np.array(verified.query.image_size_wh), np.float64),
+        np.asarray(place_xy / np.array(seen.points.image_size_wh), np.float64),
+    )
 
 
 @functools.cache

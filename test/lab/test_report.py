@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from synthetic import FINGERPRINT, features, picture, tiny_weights
 from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.geometry.measured_pose import PoseMeasurement, PoseOutcome
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.geometry.verified_matches import VerifiedMatches
 from effovpr_ros.lab.evaluation.gallery import choose, draw_entry
@@ -34,6 +36,7 @@ from effovpr_ros.lab.evaluation.report import render_report
 from effovpr_ros.lab.evaluation.runner import MethodResult, Run
 from effovpr_ros.lab.evaluation.saved_run import load_run
 from effovpr_ros.lab.evaluation.summary import summarise
+from effovpr_ros.lab.evaluation.third_stage_figures import measured_figures, verified_figures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer import Latency, Recognition, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -202,11 +205,69 @@ def test_the_summary_says_where_the_third_stage_ran():
     few = replace(given, queries=given.queries[:4], positives=given.positives[:4], allowed=given.allowed[:4])
     found = {name: MethodResult(chosen, None, False) for name, chosen in (("a", answers), ("b", ANSWERS[:4]))}
     methods = summarise(few, found)["methods"]
-    assert methods["a"]["verified"] == pytest.approx({"share": 0.5, "p50_ms": 30.0, "p95_ms": 39.0})
+    # Queries 0 and 1 are answered right; by two stages, whose scores are equal here, similarity has 0 and 2 right.
+    assert methods["a"]["verified"] == pytest.approx(
+        {"share": 0.5, "p50_ms": 30.0, "p95_ms": 39.0, "recall_at_1_before": 0.5, "recall_at_1": 0.5}
+    )
     assert methods["b"]["verified"] is None
     table = summary_table(summarise(few, found))
     assert "a: third stage at 50 % of the queries, median / p95 there: 30.0 / 39.0 ms" in table
+    assert "a: R@1 of two stages 50.0, of three 50.0" in table
     assert "b: third stage" not in table
+
+
+def test_the_order_before_the_third_stage_is_that_of_the_score():
+    """Place 2 has the greater score and was put second by the points: two stages answer wrong, three right."""
+    known = ANSWERS[1].recognition
+    assert known is not None
+    first, second = (replace(item, score=score) for item, score in zip(known.candidates, (3.0, 4.0), strict=True))
+    seen = replace(ANSWERS[1], recognition=replace(known, candidates=(first, second)))
+    seen = replace(seen, latency_ms=replace(LATENCY, verify=20.0))
+    given = dataset()
+    one = replace(given, queries=given.queries[1:2], positives=given.positives[1:2], allowed=given.allowed[1:2])
+    figures = verified_figures(one, [seen])
+    assert figures is not None
+    assert (figures["recall_at_1_before"], figures["recall_at_1"]) == (0.0, 1.0)
+
+
+def test_measured_poses_stand_beside_the_matched_pictures():
+    """Query 0 was taken at (3, 4); its place is at (0, 0), the measured pose at (3.03, 4.04), 2 degrees off.
+
+    One of three MATCHes is measured. Squared error over covariance: (0.05 / 0.02)^2 + (0.0349 / 0.02)^2 = 9.3.
+    """
+    pose = Pose.from_yaw(3.03, 4.04, math.radians(2.0))
+    measurement = PoseMeasurement(PoseOutcome.MEASURED, "by hand", pose, np.eye(6) * 0.02**2, 50, 3)
+    none = PoseMeasurement(PoseOutcome.NO_CAMERA, "no calibration")
+
+    def measured(number: int, what: PoseMeasurement) -> Answer:
+        known = ANSWERS[number].recognition
+        assert known is not None
+        return replace(ANSWERS[number], recognition=replace(known, measurement=what))
+
+    answers = [measured(0, measurement), ANSWERS[1], measured(2, none), measured(3, none)]
+    given = dataset()
+    few = replace(given, queries=given.queries[:4], positives=given.positives[:4], allowed=given.allowed[:4])
+    figures = measured_figures(few, answers)
+    assert figures is not None
+    assert figures["share_of_matches"] == pytest.approx(1.0 / 3.0)
+    assert figures["position_error_m"] == pytest.approx({"p50": 0.05, "p95": 0.05, "max": 0.05, "count": 1})
+    assert figures["heading_error_deg"]["p50"] == pytest.approx(2.0)
+    assert figures["prior_position_error_m"]["p50"] == pytest.approx(5.0)
+    assert figures["prior_heading_error_deg"]["p50"] == pytest.approx(0.0)
+    assert figures["foretold_std_m"] == pytest.approx(0.02 * 3**0.5)
+    assert figures["inside_99"] == 1.0
+    assert figures["reasons"] == {"measured": 1, "no calibration": 2}
+    tight = replace(measurement, covariance=np.eye(6) * 0.01**2)
+    assert measured_figures(few, [measured(0, tight), *answers[1:]])["inside_99"] == 0.0
+    assert measured_figures(few, ANSWERS[:4]) is None
+    summary = summarise(few, {"a": MethodResult(answers, None, False)})
+    table = summary_table(summary)
+    assert "a: pose measured of 33 % of the MATCHes; foretold standard deviation 0.035 m; 100 % inside 99 %" in table
+    assert "a: measured position error, median / p95: 0.050 / 0.050 m (the matched pictures': 5.000 / 5.000 m)" in table
+    assert "a: measured heading error, median / p95: 2.00 / 2.00 deg (the matched pictures': 0.00 / 0.00 deg)" in table
+    page = render_report(Run(few, {"a": MethodResult(answers, None, False)}, "effovpr evaluate"), summary)
+    assert "The third stage of a" in page
+    assert "pose measured of 33 % of the MATCHes" in page
 
 
 def test_plots_follow_the_theme_and_share_no_ids():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from posed_scene import CAMERA, MOUNTED, PosedScene, corridor, error, seen_in
+from posed_scene import CAMERA, MOUNTED, PosedScene, corridor, error, seen_in, shifted
 from synthetic import FINGERPRINT
 
 from effovpr_ros.core.mounted_cameras import MountedCamera
@@ -207,6 +207,16 @@ def test_a_picture_without_texture_and_unusable_weights_have_no_pose(tmp_path: P
     assert "too few points agree" in pose.reason
     monkeypatch.setattr(ThirdStage, "load", lambda _: False)
     assert "network of the points cannot be used" in session.measure().reason
+
+
+def test_structure_that_repeats_gives_no_confident_pose(tmp_path: Path):
+    """Half of what the query sees is one period, 1.5 m, along the way."""
+    scene = PosedScene(corridor(800))
+    session = Session(tmp_path, scene)
+    for by_m in ((1.5, 0.0, 0.0), (0.0, 1.5, 0.0), (-1.5, 0.0, 0.0)):
+        pose = session.measure(points=functools.partial(shifted(scene, by_m).seen, QUERY))
+        if pose.relative_pose is not None:
+            assert np.linalg.norm(error(pose.relative_pose, seen_in(WAY[MATCH], QUERY))[:3]) < 0.1, pose.reason
 
 
 def test_the_camera_of_a_session_is_kept_and_another_one_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture):

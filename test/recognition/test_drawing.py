@@ -7,13 +7,18 @@ import pytest
 
 from effovpr_ros.core.errors import ImageError
 from effovpr_ros.recognition.decision import Status
-from effovpr_ros.recognition.drawing import WIDTH_PX, draw_matches, draw_points
+from effovpr_ros.recognition.drawing import WIDTH_PX, draw_pair, draw_points, under_caption
 
 GREY = np.full((240, 320, 3), 100, np.uint8)
 SMALL = np.full((24, 32, 3), 200, np.uint8)
 NO_CELLS = np.empty((0, 2), np.uint8)
 # Panels are 496 wide (gap 8), hence 372 high for a 4:3 query.
 PANEL_WIDTH, PANEL_HEIGHT = 496, 372
+
+
+def draw_matches(query: np.ndarray, place: np.ndarray, *cells: object, status: Status, caption: str) -> np.ndarray:
+    """As the node draws patches."""
+    return under_caption(draw_pair(query, place, *cells), status=status, caption=caption)
 
 
 def test_two_panels_under_a_caption_bar():

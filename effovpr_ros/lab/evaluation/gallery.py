@@ -16,7 +16,7 @@ from effovpr_ros.lab.evaluation.method import Answer, MatchesPatches, Method, Qu
 from effovpr_ros.lab.evaluation.outcomes import Outcome, QueryOutcome
 from effovpr_ros.lab.evaluation.positions import horizontal_distance_m
 from effovpr_ros.recognition.drawing import draw_pair, draw_points
-from effovpr_ros.recognition.third_stage import Verified
+from effovpr_ros.recognition.third_stage import Verified, verified_parts
 
 MOST_ENTRIES = 6
 _WEBP_QUALITY = 70
@@ -173,12 +173,8 @@ def _picture(
     seen = None if verified is None else verified.of(number)
     matched = ""
     if verified is not None and seen is not None:
-        agreed = seen.matches.on_homography
-        matched = f", {agreed.sum()} verified points"
-        parts = (
-            (xy[agreed] + 0.5) / np.array(points.image_size_wh)
-            for xy, points in ((seen.matches.query_xy, verified.query), (seen.matches.candidate_xy, seen.points))
-        )
+        parts = verified_parts(verified, seen)
+        matched = f", {len(parts[0])} verified points"
         picture = draw_points(image, stored.load(), *parts)
     else:
         cells = np.empty((0, 2), np.uint8), np.empty((0, 2), np.uint8)

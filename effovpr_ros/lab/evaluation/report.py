@@ -25,6 +25,7 @@ from effovpr_ros.lab.evaluation.plots import (
 )
 from effovpr_ros.lab.evaluation.runner import Run
 from effovpr_ros.lab.evaluation.summary import RANKS, STAGES
+from effovpr_ros.lab.evaluation.third_stage_figures import third_stage_lines
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 REPORT_NAME = "report.html"
@@ -101,6 +102,7 @@ def render_report(run: Run, summary: Mapping[str, Any]) -> str:
         stages=STAGES,
         chance=dict(zip(RANKS, _chance(run.dataset, RANKS), strict=False)),
         calibrated=bool(reliabilities),
+        third_stage={name: third_stage_lines(method) for name, method in summary["methods"].items()},
         conditions=next(iter(summary["methods"].values()))["by_condition"],
         refuses={name: result.refuses for name, result in run.results.items()},
         outcome_kinds=tuple(Outcome),

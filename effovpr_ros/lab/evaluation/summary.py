@@ -25,6 +25,7 @@ from effovpr_ros.lab.evaluation.metrics import (
     reliability,
 )
 from effovpr_ros.lab.evaluation.runner import MethodResult
+from effovpr_ros.lab.evaluation.third_stage_figures import measured_figures, verified_figures
 from effovpr_ros.recognition.recognizer import Status
 
 SCHEMA_VERSION = 1
@@ -116,18 +117,10 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
             reliability(confidences, rights).expected_calibration_error if result.calibrated else None
         ),
         "latency_ms": _latencies([answer for answer, _ in answered]),
-        "verified": _verified([answer for answer, _ in answered]),
+        "verified": verified_figures(dataset, result.answers),
+        "measured": measured_figures(dataset, result.answers),
         "bytes_per_place": result.bytes_per_place,
     }
-
-
-def _verified(answers: Sequence[Answer]) -> dict[str, float] | None:
-    """Share of the answers that the third stage saw, and its milliseconds there; None if it saw none."""
-    spent_ms = [answer.latency_ms.verify for answer in answers if answer.latency_ms.verify > 0.0]
-    if not spent_ms:
-        return None
-    low, high = np.percentile(spent_ms, [50, 95])
-    return {"share": len(spent_ms) / len(answers), "p50_ms": float(low), "p95_ms": float(high)}
 
 
 def _latencies(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
