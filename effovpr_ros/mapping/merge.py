@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.files import sync_folder, usable_path
@@ -19,6 +21,8 @@ from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.session_cameras import read_cameras, write_cameras
 from effovpr_ros.mapping.session_origins import SessionOrigin, odometry_drives, read_origins, write_origins
 from effovpr_ros.mapping.store import PlaceStore
+
+_logger = logging.getLogger(__name__)
 
 _COMMIT_PLACES = 256
 _MADE_OF_PROPERTY = "merged_from"
@@ -53,9 +57,10 @@ def merge_maps(
 ) -> int:
     """Join maps in a new one.
 
-    Frame and datum are the first map's. What belongs to one map alone is not carried over: a calibration, and the
-    projection of a PCA. The new map appears under its name when it is finished; what a kill leaves beside it, the
-    next call removes. If `out` is the merge of these maps already, it stays as it is.
+    Frame, datum and the settings of recognition are the first map's; other settings are named in the log. What
+    belongs to one map alone is not carried over: its confidence models, and the projection of a PCA. The new map
+    appears under its name when it is finished; what a kill leaves beside it, the next call removes. If `out` is the
+    merge of these maps already, it stays as it is.
 
     Args:
         out: folder that does not exist yet.
@@ -89,7 +94,7 @@ def merge_maps(
             name=config.name or out.resolve().name,
             frame_id=opened[0].frame_id,
             datum=opened[0].datum,
-            recognition=opened[0].manifest.recognition,
+            recognition=_recognition(opened),
         )
         with merged:
             merged.set_pose_frames(_pose_frames(opened, plans))
@@ -106,6 +111,26 @@ def merge_maps(
         except OSError as error:
             raise MapError(f"{out} cannot be written: {error.strerror}; choose another folder") from error
     return count
+
+
+def _recognition(maps: Sequence[PlaceMap]) -> Mapping[str, Any]:
+    """Settings of the first map; says where another was made for other ones."""
+    first = maps[0].manifest.recognition
+    for other in maps[1:]:
+        theirs = other.manifest.recognition
+        names = [name for name in {**first, **theirs} if first.get(name) != theirs.get(name)]
+        if names:
+            differences = ", ".join(
+                f"{name} {theirs.get(name, 'not known')} instead of {first.get(name, 'not known')}" for name in names
+            )
+            _logger.warning(
+                "map %s was made for %s; the merged map has the settings of %s: name the map first whose settings it "
+                "should have",
+                other.path,
+                differences,
+                maps[0].path,
+            )
+    return first
 
 
 def _made_before(out: Path, made_of: bytes) -> int:

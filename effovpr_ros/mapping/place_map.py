@@ -144,6 +144,10 @@ class PlaceMap(MapReader):
             raise
         return place_map
 
+    def session_frame(self, session: str) -> str:
+        """Name of the frame of its own that a session's next place gets; empty for the map's."""
+        return self._frames.frame_of(session, self.next_id)
+
     def set_session_frame(self, session: str, frame_id: str) -> None:
         """Say before a session's first place that its poses are in another frame than the map's.
 
@@ -153,7 +157,7 @@ class PlaceMap(MapReader):
             MapError: the session has places in another frame already, or the map is open read-only.
         """
         own_frame = "" if frame_id == self.frame_id else frame_id
-        if session in self.sessions and self._frames.frame_of(session, self.next_id) != own_frame:
+        if session in self.sessions and self.session_frame(session) != own_frame:
             raise MapError(
                 f"session {session!r} has places already, so that its frame cannot become {frame_id!r}; "
                 "name the frame before the first place, or begin another session"

@@ -97,6 +97,8 @@ def join_session(place_map: PlaceMap, session: str, origin: PoseOrigin, session_
     """
     if session_frame:
         place_map.set_session_frame(session, session_frame)
+    elif session in place_map.sessions:
+        session_frame = place_map.session_frame(session)
     origins = read_origins(place_map)
     known = origins.get(session)
     if known is not None and known.drive == origin.drive and origin.kind is not PoseKind.EARTH:
@@ -104,6 +106,8 @@ def join_session(place_map: PlaceMap, session: str, origin: PoseOrigin, session_
     if known is None and session in place_map.sessions:
         return [f"session {session!r} has no record of its frames; this source is taken to be in the same"]
     apart = bool(session_frame) and session_frame != place_map.frame_id
+    if apart and known is not None and any(place.pose for place in place_map.places() if place.session == session):
+        _require_related(known, origin, session, session_frame)
     if apart and origin.kind is not PoseKind.NONE:
         notes = _notes_apart(origin, session, session_frame)
     else:
@@ -138,6 +142,28 @@ def odometry_drives(place_map: PlaceMap) -> set[str]:
 def is_of_one_drive(frame_id: str) -> bool:
     """Whether a frame begins where a drive begins, so that its name says nothing of another drive."""
     return not frame_id or any(part in frame_id.rsplit("/", 1)[-1] for part in _OF_ONE_DRIVE)
+
+
+def _require_related(known: SessionOrigin, origin: PoseOrigin, session: str, session_frame: str) -> None:
+    """Refuse poses that are not in the frame of their own that a session has poses in already.
+
+    Raises:
+        MapError: they are by another datum, or odometry of another drive.
+    """
+    if origin.kind in (PoseKind.NONE, PoseKind.MAP):
+        return
+    if origin.kind is PoseKind.EARTH or known.datum is not None:
+        related = known.datum == origin.datum
+        reason = "they are placed by another datum"
+    else:
+        related = origin.frame_id == known.frame_id and not is_of_one_drive(origin.frame_id)
+        reason = f"{origin.frame_id or 'a frame without a name'!r} of one drive says nothing of another's"
+    if not related:
+        raise MapError(
+            f"session {session!r} has poses of another drive in its frame {session_frame!r}, to which those of this "
+            f"source do not relate: {reason}; give it a session and a frame of its own with other names at --session "
+            "and --session-frame"
+        )
 
 
 def _notes_apart(origin: PoseOrigin, session: str, session_frame: str) -> list[str]:

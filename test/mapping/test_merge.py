@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +32,11 @@ def make(
     datum: Datum | None = None,
     own_frame: str = "",
     fingerprint: ModelFingerprint = FINGERPRINT,
+    recognition: Mapping[str, Any] | None = None,
 ) -> Path:
-    with PlaceMap.create(folder, fingerprint=fingerprint, frame_id=frame_id, datum=datum) as place_map:
+    with PlaceMap.create(
+        folder, fingerprint=fingerprint, frame_id=frame_id, datum=datum, recognition=recognition or {}
+    ) as place_map:
         if own_frame:
             place_map.set_session_frame(places[0].session, own_frame)
         place_map.add(places)
@@ -68,6 +73,30 @@ def test_sessions_of_one_name_are_refused_or_renamed(tmp_path: Path):
         assert (merged.name, merged.sessions) == ("week", ["a", "tue/a"])
     with pytest.raises(MapError, match="give the maps different names"):
         merge_maps(tmp_path / "again", [maps[0], maps[1], maps[1]], MergeConfig(rename_sessions=True))
+
+
+def test_settings_of_recognition_are_the_first_maps_and_others_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    settings = {"score": "num_pairs", "top_k": 100}
+    first = make(tmp_path / "a", [new_place(0)], recognition=settings)
+    alike = make(tmp_path / "b", [new_place(1, session="b")], recognition=settings)
+    other = make(tmp_path / "c", [new_place(2, session="c")], recognition={**settings, "top_k": 10})
+    old = make(tmp_path / "d", [new_place(3, session="d")])
+    merge_maps(tmp_path / "one", [first, alike], PLAIN)
+    assert not caplog.messages
+    merge_maps(tmp_path / "two", [first, alike, other], PLAIN)
+    assert caplog.messages == [
+        f"map {other} was made for top_k 10 instead of 100; the merged map has the settings of {first}: name the map "
+        "first whose settings it should have"
+    ]
+    with PlaceMap.open(tmp_path / "two") as merged:
+        assert merged.manifest.recognition == settings
+    caplog.clear()
+    merge_maps(tmp_path / "three", [old, other], PLAIN)
+    assert "was made for score num_pairs instead of not known, top_k 10 instead of not known" in caplog.text
+    with PlaceMap.open(tmp_path / "three") as merged:
+        assert merged.manifest.recognition == {}
 
 
 def test_frames_and_datums_must_agree_or_are_kept_apart(tmp_path: Path):

@@ -180,6 +180,36 @@ def test_a_session_of_before_goes_on_and_it_is_said(tmp_path: Path):
         assert read_origins(place_map)["d"] == SessionOrigin()
 
 
+@pytest.mark.parametrize("repeated", ["night/frame", ""])
+def test_another_drive_does_not_join_the_own_frame_of_a_session(tmp_path: Path, repeated: str):
+    """With the frame named again, and without: the session has it."""
+    here, there = Datum(GeoPoint(50.0, 8.0, 100.0)), Datum(GeoPoint(50.0, 8.1, 100.0))
+
+    def joined(first: PoseOrigin, second: PoseOrigin) -> list[str]:
+        with PlaceMap.create(tmp_path / str(len(list(tmp_path.iterdir()))), fingerprint=FINGERPRINT) as place_map:
+            place_map.add([new_place(0, session="day")])
+            join_session(place_map, "night", first, "night/frame")
+            place_map.add([new_place(1, session="night")])
+            return join_session(place_map, "night", second, repeated)
+
+    odometry = PoseOrigin(PoseKind.DRIVE, "odom", "base", None, "1")
+    assert joined(odometry, odometry) == []
+    with pytest.raises(MapError, match="'odom' of one drive says nothing of another's; give it a session and a frame"):
+        joined(odometry, PoseOrigin(PoseKind.DRIVE, "odom", "base", None, "2"))
+    # A name that outlives a drive relates; another one does not.
+    site = PoseOrigin(PoseKind.DRIVE, "site", "base", None, "1")
+    (note,) = joined(site, PoseOrigin(PoseKind.DRIVE, "site", "base", None, "2"))
+    assert note == "poses of session 'night' are in a frame of their own, 'night/frame' (the source names it 'site')"
+    with pytest.raises(MapError, match="do not relate"):
+        joined(site, PoseOrigin(PoseKind.DRIVE, "hall", "base", None, "2"))
+    earth = PoseOrigin(PoseKind.EARTH, "", "gps", here, "1")
+    assert len(joined(earth, PoseOrigin(PoseKind.EARTH, "", "gps", here, "2"))) == 1
+    with pytest.raises(MapError, match="they are placed by another datum"):
+        joined(earth, PoseOrigin(PoseKind.EARTH, "", "gps", there, "2"))
+    with pytest.raises(MapError, match="they are placed by another datum"):
+        joined(earth, PoseOrigin(PoseKind.DRIVE, "odom", "base", None, "2"))
+
+
 def test_a_damaged_record_is_named(tmp_path: Path):
     with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT) as place_map:
         for stored in (b"[1]", b'{"a": {"frame_id": "odom"}}', b'{"a": 3}', b"\xff"):
