@@ -34,7 +34,6 @@ ROS_MODULES = {
 
 MAX_LINES = 300
 LARGER = {
-    "cli/map_commands.py": 320,
     "features/tails.py": 350,
     "mapping/builder.py": 330,
     "mapping/store.py": 390,

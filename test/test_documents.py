@@ -49,9 +49,11 @@ def names_of(*configs: Any) -> list[str]:
 def test_the_parameter_table_has_every_parameter_with_its_default():
     parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
     adapters = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
+    cameras = pytest.importorskip("effovpr_ros.nodes.camera_config", reason="needs rclpy")
     configs = (
         parameters.NodeConfig(),
         parameters.CameraNodeConfig(),
+        cameras.QueryCameraConfig(),
         RecognizerConfig(),
         adapters.MatchAdapterConfig(),
     )
@@ -75,11 +77,17 @@ def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
 def created_names(*files: str) -> set[str]:
     """Topics and services that modules of nodes name."""
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
-    return set(re.findall(r'"(~/[a-z_/]+|/diagnostics|image/compressed|image|odom|camera_info|depth)"', node))
+    return set(
+        re.findall(r'"(~/[a-z_/]+|/diagnostics|/tf_static|image/compressed|image|odom|camera_info|depth)"', node)
+    )
 
 
 def test_the_topic_and_service_tables_have_what_the_nodes_create():
-    created = created_names("place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry")
+    created = created_names(
+        "place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry", "static_transforms"
+    )
+    # Its name follows from that of the images.
+    created |= {"camera_info"}
     assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
     created = created_names(
         "loop_closure_detector", "detecting", "camera_node", "configured", "loop_outputs", "odometry"

@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from effovpr_ros.cli.demo_photos import run_photos
+from effovpr_ros.cli.demo_rig import FIRST_REAR, SECOND_REAR, WAY_BACK, read_rig, run_rig
 from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
@@ -27,6 +29,7 @@ from effovpr_ros.lab.simulation.drive import (
     MAPPING_WAYPOINTS_M,
     QUERY_DRIVE,
     QUERY_WAYPOINTS_M,
+    DriveConfig,
     plan_drive,
 )
 from effovpr_ros.lab.simulation.level import Level
@@ -41,8 +44,21 @@ from effovpr_ros.recognition.third_stage import describe_points
 from effovpr_ros.sources.bag_cameras import camera_of_bag
 from effovpr_ros.sources.bags import BagSource
 
-PARTS = ("record", "map", "replay", "report")
+PARTS = ("record", "map", "replay", "rig", "report")
+_DAY_NS = 86_400 * 10**9
 _SPACING = BuildConfig(spacing_m=0.5, spacing_deg=15.0)
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """A bag that is recorded: every so many frames of a drive, by one camera."""
+
+    name: str
+    waypoints_m: Sequence[tuple[float, float]]
+    config: DriveConfig
+    disturbed: bool
+    camera: recording.DriveCamera = recording.FRONT
+    every: int = 1
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -77,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         "record": _record,
         "map": _build_map,
         "replay": _replay,
+        "rig": _rig,
         "report": _report,
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -89,24 +106,29 @@ def _run(options: argparse.Namespace) -> int:
 
 def _record(options: argparse.Namespace) -> None:
     """Drive twice; a drive that is recorded already is kept."""
+    way_back = replace(QUERY_DRIVE, start_ns=QUERY_DRIVE.start_ns + _DAY_NS, seed=3)
     drives = (
-        (options.out / "first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, False),
-        (options.out / "second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, True),
+        _Drive("first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False),
+        _Drive("second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True),
+        _Drive(FIRST_REAR, MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False, camera=recording.REAR, every=2),
+        _Drive(SECOND_REAR, QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True, camera=recording.REAR, every=3),
+        _Drive(WAY_BACK, MAPPING_WAYPOINTS_M[::-1], way_back, disturbed=True, every=3),
     )
-    wanted = [drive for drive in drives if not (drive[0] / "metadata.yaml").is_file()]
+    wanted = [drive for drive in drives if not (options.out / drive.name / "metadata.yaml").is_file()]
     if not wanted:
         return
     with Level(LEVEL) as level:
         floor = level.free_floor()
-        for bag, waypoints, config, disturbed in wanted:
-            poses = plan_drive(floor, waypoints, config)
-            with tqdm(total=len(poses), unit="frame", desc=bag.name, disable=None) as bar:
+        for drive in wanted:
+            poses = plan_drive(floor, drive.waypoints_m, drive.config)[:: drive.every]
+            with tqdm(total=len(poses), unit="frame", desc=drive.name, disable=None) as bar:
                 recording.record_drive(
                     level,
                     poses,
-                    bag,
-                    disturbed=disturbed,
-                    seed=config.seed,
+                    options.out / drive.name,
+                    disturbed=drive.disturbed,
+                    seed=drive.config.seed,
+                    camera=drive.camera,
                     progress=lambda done: bar.update(done),
                 )
 
@@ -171,12 +193,21 @@ def _report(options: argparse.Namespace) -> None:
     picture, figures = options.out / "paths.png", options.out / "report.json"
     with Level(LEVEL) as level:
         draw_paths(level.walls_m(), places, answers, picture)
-    figures.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    rig = read_rig(options.out)
+    values = {**result.to_dict(), "rig": rig.to_dict() if rig is not None else None}
+    figures.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if options.json:
-        print_json(result.to_dict())
+        print_json(values)
     else:
         print(result.table())
+        if rig is not None:
+            print(rig.table())
     print(f"picture of both drives: {picture.resolve()}\nfigures: {figures.resolve()}", file=sys.stderr)
+
+
+def _rig(options: argparse.Namespace) -> None:
+    """Ask with a second camera that looks backward, and on the way back."""
+    run_rig(options, FeatureExtractor(ExtractorConfig(**device_settings(options))), _SPACING)
 
 
 def _drive(options: argparse.Namespace, name: str) -> BagSource:

@@ -18,7 +18,13 @@ _SHOWN_REFUSALS = 100
 
 def add_source_options(build: argparse.ArgumentParser) -> None:
     """Options that say how a source is read."""
-    build.add_argument("--image-topic", default="", help="of a bag; the only image topic if empty")
+    build.add_argument(
+        "--image-topic",
+        nargs="+",
+        default=[""],
+        metavar="TOPIC",
+        help="of a bag; the only image topic if empty; several are cameras of one body, each a session DRIVE:CAMERA",
+    )
     build.add_argument(
         "--pose-topic",
         default="",

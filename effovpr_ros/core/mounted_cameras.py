@@ -15,6 +15,9 @@ from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, ConfigError, EffoVPRError
 from effovpr_ros.core.poses import Pose
 
+# Of the optical axis; cameras that look more steeply have no azimuth to speak of.
+_LEAST_HORIZONTAL = 0.3
+
 
 @dataclass(frozen=True)
 class MountedCamera:
@@ -72,6 +75,22 @@ def is_rectified_topic(topic: str) -> bool:
     return re.search(r"(^|/)image_rect(_|/|$)", topic) is not None
 
 
+def camera_names(image_topics: Sequence[str]) -> tuple[str, ...]:
+    """Short names of cameras by their topics: front and rear of /front/image_raw and /rear/image_raw/compressed.
+
+    What all topics share is left out; what the images are called too, unless that is all that tells them apart.
+    """
+    parts = [topic.strip("/").removesuffix("/compressed").split("/") for topic in image_topics]
+    cut = [part[:-1] for part in parts]
+    if len(set(map(tuple, cut))) == len(cut) and all(cut):
+        parts = cut
+    while len(parts) > 1 and all(len(part) > 1 and part[0] == parts[0][0] for part in parts):
+        parts = [part[1:] for part in parts]
+    while len(parts) > 1 and all(len(part) > 1 and part[-1] == parts[0][-1] for part in parts):
+        parts = [part[:-1] for part in parts]
+    return tuple("_".join(part) for part in parts)
+
+
 def rectified_mounting(body_from_camera: Pose, r: Sequence[float]) -> Pose:
     """T_body_camera of rectified images, whose camera is turned by R of CameraInfo against that of the raw ones.
 
@@ -90,6 +109,36 @@ def rectified_mounting(body_from_camera: Pose, r: Sequence[float]) -> Pose:
     turned = Rotation.from_quat(body_from_camera.quat_xyzw) * Rotation.from_matrix(matrix.reshape(3, 3)).inv()
     qx, qy, qz, qw = turned.as_quat().tolist()
     return Pose(body_from_camera.position_xyz, (qx, qy, qz, qw))
+
+
+def pose_with_camera(body: Pose, there: Pose, here: Pose) -> Pose:
+    """Pose of a body whose camera stands where that of another body stood, and looks the same way.
+
+    T_map_body = T_map_other T_other_camera T_rel T_body_camera^-1, where T_rel, which is not measured, is what leaves
+    height and tilt as those of the other body: both drive on one floor. So a camera that looks backward and sees what
+    one that looked forward saw turns the body by half a turn.
+
+    Args:
+        body: T_map_other, of which the orientation is known.
+        there: T_other_camera.
+        here: T_body_camera.
+    """
+    if there == here:
+        return body
+    turn = Rotation.from_quat(body.known_quat_xyzw)
+    looked, looks = (turn * Rotation.from_quat(camera.known_quat_xyzw) for camera in (there, here))
+    turned = Rotation.from_euler("z", _azimuth_rad(looked) - _azimuth_rad(looks)) * turn
+    shift = turn.apply(there.known_xyz) - turned.apply(here.known_xyz)
+    (x, y, z), (qx, qy, qz, qw) = body.position_xyz, turned.as_quat().tolist()
+    return Pose((x + float(shift[0]), y + float(shift[1]), z), (qx, qy, qz, qw))
+
+
+def _azimuth_rad(camera: Rotation) -> float:
+    """Where an optical frame looks, about the vertical; of one that looks up or down, where the top of its image is."""
+    ahead = camera.apply((0.0, 0.0, 1.0))
+    if math.hypot(ahead[0], ahead[1]) < _LEAST_HORIZONTAL:
+        ahead = camera.apply((0.0, -1.0, 0.0))
+    return math.atan2(ahead[1], ahead[0])
 
 
 def parse_pose(text: str) -> Pose:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 
 from effovpr_ros.core.errors import ConfigError, NodeError
 from effovpr_ros.nodes import parameters
-from effovpr_ros.nodes.configured import Configured, Health
+from effovpr_ros.nodes.configured import Closable, Configured, Health
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array
 from effovpr_ros.nodes.executor import NodeExecutor, settled
 from effovpr_ros.nodes.guarded_node import GuardedNode, describe
@@ -40,13 +40,6 @@ _TRANSITIONS = {
     Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
     Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
 }
-
-
-class Closable(Protocol):
-    """What a node loads."""
-
-    def close(self) -> None:
-        """Release it."""
 
 
 Settings = TypeVar("Settings")
@@ -135,6 +128,8 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
         self._fixed = parameters.names_of(CameraNodeConfig, *defaults) - parameters.names_of(*live)
         self._sets_itself = ""
         parameters.declare(self, CameraNodeConfig(), *defaults)
+        self._fixed |= self._declare_others()
+        parameters.warn_of_unknown(self)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._change_now = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
@@ -142,6 +137,10 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
         self.after(_DIAGNOSTICS_PERIOD_S, self._on_diagnostics)
 
     # What a node gives
+
+    def _declare_others(self) -> set[str]:
+        """Declare parameters whose names follow from others; gives their names."""
+        return set()
 
     @abstractmethod
     def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> Settings:

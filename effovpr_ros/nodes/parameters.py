@@ -105,38 +105,45 @@ class LoopNodeConfig:
     use_depth: bool = setting(False, "Measure closures by a depth image registered to the images, on depth.")
 
 
-def declare(node: Node, *defaults: Any) -> None:
-    """Declare every field of configuration dataclasses with its range and description, and warn of unknown ones given.
+def declare(node: Node, *defaults: Any, prefix: str = "") -> None:
+    """Declare every field of configuration dataclasses with its range and description.
 
     Args:
         node: that gets the parameters.
         defaults: instances, whose values are the defaults.
+        prefix: before the name of each, as `front.`.
 
     Raises:
         ConfigError: a given value is of another type than the default.
     """
     for config in defaults:
         for entry in fields(config):
-            default = getattr(config, entry.name)
+            default, name = getattr(config, entry.name), prefix + entry.name
             try:
-                node.declare_parameter(entry.name, default, _descriptor(entry))
+                node.declare_parameter(name, default, _descriptor(entry))
             except InvalidParameterTypeException as error:
-                given, wanted = node._parameter_overrides[entry.name].value, type(default)
+                given, wanted = node._parameter_overrides[name].value, type(default)
                 raise ConfigError(
-                    f"parameter {entry.name} {given!r} is of type {type(given).__name__} and must be of type "
+                    f"parameter {name} {given!r} is of type {type(given).__name__} and must be of type "
                     f"{wanted.__name__}; {_HOW_TO_WRITE[wanted]}"
                 ) from error
-    _warn_of_unknown(node, sorted(names_of(*defaults)))
 
 
-def read(node: Node, config: type[Config], changed: Sequence[Parameter[Any]] = ()) -> Config:
+def read(node: Node, config: type[Config], changed: Sequence[Parameter[Any]] = (), *, prefix: str = "") -> Config:
     """A configuration from the parameters, with those that are about to change.
+
+    Args:
+        node: that has the parameters.
+        config: of which all fields were declared.
+        changed: what is about to change.
+        prefix: as it was declared.
 
     Raises:
         ConfigError: impossible values.
     """
-    values = {entry.name: node.get_parameter(entry.name).value for entry in fields(config)}
-    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
+    values = {entry.name: node.get_parameter(prefix + entry.name).value for entry in fields(config)}
+    coming = {parameter.name.removeprefix(prefix): parameter.value for parameter in changed}
+    values.update({name: value for name, value in coming.items() if name in values})
     made = config(**values)
     check_limits(made)
     return made
@@ -158,8 +165,9 @@ def touches(changed: Iterable[Parameter[Any]], *configs: type) -> bool:
     return any(parameter.name in names for parameter in changed)
 
 
-def _warn_of_unknown(node: Node, known: Sequence[str]) -> None:
+def warn_of_unknown(node: Node) -> None:
     """Name the given parameters that the node does not have: ROS passes over a misspelt one in silence."""
+    known = sorted(node._parameters)
     for name in node._parameter_overrides:
         if not node.has_parameter(name):
             nearest = get_close_matches(name, known, n=1)

@@ -11,8 +11,9 @@ from typing import Any
 from rclpy.parameter import Parameter
 
 from effovpr_ros.core.errors import NodeError
-from effovpr_ros.nodes import parameters
+from effovpr_ros.nodes import camera_config, parameters
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
+from effovpr_ros.nodes.camera_config import QueryCameraConfig
 from effovpr_ros.nodes.camera_node import CameraNode, run_camera_node
 from effovpr_ros.nodes.executor import settled
 from effovpr_ros.nodes.localize_request import LocalizeRequest
@@ -34,10 +35,13 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (NodeConfig(), RecognizerConfig(), MatchAdapterConfig())
+        defaults = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MatchAdapterConfig())
         super().__init__("place_recognizer", *defaults, live=[RecognizerConfig], **options)
         self.serve(Localize, "~/localize", self._on_localize)
         self.serve(LoadMap, "~/load_map", self._on_load_map)
+
+    def _declare_others(self) -> set[str]:
+        return camera_config.declare_cameras(self)
 
     def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> RecognizerSettings:
         recognizer = parameters.read(self, RecognizerConfig, changed)
@@ -46,6 +50,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             parameters.read(self, NodeConfig, changed),
             parameters.read(self, MatchAdapterConfig, changed),
             recognizer,
+            camera_config.read_cameras(self, changed),
             self.map_parameters.given(recognizer, changed),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import FeatureExtractor
@@ -19,8 +18,9 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.presets import MAP_SETTINGS, config_for_map
-from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.rig_query import RigAnswer, RigPicture, recognize_rig
 from effovpr_ros.recognition.temporal import SequenceFilter
 
 
@@ -147,15 +147,24 @@ class RecognitionEngine:
         if self._sequence is not None:
             self._sequence.reset()
 
+    @property
+    def measures_poses(self) -> bool:
+        """Whether the map keeps cameras to measure poses by, and that is wanted."""
+        return self._recognizer is not None and bool(self._recognizer.poses.cameras) and self._config.measure_pose
+
     def recognize(
-        self, image: RgbImage, hint: Hint | None, stamp_ns: int | None = None, odometry: Pose | None = None
-    ) -> tuple[Recognition, PlaceMap, PlaceRecognizer]:
-        """Recognise an image with the map in use; returns that map and its recogniser too.
+        self,
+        pictures: Sequence[RigPicture],
+        hint: Hint | None,
+        stamp_ns: int | None = None,
+        odometry: Pose | None = None,
+    ) -> tuple[RigAnswer, PlaceMap, PlaceRecognizer]:
+        """Recognise the pictures of one moment with the map in use; returns that map and its recogniser too.
 
         Args:
-            image: RGB.
+            pictures: at least one.
             hint: optional prior.
-            stamp_ns: of an image of the stream, 0 if unknown; None for one that does not belong to it.
+            stamp_ns: of pictures of the stream, 0 if unknown; None for those that do not belong to it.
             odometry: pose of the robot at that time, if known.
 
         Raises:
@@ -163,10 +172,11 @@ class RecognitionEngine:
         """
         if self._recognizer is None or self.place_map is None:
             raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
-        recognition = self._recognizer.recognize(image, hint=hint)
+        answer = recognize_rig(self._recognizer, pictures, hint=hint)
         if stamp_ns is not None and self._sequence is not None:
-            recognition = self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=odometry)
-        return recognition, self.place_map, self._recognizer
+            judged = self._sequence.update(answer.recognition, stamp_ns=stamp_ns, odometry=odometry)
+            answer = replace(answer, recognition=judged)
+        return answer, self.place_map, self._recognizer
 
     def close(self) -> None:
         """Close the map."""

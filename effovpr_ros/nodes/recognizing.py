@@ -16,27 +16,33 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from effovpr_ros.core.errors import ConfigError, EffoVPRError, NodeError
+from effovpr_ros.core.errors import EffoVPRError, ImageError, NodeError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
+from effovpr_ros.nodes.camera_config import CameraConfigs
 from effovpr_ros.nodes.configured import Configured, Health, ImageMessage, engine_news
 from effovpr_ros.nodes.guarded_node import GuardedNode, describe
+from effovpr_ros.nodes.hints import Hints
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.localize_request import LocalizeRequest
 from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.nodes.outputs import RESULT_QOS, Outputs
 from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig
+from effovpr_ros.nodes.queries import Answer, Query
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
+from effovpr_ros.nodes.robot_cameras import CameraImage, Images, RobotCameras
 from effovpr_ros.nodes.worker import LatestWorker
-from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
+from effovpr_ros.recognition.recognizer import Hint
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.rig_query import RigPicture
 
 _MOST_WAITING = 32
 """Calls of `~/localize` at a time."""
+
+_LEAST_PERIOD_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -51,38 +57,11 @@ class RecognizerSettings:
     node: NodeConfig
     adapters: MatchAdapterConfig
     recognizer: RecognizerConfig
+    cameras: CameraConfigs = field(default_factory=CameraConfigs)
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What was recognised, and what with."""
-
-    match: PlaceMatch
-    image: RgbImage
-    recognition: Recognition
-    place_map: PlaceMap
-    recognizer: PlaceRecognizer
-
-
-@dataclass(frozen=True)
-class _Query:
-    """An image on its way through the worker.
-
-    Attributes:
-        message: the image.
-        received_s: when it came.
-        hint: that counts for it.
-        in_stream: it is of the topic, so its answer is published; else it answers its caller alone.
-    """
-
-    message: ImageMessage
-    received_s: float
-    hint: Hint | None
-    in_stream: bool = True
-
-
-class Recognizing(Configured[_Query]):
+class Recognizing(Configured[Query]):
     """Map, model, topics and the calls that wait."""
 
     def __init__(
@@ -102,11 +81,18 @@ class Recognizing(Configured[_Query]):
             worker: of the images.
             resources: takes the undoing of what is advertised and subscribed.
         """
-        super().__init__(node, settings.camera, worker, resources)
+        self._cameras = RobotCameras(
+            node, settings.cameras, settings.camera.image_transport, settings.adapters.body_frame, resources
+        )
+        super().__init__(node, settings.camera, worker, resources, self._cameras.sources)
         self._config = settings.node
         self.engine = engine
-        self._hint: PoseWithCovarianceStamped | None = None
-        self.newest: _Query | None = None
+        self._offered = 0
+        if not self._cameras.is_one:
+            timer = node.after(max(settings.cameras.query.camera_wait_s / 2.0, _LEAST_PERIOD_S), self._on_waited)
+            resources.callback(node.destroy_timer, timer)
+        self._hints = Hints(node, settings.node)
+        self.newest: Query | None = None
         self.asked = 0
         self._waiting: list[LocalizeRequest] = []
         self._for_an_image: list[LocalizeRequest] = []
@@ -117,7 +103,7 @@ class Recognizing(Configured[_Query]):
         self.odometry = OdometryListener(node)
         resources.callback(self.odometry.listen, False)
         self.odometry.listen(settings.recognizer.sequence_length > 0)
-        self._subscribe(PoseWithCovarianceStamped, "~/hint", self._on_hint, RESULT_QOS)
+        self._subscribe(PoseWithCovarianceStamped, "~/hint", self._hints.on_hint, RESULT_QOS)
         place_map = engine.place_map
         if place_map is None:
             node.get_logger().warning("map_path is empty: images are answered once ~/load_map has loaded a map")
@@ -138,6 +124,7 @@ class Recognizing(Configured[_Query]):
             request.refuse(reason)
         self._waiting.clear()
         self._for_an_image.clear()
+        self._cameras.moments.clear()
         self.newest = None
 
     def close(self) -> None:
@@ -175,7 +162,9 @@ class Recognizing(Configured[_Query]):
         self._waiting.append(request)
         now_s = time.monotonic()
         if len(image.data):
-            self._ask(request, _Query(image, now_s, self._hint_for(image.header), in_stream=False))
+            camera = self._cameras.camera_of(image.header.frame_id)
+            images = (CameraImage(image, camera),)
+            self._ask(request, Query(images, now_s, self._hint_for(image.header), in_stream=False))
         elif self.newest is not None and now_s - self.newest.received_s <= self._config.localize_max_age_s:
             self._ask(request, self.newest)
         else:
@@ -188,10 +177,10 @@ class Recognizing(Configured[_Query]):
             request.refuse(self.silence(time.monotonic()))
         request.refuse(f"the image was not processed within {request.timeout_s:.1f} s")
 
-    def _ask(self, request: LocalizeRequest, query: _Query) -> None:
+    def _ask(self, request: LocalizeRequest, query: Query) -> None:
         self._worker.submit(partial(self._answer_call, request, query))
 
-    def _answer_call(self, request: LocalizeRequest, query: _Query) -> None:
+    def _answer_call(self, request: LocalizeRequest, query: Query) -> None:
         if request.is_settled:
             return
         try:
@@ -205,66 +194,78 @@ class Recognizing(Configured[_Query]):
 
     # Callbacks
 
-    def _on_image(self, message: ImageMessage) -> None:
-        self.newest = query = self._make_item(message, time.monotonic())
+    def _on_image(self, number: int, message: ImageMessage) -> None:
+        now_s = time.monotonic()
+        for images in self._cameras.joined(number, message, now_s):
+            self._on_query(images, now_s)
+
+    def _on_waited(self) -> None:
+        now_s = time.monotonic()
+        for images in self._cameras.due(now_s):
+            self._on_query(images, now_s)
+
+    def _on_query(self, images: Images, now_s: float) -> None:
+        self.newest = query = Query(images, now_s, self._hint_for(images[0].message.header))
         waiting, self._for_an_image = self._for_an_image, []
         for request in waiting:
             self._ask(request, query)
-        super()._on_image(message)
+        self._offered += self._offer(lambda: query)
 
-    def _make_item(self, message: ImageMessage, received_s: float) -> _Query:
-        return _Query(message, received_s, self._hint_for(message.header))
-
-    def _on_hint(self, message: PoseWithCovarianceStamped) -> None:
-        try:
-            conversions.hint_from_message(message, self._config.hint_radius_m)
-        except ConfigError as error:
-            self._node.report(f"a hint is ignored: {error}")
-            return
-        self._hint = message
+    def _make_item(self, message: ImageMessage, received_s: float) -> Query:
+        return Query((CameraImage(message, None),), received_s, None)
 
     def _hint_for(self, header: Header) -> Hint | None:
-        """The last hint, if it is in the map's frame and not older than `hint_timeout_s` beside the image."""
-        message = self._hint
-        if message is None:
-            return None
-        age_s = (conversions.ns_from_time(header.stamp) - conversions.ns_from_time(message.header.stamp)) * 1e-9
-        if abs(age_s) > self._config.hint_timeout_s:
-            return None
-        frame_id = self.engine.place_map.frame_id if self.engine.place_map else ""
-        if message.header.frame_id != frame_id:
-            self._node.report(f"a hint in frame {message.header.frame_id!r} is ignored; the map's is {frame_id!r}")
-            return None
-        return conversions.hint_from_message(message, self._config.hint_radius_m)
+        return self._hints.of(header, self.engine.place_map.frame_id if self.engine.place_map else "")
 
     # Worker
 
-    def _process(self, query: _Query) -> None:
+    def _process(self, query: Query) -> None:
         try:
             self._publish(query, self._recognize(query))
         except EffoVPRError as error:
             self._node.report(str(error))
 
-    def _recognize(self, query: _Query) -> _Answer:
-        image = decode_message(query.message, self._max_pixels)
+    def _recognize(self, query: Query) -> Answer:
+        decoded = self._decoded(query)
         if self.engine.take_over():
             self._node.get_logger().info(engine_news(self.engine.engine_state))
-        stamp_ns = conversions.ns_from_time(query.message.header.stamp) if query.in_stream else None
+        stamp_ns = conversions.ns_from_time(query.header.stamp) if query.in_stream else None
         odometry = self.odometry.at(stamp_ns) if stamp_ns is not None else None
-        recognition, place_map, recognizer = self.engine.recognize(image, query.hint, stamp_ns, odometry)
+        pictures = [RigPicture(image, item.camera, item.name) for item, image in decoded]
+        answer, place_map, recognizer = self.engine.recognize(pictures, query.hint, stamp_ns, odometry)
+        recognition, (item, image) = answer.recognition, decoded[answer.number]
         match = conversions.match_message(
             recognition,
-            Header(stamp=query.message.header.stamp, frame_id=place_map.frame_id),
+            Header(stamp=item.message.header.stamp, frame_id=place_map.frame_id),
             map_name=place_map.name,
             num_candidates=self._config.num_candidates,
             total_ms=(time.monotonic() - query.received_s) * 1e3,
         )
         self._node.statistics.add_result(recognition.status.name, recognition.latency_ms, time.monotonic())
-        return _Answer(match, image, recognition, place_map, recognizer)
+        return Answer(match, image, item.message.header, recognition, recognizer)
 
-    def _publish(self, query: _Query, answer: _Answer) -> None:
+    def _decoded(self, query: Query) -> list[tuple[CameraImage, RgbImage]]:
+        """The pictures of a query; of several cameras those that can be decoded.
+
+        Raises:
+            ImageError: none can.
+        """
+        decoded: list[tuple[CameraImage, RgbImage]] = []
+        errors: list[ImageError] = []
+        for item in query.images:
+            try:
+                decoded.append((item, decode_message(item.message, self._max_pixels)))
+            except ImageError as error:
+                errors.append(error)
+                if len(query.images) > 1:
+                    self._node.report(f"camera {item.name}: {error}")
+        if not decoded:
+            raise errors[0]
+        return decoded
+
+    def _publish(self, query: Query, answer: Answer) -> None:
         self.outputs.publish(answer.match, answer.recognition)
-        self.outputs.publish_debug_image(answer.image, answer.recognition, answer.recognizer, query.message.header)
+        self.outputs.publish_debug_image(answer.image, answer.recognition, answer.recognizer, answer.header)
 
     # Reports
 
@@ -284,8 +285,13 @@ class Recognizing(Configured[_Query]):
         level, text = DiagnosticStatus.OK, "recognising" if self.is_active else "inactive"
         if place_map is None:
             level, text = DiagnosticStatus.WARN, "no map is loaded; call ~/load_map"
+        problem = self._cameras.problem(self.engine.measures_poses)
+        if problem and level == DiagnosticStatus.OK and self.is_active:
+            level, text = DiagnosticStatus.WARN, f"recognising; {problem}"
         values = {
             **self.engine.engine_state,
+            **self._cameras.values(),
+            "queries": str(self._offered),
             "localize_calls": str(self.asked),
             "map": str(place_map.path) if place_map else "",
             "places": str(len(place_map)) if place_map else "0",

@@ -117,7 +117,9 @@ _UNKNOWN_HEIGHT_STD_M = 1000.0
 """Of a height that is not known: 10^6 m^2, as other packages publish it; consumers that fuse it give it no weight."""
 
 
-def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -> NDArray[np.float64]:
+def pose_covariance(
+    candidates: Sequence[Candidate], config: RecognizerConfig, published: Pose | None = None
+) -> NDArray[np.float64]:
     """Covariance of the best candidate's pose from how far its supporters spread about it.
 
     Supporters are the candidates within `same_place_radius_m` that have poses of its frame, weighted by score (by
@@ -130,6 +132,7 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
     Args:
         candidates: best first; the first has a pose.
         config: radius and floors.
+        published: pose that follows from the best place's, of which the orientation may not be known; None: that one.
 
     Returns:
         (6, 6) float64 in m^2 and rad^2, order x y z roll pitch yaw (REP-103,
@@ -153,7 +156,7 @@ def pose_covariance(candidates: Sequence[Candidate], config: RecognizerConfig) -
         spread += weight * np.nan_to_num(np.square(offset), nan=0.0)
         total += weight * ~np.isnan(offset)
     height_std_m = config.min_position_std_m if best.position_xyz[2] is not None else _UNKNOWN_HEIGHT_STD_M
-    angle_std_rad = config.min_yaw_std_rad if best.quat_xyzw is not None else math.pi
+    angle_std_rad = config.min_yaw_std_rad if (published or best).quat_xyzw is not None else math.pi
     floor = np.square([config.min_position_std_m] * 2 + [height_std_m] + [angle_std_rad] * 3)
     mean = np.divide(spread, total, out=np.zeros(6), where=total > 0.0)
     return np.asarray(np.diag(floor + mean), dtype=np.float64)

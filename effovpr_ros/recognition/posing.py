@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from effovpr_ros.core.mounted_cameras import MountedCamera
+from effovpr_ros.core.mounted_cameras import MountedCamera, pose_with_camera
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.geometry.measured_pose import (
     MAX_SPREAD_M,
@@ -33,6 +33,23 @@ from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCa
 # Pictures that were no candidates, as of another heading, rarely see more than those that were.
 _NEIGHBOURS = 4
 _MAX_TURN_RAD = 0.8
+# Mountings of one camera that were measured anew differ by less.
+_OTHER_WAY_RAD = 0.35
+
+
+@dataclass(frozen=True, eq=False)
+class PictureOfBody:
+    """A picture that one of a body's cameras took, and what it shows.
+
+    Attributes:
+        best: place that it shows.
+        verified: points that it shares with candidates.
+        camera: that took it; None: as in `PoseMeasurer.measure`.
+    """
+
+    best: Place
+    verified: Verified
+    camera: MountedCamera | None
 
 
 class PoseMeasurer:
@@ -57,7 +74,31 @@ class PoseMeasurer:
             map_position_std_m=config.map_position_std_m,
             map_angle_std_rad=config.map_angle_std_rad,
         )
+        mountings = [camera.body_from_camera for camera in self.cameras.values() if camera.body_from_camera]
+        self._look_several_ways = any(
+            (mountings[0].turn_rad(mounting) or 0.0) > _OTHER_WAY_RAD for mounting in mountings[1:]
+        )
         self._last: tuple[Verified, int, MountedCamera | None, PoseMeasurement] | None = None
+
+    def prior(self, place: Place, camera: MountedCamera | None) -> Pose | None:
+        """Pose of the body in the frame of a place's pose, if the query's camera was where its picture was taken.
+
+        Args:
+            place: that the query shows.
+            camera: of the query; None, or one without a mounting: mounted as that of the place.
+
+        Returns:
+            Without an orientation where the map's cameras look several ways and nobody says which one the query's is.
+        """
+        stored = self.cameras.get(place.session)
+        there = None if stored is None else stored.body_from_camera
+        here = None if camera is None else camera.body_from_camera
+        pose = place.pose
+        if pose is None or pose.quat_xyzw is None or there is None:
+            return pose
+        if here is None:
+            return Pose(pose.position_xyz, None) if self._look_several_ways else pose
+        return pose_with_camera(pose, there, here)
 
     def is_possible(self, place: Place, camera: MountedCamera | None) -> bool:
         """Whether a pose might be measured at a place, so that its points are worth finding."""
@@ -75,8 +116,6 @@ class PoseMeasurer:
                 mounted as that one.
         """
         best = candidates[0].place
-        if not self._wanted:
-            return refused(PoseOutcome.NOT_ASKED)
         why_not = self._why_not(best, camera)
         if why_not is not None:
             return why_not
@@ -85,11 +124,34 @@ class PoseMeasurer:
         last = self._last
         if last is not None and (last[0] is verified and last[1:3] == (best.place_id, camera)):
             return last[3]
-        measurement = self._measured(best, verified, camera)
+        measurement = self.measure_body([PictureOfBody(best, verified, camera)])
         self._last = (verified, best.place_id, camera, measurement)
         return measurement
 
+    def measure_body(self, pictures: Sequence[PictureOfBody]) -> PoseMeasurement:
+        """Measure the pose of a body by pictures that its cameras took at one time.
+
+        Args:
+            pictures: at least one, whose places have poses of one frame. Those by which nothing can be measured are
+                left out.
+        """
+        usable: list[QueryPicture] = []
+        views: list[RigView] = []
+        why_not: PoseMeasurement | None = None
+        for picture in pictures:
+            found = self._why_not(picture.best, picture.camera) or self._seen(picture)
+            if isinstance(found, PoseMeasurement):
+                why_not = why_not or found
+            else:
+                views += [replace(view, picture=len(usable)) for view in found[1]]
+                usable.append(found[0])
+        if not usable:
+            return why_not or refused(PoseOutcome.NOT_ASKED)
+        return measure_pose(usable, views, self._config)
+
     def _why_not(self, place: Place, camera: MountedCamera | None) -> PoseMeasurement | None:
+        if not self._wanted:
+            return refused(PoseOutcome.NOT_ASKED)
         stored = self.cameras.get(place.session)
         if stored is None:
             return refused(PoseOutcome.NO_CAMERA, f"the map keeps none for session {place.session!r}")
@@ -98,13 +160,17 @@ class PoseMeasurer:
             return refused(PoseOutcome.GUESSED_CAMERA)
         if stored.body_from_camera is None:
             return refused(PoseOutcome.NO_MOUNTING, f"of session {place.session!r}")
+        if self._look_several_ways and (camera is None or camera.body_from_camera is None):
+            return refused(PoseOutcome.NO_MOUNTING, "the map's cameras look several ways, and the query's is not known")
         if not _is_posed(place.pose):
             return refused(PoseOutcome.NO_POSE, f"place {place.place_id} has no position, height or heading")
         return None
 
-    def _measured(self, best: Place, verified: Verified, camera: MountedCamera | None) -> PoseMeasurement:
+    def _seen(self, picture: PictureOfBody) -> PoseMeasurement | tuple[QueryPicture, list[RigView]]:
+        """A picture's points, and the map's pictures that see them; or why it does not serve."""
+        best, verified = picture.best, picture.verified
         stored = self.cameras[best.session]
-        query = camera or stored
+        query = picture.camera or stored
         size_wh = verified.query.image_size_wh
         if not query.camera.fits(size_wh):
             return refused(
@@ -118,9 +184,7 @@ class PoseMeasurer:
             return refused(PoseOutcome.COARSE_POINTS, "build it with --points stored")
         points = working(verified.query)
         model = query.camera.scaled(points.image_size_wh)
-        return measure_pose(
-            [QueryPicture(points.keypoints_xy.astype(np.float64), model, mounting)], views, self._config
-        )
+        return QueryPicture(points.keypoints_xy.astype(np.float64), model, mounting), views
 
     def _views(self, best: Place, verified: Verified) -> list[RigView]:
         """The pictures about the best place that share most points with the query, at most five."""
@@ -147,7 +211,7 @@ class PoseMeasurer:
             (pose.distance_m(place.pose), place)
             for place in places
             if place.place_id not in known and place.pose is not None and self._is_view(place, best)
-            if (pose.turn_rad(place.pose) or 0.0) < _MAX_TURN_RAD
+            if self._turn_rad(best, place) < _MAX_TURN_RAD
         ]
         return [place for _, place in sorted(near, key=lambda item: item[0])[:_NEIGHBOURS]]
 
@@ -166,6 +230,18 @@ class PoseMeasurer:
             and stored.camera.fits(place.image_size_wh)
             and max(place.image_size_wh) >= MIN_SIDE_PX
         )
+
+    def _turn_rad(self, a: Place, b: Place) -> float:
+        """Angle between the cameras of two places."""
+        if a.pose is None or b.pose is None:
+            return 0.0
+        if self.cameras[a.session].body_from_camera == self.cameras[b.session].body_from_camera:
+            return a.pose.turn_rad(b.pose) or 0.0
+        return self._camera_pose(a).turn_rad(self._camera_pose(b)) or 0.0
+
+    def _camera_pose(self, place: Place) -> Pose:
+        """T_map_camera of a place's picture."""
+        return joined(place.pose, self.cameras[place.session].body_from_camera)
 
     def _view(self, item: VerifiedCandidate) -> RigView:
         place = self._place_map.place(item.place_id)

@@ -12,6 +12,7 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -32,7 +33,7 @@ from effovpr_ros.recognition.decision import (
     may_skip_reranking,
     pose_covariance,
 )
-from effovpr_ros.recognition.evidence import MapNull
+from effovpr_ros.recognition.evidence import MapNull, evidence_for
 from effovpr_ros.recognition.latency import Latency, StageClock
 from effovpr_ros.recognition.posing import PoseMeasurer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -135,6 +136,7 @@ class PlaceRecognizer:
         within: Callable[[Place], bool] | None = None,
         before: int | None = None,
         camera: MountedCamera | None = None,
+        measures: bool = True,
     ) -> Recognition:
         """Find the place that features of the map's model show.
 
@@ -146,6 +148,7 @@ class PlaceRecognizer:
             within: only places that it admits are considered; not together with a hint.
             before: only places with a smaller number.
             camera: see `recognize`.
+            measures: whether the pose of a MATCH is measured; else it is the place's.
         """
         clock = StageClock()
         with clock.stage("search"):
@@ -165,7 +168,7 @@ class PlaceRecognizer:
             with clock.stage("decide"):
                 decision = decide(candidates, len(features.local), self.config, model, null)
         with clock.stage("decide"):
-            recognition = self.assemble(features, candidates, decision, verified, camera)
+            recognition = self.assemble(features, candidates, decision, verified, camera, measures=measures)
             if near is not None and self._is_starved(candidates):
                 recognition = replace(recognition, calibrated=False)
         return replace(recognition, latency_ms=clock.latency())
@@ -177,6 +180,8 @@ class PlaceRecognizer:
         decision: Decision,
         verified: Verified | None = None,
         camera: MountedCamera | None = None,
+        *,
+        measures: bool = True,
     ) -> Recognition:
         """The answer that a decision on ranked candidates gives: pose, covariance, geo-tag and bearing of the first.
 
@@ -186,21 +191,19 @@ class PlaceRecognizer:
             decision: on the first.
             verified: what the third stage found.
             camera: of the query.
+            measures: whether the pose of a MATCH is measured.
 
         Returns:
             With latencies of 0.
         """
         found = None if decision.status is Status.NO_MATCH else candidates[0]
-        pose = found.place.map_pose if found else None
-        covariance = pose_covariance(candidates, self.config) if pose else None
+        pose = self.poses.prior(found.place, camera) if found and found.place.map_pose else None
+        covariance = pose_covariance(candidates, self.config, pose) if pose else None
         geo = self._geo(found.place) if found else None
         measurement = None
-        if decision.status is Status.MATCH:
+        if decision.status is Status.MATCH and measures:
             measurement = self.poses.measure(candidates, verified, camera)
-            if pose is not None and measurement.pose is not None:
-                pose, covariance = measurement.pose, measurement.covariance
-                geo = geo if self.place_map.datum is None else self.place_map.datum.to_geo(pose.position_xyz)
-        return Recognition(
+        answer = Recognition(
             status=decision.status,
             confidence=decision.confidence,
             candidates=tuple(candidates),
@@ -214,9 +217,33 @@ class PlaceRecognizer:
             decided_by=decision.decided_by,
             calibrated=self.calibrated and decision.decided_by is DecidedBy.SINGLE_IMAGE,
             verified=verified,
-            measurement=measurement,
             camera=camera,
         )
+        return answer if measurement is None else self.with_measurement(answer, measurement)
+
+    def with_measurement(self, recognition: Recognition, measurement: PoseMeasurement) -> Recognition:
+        """An answer whose pose, covariance and geo-tag are the measured ones, where there are some."""
+        pose = measurement.pose
+        if recognition.pose is None or pose is None:
+            return replace(recognition, measurement=measurement)
+        datum = self.place_map.datum
+        geo = recognition.geo if datum is None else datum.to_geo(pose.position_xyz)
+        return replace(recognition, pose=pose, covariance=measurement.covariance, geo=geo, measurement=measurement)
+
+    def confidence_of(self, candidates: Sequence[Candidate], num_keypoints: int) -> float:
+        """Probability that the first of candidates is right, whatever the others' order."""
+        reranked = any(item.num_matches for item in candidates)
+        model, null = (self._reranked, self.null) if reranked and self.config.rerank else (self._global, None)
+        return model.probability(evidence_for(candidates, num_keypoints, self.config, null))
+
+    @property
+    def match_confidence(self) -> float:
+        """Confidence from which on an answer is a MATCH."""
+        return self.config.match_confidence or (self._reranked if self.config.rerank else self._global).match_confidence
+
+    def extract(self, images: Sequence[RgbImage]) -> list[Features]:
+        """Features of images, (H, W, 3) uint8 RGB, by the map's model."""
+        return self._extractor.extract(images)
 
     def matched_cells(self, features: Features, place_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Matched patches of a query and a place, for drawing.

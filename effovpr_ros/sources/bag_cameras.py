@@ -55,23 +55,47 @@ def camera_of_bag(
             raise SourceError(f"bag {source.path}, topic {topic}: damaged ({error})") from error
     if info is None:
         return None, [f"{topic} holds no message: no camera is kept"]
-    rectified = is_rectified_topic(source.image_topic)
+    if mounting is None:
+        mounting = static_transform(transforms, body_frame, frame_of(info))
+    mounted, note = mounted_camera(info, source.image_topic, mounting)
+    if mounted is None:
+        return None, [f"{topic}: {note}; no camera is kept"]
+    if mounting is None:
+        return mounted, [
+            f"no static transform from {body_frame or 'the body, which has no name,'} to {frame_of(info)!r}: name the "
+            "camera's mounting with --camera-pose for measured poses"
+        ]
+    return mounted, [f"{topic}: {note}; the camera's mounting is unknown"] if note else []
+
+
+def mounted_camera(info: Any, image_topic: str, mounting: Pose | None) -> tuple[MountedCamera | None, str]:
+    """The camera that a CameraInfo describes, for the images of a topic.
+
+    Args:
+        info: sensor_msgs/CameraInfo of rclpy or of `rosbags`.
+        image_topic: whose name says whether its images are rectified.
+        mounting: T_body_camera of the frame that the CameraInfo names; None where unknown.
+
+    Returns:
+        The camera, None where it is not calibrated or impossible, without a mounting where R is impossible; and what
+        is wrong, empty where nothing is.
+    """
+    rectified = is_rectified_topic(image_topic)
     try:
         camera = CameraModel.from_message(info, rectified=rectified)
     except CameraError as error:
-        return None, [f"{topic}: {error}; no camera is kept"]
-    frame = str(info.header.frame_id).lstrip("/")
+        return None, str(error)
     if mounting is None:
-        mounting = static_transform(transforms, body_frame, frame)
-    if mounting is None:
-        return MountedCamera(camera), [
-            f"no static transform from {body_frame or 'the body, which has no name,'} to {frame!r}: name the camera's "
-            "mounting with --camera-pose for measured poses"
-        ]
+        return MountedCamera(camera), ""
     try:
-        return MountedCamera(camera, rectified_mounting(mounting, info.r) if rectified else mounting), []
+        return MountedCamera(camera, rectified_mounting(mounting, info.r) if rectified else mounting), ""
     except CameraError as error:
-        return MountedCamera(camera), [f"{topic}: {error}; the camera's mounting is unknown"]
+        return MountedCamera(camera), str(error)
+
+
+def frame_of(message: Any) -> str:
+    """Frame that a message's header names, without the slash that tf had before ROS 2."""
+    return str(message.header.frame_id).lstrip("/")
 
 
 def static_transform(transforms: list[Any], parent: str, child: str) -> Pose | None:
@@ -112,11 +136,18 @@ def static_transform(transforms: list[Any], parent: str, child: str) -> Pose | N
     return Pose((x, y, z), (qx, qy, qz, qw))
 
 
+def info_topic_beside(image_topic: str) -> str:
+    """The camera_info of an image topic as image_transport names it: /camera/camera_info of /camera/image_raw."""
+    base = image_topic.removesuffix("/compressed")
+    return f"{base.rsplit('/', 1)[0]}/camera_info"
+
+
 def _info_topic(image_topic: str, topics: set[str]) -> str | None:
-    """The camera_info beside an image topic, as image_transport names it; else the only one there is."""
-    for transport in ("/compressed", ""):
-        base = image_topic.removesuffix(transport) if transport else image_topic
-        beside = f"{base.rsplit('/', 1)[0]}/camera_info"
+    """The camera_info beside an image topic, else beside a topic of the name before its last part; else the only one.
+
+    The latter is of drivers that publish `/camera/image_raw/compressed` beside `/camera/image_raw/camera_info`.
+    """
+    for beside in (info_topic_beside(image_topic), f"{image_topic.rsplit('/', 1)[0]}/camera_info"):
         if beside in topics:
             return beside
     return next(iter(topics)) if len(topics) == 1 else None

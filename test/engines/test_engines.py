@@ -30,6 +30,7 @@ from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.rig_query import RigPicture
 
 GRAPH_ENGINES = ("torch-bf16", "onnxruntime", "openvino-fp32", "openvino-bf16")
 CALIBRATION = QuantisationImages("pictures", lambda: [picture(seed) for seed in range(32)])
@@ -539,8 +540,8 @@ def test_the_node_uses_the_engine_of_its_parameter(tmp_path: Path):
     engine = recognition_engine.RecognitionEngine(settings, RecognizerConfig())
     engine.load_map(str(tmp_path / "map"))
     try:
-        recognition, _, _ = engine.recognize(picture(1), None)
+        answer, _, _ = engine.recognize([RigPicture(picture(1))], None)
         assert engine.device == "cpu, onnxruntime"
-        assert recognition.candidates[0].place.place_id == 1
+        assert answer.recognition.candidates[0].place.place_id == 1
     finally:
         engine.close()

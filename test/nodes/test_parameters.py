@@ -42,6 +42,7 @@ def declared(tmp_path: Path) -> Iterator[Callable[[str], Node]]:
         arguments = ["--ros-args", "--params-file", str(tmp_path / "file.yaml")]
         nodes.append(Node("tested", context=context, cli_args=arguments))
         parameters.declare(nodes[-1], Config())
+        parameters.warn_of_unknown(nodes[-1])
         return nodes[-1]
 
     yield make

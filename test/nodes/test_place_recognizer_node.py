@@ -824,7 +824,7 @@ class OneByOne:
 def newest_stamp_s(h: Harness) -> int | None:
     """Stamp of the newest image that the node has."""
     newest = h.node.configured.newest
-    return newest.message.header.stamp.sec if newest else None
+    return newest.header.stamp.sec if newest else None
 
 
 def test_stale_images_are_dropped_and_counted(harness: Callable[..., Harness], maps: dict[str, Path]):

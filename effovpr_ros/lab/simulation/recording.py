@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage
@@ -31,6 +33,36 @@ _OCCLUSION_EVERY_S = 25.0
 _OCCLUSION_LASTS_S = 3.0
 
 
+@dataclass(frozen=True)
+class DriveCamera:
+    """A camera of the robot.
+
+    Attributes:
+        image_topic: of its compressed images.
+        info_topic: of its camera_info.
+        frame_id: its optical frame.
+        yaw_rad: where it looks, left of ahead. It stands above the robot's origin, as `level.CAMERA_MOUNTING` says.
+    """
+
+    image_topic: str = IMAGE_TOPIC
+    info_topic: str = CAMERA_INFO_TOPIC
+    frame_id: str = CAMERA_FRAME
+    yaw_rad: float = 0.0
+
+    @property
+    def mounting(self) -> Pose:
+        """T_body_camera."""
+        if self.yaw_rad == 0.0:
+            return CAMERA_MOUNTING
+        turned = Rotation.from_euler("z", self.yaw_rad) * Rotation.from_quat(CAMERA_MOUNTING.known_quat_xyzw)
+        x, y, z, w = turned.as_quat().tolist()
+        return Pose(CAMERA_MOUNTING.position_xyz, (x, y, z, w))
+
+
+FRONT = DriveCamera()
+REAR = DriveCamera("/rear/image_raw/compressed", "/rear/camera_info", "rear_optical", math.pi)
+
+
 def record_drive(
     level: Level,
     poses: Sequence[tuple[int, Pose]],
@@ -38,6 +70,7 @@ def record_drive(
     *,
     disturbed: bool,
     seed: int,
+    camera: DriveCamera = FRONT,
     storage: str = "mcap",
     progress: Callable[[int], object] | None = None,
 ) -> None:
@@ -45,10 +78,11 @@ def record_drive(
 
     Args:
         level: the building.
-        poses: stamps [ns] and poses of the camera.
+        poses: stamps [ns] and poses of the robot.
         bag: directory to make.
         disturbed: change light, add noise, blur and passers-by.
         seed: of noise and fixes.
+        camera: that looks.
         storage: mcap or sqlite3.
         progress: called with 1 for each frame.
 
@@ -58,11 +92,11 @@ def record_drive(
     """
     generator = np.random.default_rng(seed)
     with BagWriter(bag, storage=storage) as writer:
-        writer.write_static_transform(poses[0][0], BODY_FRAME, CAMERA_FRAME, CAMERA_MOUNTING)
+        writer.write_static_transform(poses[0][0], BODY_FRAME, camera.frame_id, camera.mounting)
         for stamp_ns, wanted in poses:
             x, y, _ = wanted.position_xyz
-            image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad)
-            pose = Pose.from_yaw(x, y, yaw, level.floor_z_m)
+            image, (x, y, yaw) = level.view(x, y, wanted.known_yaw_rad + camera.yaw_rad)
+            pose = Pose.from_yaw(x, y, yaw - camera.yaw_rad, level.floor_z_m)
             image = expose(image)
             if disturbed:
                 image = disturb(image, (stamp_ns - poses[0][0]) * 1e-9, generator)
@@ -70,8 +104,8 @@ def record_drive(
             fix = DATUM.to_geo((x + east, y + north, level.floor_z_m + up))
             writer.write_odometry(ODOMETRY_TOPIC, stamp_ns, pose, frame_id=FRAME_ID, child_frame_id=BODY_FRAME)
             writer.write_fix(FIX_TOPIC, stamp_ns, fix, "gps", std_m=_FIX_STD_M)
-            writer.write_camera_info(CAMERA_INFO_TOPIC, stamp_ns, CAMERA_FRAME, CAMERA)
-            writer.write_image(IMAGE_TOPIC, stamp_ns, image, CAMERA_FRAME)
+            writer.write_camera_info(camera.info_topic, stamp_ns, camera.frame_id, CAMERA)
+            writer.write_image(camera.image_topic, stamp_ns, image, camera.frame_id)
             if progress:
                 progress(1)
 

@@ -166,9 +166,9 @@ def judge(
         if candidates and candidates[0]["pose"] is not None:
             x, y, z, *quat = candidates[0]["pose"]
             best = Pose((x, y, z), (quat[0], quat[1], quat[2], quat[3]))
-        error_m, error_deg = _error(pose, best)
+        error_m, error_deg = pose_error(pose, best)
         measured, foretold = _measured(record)
-        measured_m, measured_deg = _error(pose, measured)
+        measured_m, measured_deg = pose_error(pose, measured)
         answers.append(
             Answer(
                 stamp_ns=stamp_ns,
@@ -227,7 +227,7 @@ def score(answers: Sequence[Answer], records: Sequence[Mapping[str, Any]], frame
     )
 
 
-def _error(truth: Pose, pose: Pose | None) -> tuple[float, float]:
+def pose_error(truth: Pose, pose: Pose | None) -> tuple[float, float]:
     """Horizontal metres and degrees from the truth; infinite and 180 without a pose."""
     if pose is None:
         return math.inf, 180.0

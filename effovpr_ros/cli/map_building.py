@@ -1,0 +1,168 @@
+"""What `effovpr map build` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from effovpr_ros.cli.camera_options import camera_of_source
+from effovpr_ros.cli.map_cameras import options_by_camera
+from effovpr_ros.cli.map_options import require_as_made
+from effovpr_ros.cli.map_source import open_map_source, print_refusals
+from effovpr_ros.cli.options import (
+    device_settings,
+    extractor_config,
+    preset,
+    print_json,
+)
+from effovpr_ros.core.errors import ConfigError, SourceError
+from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.images import shown
+from effovpr_ros.core.poses import GeoPoint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import config_for_fingerprint
+from effovpr_ros.mapping.builder import BuildConfig, BuildReport
+from effovpr_ros.mapping.index import IndexSummary
+from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
+from effovpr_ros.mapping.session_cameras import set_session_camera
+from effovpr_ros.mapping.session_origins import join_session
+from effovpr_ros.recognition.map_filling import fill_map
+from effovpr_ros.recognition.presets import map_settings
+from effovpr_ros.sources.map_source import MapSource
+
+
+def build(options: argparse.Namespace) -> int:
+    """Build or append; gives the exit code.
+
+    Raises:
+        EffoVPRError: an impossible value, a source or map that cannot be used, or nothing that was built.
+    """
+    if options.session_frame and not options.session:
+        raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
+    reports: dict[str, dict[str, Any]] = {}
+    code = 0
+    for camera, given in options_by_camera(options):
+        code, reports[camera] = _build_one(given)
+        if code:
+            break
+    if options.json:
+        print_json(reports.get("") or {"cameras": reports})
+    return code
+
+
+def _build_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of the images of one camera, or of a folder."""
+    source = _open_source(options)
+    # Before anything is written: a source without a usable image makes no map.
+    try:
+        frames = source.frames()
+    except SourceError:
+        print_refusals(source)
+        raise
+    camera, camera_notes = camera_of_source(options, source)
+    source.notes.extend(camera_notes)
+    place_map, extractor = _open_or_create(options, source)
+    with place_map:
+        for note in join_session(place_map, source.session, source.origin, options.session_frame):
+            print(f"frames: {note}", file=sys.stderr)
+        if camera is not None:
+            set_session_camera(place_map, source.session, camera)
+        config_build = BuildConfig(options.spacing_m, options.spacing_deg, options.batch_size)
+        with tqdm(total=source.total, unit="image", disable=None, desc=place_map.name) as bar:
+            report = fill_map(
+                place_map,
+                extractor,
+                frames,
+                config_build,
+                lambda done: bar.update(done),
+                with_points=options.points == "stored",
+                principal_components=options.pca,
+            )
+        if not report.added and not report.already_present and not report.interrupted:
+            said = _say(options, place_map, source, report)
+            if options.json:
+                print_json(said)
+            raise SourceError(
+                f"0 places built: none of the {len(report.unreadable)} images of {shown(source.path)} can be read; the "
+                f"first: {report.unreadable[0][1]}"
+            )
+        return int(report.interrupted), _say(options, place_map, source, report)
+
+
+def _say(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, report: BuildReport) -> dict[str, Any]:
+    """Print what a build did, but for --json, whose values are returned."""
+    notes = source.said()
+    if not options.json:
+        print(f"map {place_map.name}: {len(place_map)} places, {report.added} new in {report.seconds:.1f} s")
+        print(f"index: {index_in_words(place_map.manifest.index)}")
+        print(
+            f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
+            f"{source.num_refused()} refused by the source, {len(report.unreadable)} unreadable"
+        )
+    for line in notes:
+        print(f"note: {line}", file=sys.stderr)
+    print_refusals(source)
+    for name, why in report.unreadable:
+        print(f"unreadable: {name}: {why}", file=sys.stderr)
+    return {
+        **asdict(report),
+        "refused": source.refusals(),
+        "num_refused": source.num_refused(),
+        "notes": notes,
+        "with_pose": source.with_pose,
+        "with_geo_tag": source.with_geo_tag,
+        "places": len(place_map),
+        "index": asdict(place_map.manifest.index),
+    }
+
+
+def _open_source(options: argparse.Namespace) -> MapSource:
+    datum = Datum(GeoPoint(*options.datum)) if options.datum else None
+    if datum is None and (options.map / MANIFEST_NAME).is_file():
+        # A second session joins the frame of the first.
+        with PlaceMap.open(options.map) as existing:
+            datum = existing.datum
+    return open_map_source(options, datum)
+
+
+def _open_or_create(options: argparse.Namespace, source: MapSource) -> tuple[PlaceMap, FeatureExtractor]:
+    """The map, and the extractor that it needs: an existing map names its model."""
+    quantisation_images = source_quantisation_images(options.map, source.reopen, source.total)
+    if (options.map / MANIFEST_NAME).is_file():
+        place_map = PlaceMap.open(options.map, writable=True)
+        try:
+            config = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
+            extractor = FeatureExtractor(config, quantisation_images)
+            require_as_made(options, place_map, extractor)
+        except BaseException:
+            place_map.close()
+            raise
+        extractor.seek_faster_engine(source.total)
+        return place_map, extractor
+    if options.pca < 0:
+        raise ConfigError(f"--pca {options.pca} is negative; 0 keeps all dimensions")
+    extractor = FeatureExtractor(extractor_config(options), quantisation_images)
+    place_map = PlaceMap.create(
+        options.map,
+        fingerprint=extractor.fingerprint,
+        name=options.name,
+        frame_id=options.frame_id or ("" if options.session_frame else source.origin.frame_id) or "map",
+        datum=Datum(GeoPoint(*options.datum)) if options.datum else None,
+        recognition=map_settings(preset(options)[1]),
+    )
+    extractor.seek_faster_engine(source.total)
+    return place_map, extractor
+
+
+def index_in_words(index: IndexSummary) -> str:
+    """What kind of index a map has, and what it may miss."""
+    if index.kind == "flat":
+        return "flat, exact"
+    recall = "not measured" if index.recall_at_10 is None else f"{index.recall_at_10:.3f} against exact search"
+    return f"codes, {index.rescored} descriptors compared, recall@10 {recall}"

@@ -1,0 +1,54 @@
+"""`effovpr map build` of several cameras of one bag: each joins the map as a session of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from copy import copy
+
+from effovpr_ros.core.errors import ConfigError
+from effovpr_ros.core.images import shown
+from effovpr_ros.core.mounted_cameras import camera_names
+from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.sources.bag_files import is_bag
+
+
+def options_by_camera(options: argparse.Namespace) -> Iterator[tuple[str, argparse.Namespace]]:
+    """Name of each camera and the options of a build of it alone; the name is empty where there is one camera.
+
+    The session of each is called DRIVE:CAMERA, and its poses are in the frame of the first's: those of one body.
+
+    Args:
+        options: of the command; `image_topic` is a list. The later ones are made once the earlier cameras are built.
+
+    Raises:
+        ConfigError: several cameras of what is no bag, one topic twice, or one calibration or mounting for several.
+    """
+    topics: list[str] = options.image_topic
+    if len(topics) == 1:
+        yield "", _with(options, image_topic=topics[0])
+        return
+    if not is_bag(options.source):
+        raise ConfigError(f"several image topics are those of a bag; {shown(options.source)} is a folder of images")
+    twice = sorted({topic for topic in topics if topics.count(topic) > 1})
+    if twice:
+        raise ConfigError(f"--image-topic names {', '.join(twice)} twice; name each camera once")
+    if options.camera is not None or options.camera_pose:
+        raise ConfigError(
+            "--camera and --camera-pose are of one camera; build each topic by itself with them, or record camera_info "
+            "and /tf_static"
+        )
+    drive = options.session or shown(options.source.resolve().stem)
+    frame = options.session_frame
+    for number, (name, topic) in enumerate(zip(camera_names(topics), topics, strict=True)):
+        if number and not frame:
+            with PlaceMap.open(options.map) as place_map:
+                frame = place_map.frame_id
+        yield name, _with(options, image_topic=topic, session=f"{drive}:{name}", session_frame=frame)
+
+
+def _with(options: argparse.Namespace, **changed: str) -> argparse.Namespace:
+    made = copy(options)
+    for name, value in changed.items():
+        setattr(made, name, value)
+    return made
