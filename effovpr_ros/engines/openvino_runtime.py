@@ -80,7 +80,7 @@ def bind_to_f32(graph: Path, target: Path) -> None:
     import openvino
 
     try:
-        with _appearing_whole(target) as partial:
+        with appearing_whole(target) as partial:
             openvino.serialize(openvino.Core().read_model(str(graph)), str(partial))
             written = ElementTree.parse(partial)
             for layer in written.iterfind("layers/layer"):
@@ -94,7 +94,7 @@ def bind_to_f32(graph: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _appearing_whole(target: Path) -> Iterator[Path]:
+def appearing_whole(target: Path) -> Iterator[Path]:
     """Where to write a graph in OpenVINO's format, which becomes the target at the end."""
     partial = target.with_name(f"partial-{os.getpid()}-{target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def quantise(graph: Path, target: Path, quantisation_images: QuantisationImages,
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
                 ),
             )
-        with _appearing_whole(target) as partial:
+        with appearing_whole(target) as partial:
             openvino.save_model(model, str(partial), compress_to_fp16=False)
     except (RuntimeError, OSError) as error:
         raise EngineError(f"NNCF {nncf.__version__} cannot quantise {graph}: {str(error)[:300]}") from error

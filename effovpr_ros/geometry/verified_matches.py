@@ -29,9 +29,12 @@ _CONFIDENCE = 0.999
 _SEED = 20240518
 # Points that spread less across their main direction lie on a line, which any fundamental matrix and homography fits.
 _MIN_SPREAD_PX = 2.0
+# Descriptors of a candidate whose products with the query's fit into the cache of a core.
+_BLOCK = 256
 
 Float = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 
@@ -91,7 +94,7 @@ def verify(query: Points, candidates: Sequence[Points], *, num_fundamental: int 
     wanted = len(candidates) if num_fundamental is None else num_fundamental
 
     def verify_share(share: Sequence[tuple[Points, bool]]) -> list[VerifiedMatches]:
-        products = _Products(query, max((len(candidate) for candidate, _ in share), default=0))
+        products = _Products(query)
         return [_verified(query, candidate, fundamental, products) for candidate, fundamental in share]
 
     return map_in_threads(verify_share, [(candidate, place < wanted) for place, candidate in enumerate(candidates)])
@@ -125,17 +128,39 @@ def mutual_matches(
         (P,) numbers of points of the query, ascending, (P,) of the candidate, and (P,) cosines. Of equally similar
         ones, a point of the candidate chooses the first of the query's, and no point has two partners.
     """
-    return _matched(query, candidate, _Products(query, len(candidate)))
+    return _matched(query, candidate, _Products(query))
 
 
 class _Products:
     """Inner products of one query's descriptors with those of candidates, in memory that each uses again."""
 
-    def __init__(self, query: Points, most_points: int) -> None:
+    def __init__(self, query: Points) -> None:
         self._columns = _as_tensor(np.ascontiguousarray(query.descriptors.T))
-        self._memory = torch.empty((most_points, len(query)), dtype=torch.int32)
+        self._memory = torch.empty((_BLOCK, len(query)), dtype=torch.int32)
 
-    def __call__(self, descriptors: NDArray[np.int8]) -> Tensor:
+    def nearest(self, descriptors: NDArray[np.int8]) -> tuple[NDArray[np.int64], Int32, Int32]:
+        """What mutual nearest neighbours follow from; block by block, so that products are read while they are near.
+
+        Args:
+            descriptors: (M, C), M > 0.
+
+        Returns:
+            (M,) the first of the query's points that are nearest to each, (M,) its product, and (N,) the highest
+            product of each of the query's points.
+        """
+        nearest, product = np.empty(len(descriptors), np.int64), np.empty(len(descriptors), np.int32)
+        highest: Int32 | None = None
+        for start in range(0, len(descriptors), _BLOCK):
+            products = self._of(descriptors[start : start + _BLOCK])
+            values, here = products.numpy(), slice(start, start + len(products))
+            values.argmax(axis=1, out=nearest[here])
+            product[here] = values[np.arange(len(values)), nearest[here]]
+            best = products.amax(dim=0).numpy()
+            highest = best if highest is None else np.maximum(highest, best, out=highest)
+        assert highest is not None
+        return nearest, product, highest
+
+    def _of(self, descriptors: NDArray[np.int8]) -> Tensor:
         """(M, N) int32, exact; the next call overwrites them."""
         rows, products = _as_tensor(descriptors), self._memory[: len(descriptors)]
         if has_integer_kernel():
@@ -155,12 +180,10 @@ def _matched(
     none = np.empty(0, np.int64)
     if query.kind != candidate.kind or len(query) == 0 or len(candidate) == 0:
         return none, none, np.empty(0, np.float32)
-    products = products_of(candidate.descriptors)
-    nearest = products.numpy().argmax(axis=1)
-    product = products.numpy()[np.arange(len(candidate)), nearest]
+    nearest, product, highest = products_of.nearest(candidate.descriptors)
     # The squared length of a descriptor is that of its scale, but for rounding.
     length = DESCRIPTOR_SCALE[query.kind] ** 2
-    agreed = (product == products.amax(dim=0).numpy()[nearest]) & (product >= MIN_COSINE[query.kind] * length)
+    agreed = (product == highest[nearest]) & (product >= MIN_COSINE[query.kind] * length)
     candidate_index = np.flatnonzero(agreed)
     query_index, first = np.unique(nearest[candidate_index], return_index=True)
     candidate_index = candidate_index[first]

@@ -10,12 +10,9 @@ import hashlib
 import importlib.util
 import io
 import logging
-import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +23,8 @@ from torch.nn import functional
 
 from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.core.telemetry import keep_openvino_quiet
 from effovpr_ros.engines.agreement import scenes
+from effovpr_ros.geometry.point_graph import PointGraph
 
 _logger = logging.getLogger(__name__)
 
@@ -96,10 +93,17 @@ class XFeatNetwork:
         Raises:
             WeightsError: kornia or the weights are missing, or the file is another one.
         """
-        network = _Heads(_load_weights()).eval()
+        weights = _load_weights()
+        by_openvino = device == "cpu" and importlib.util.find_spec("openvino") is not None
+        kept = PointGraph.kept(WEIGHTS_SHA256) if by_openvino else None
+        if kept is not None:
+            self.engine = "openvino-fp32"
+            self._run: Callable[[Float], _Maps] = _OpenVinoRunner(kept)
+            return
+        network = _Heads(weights).eval()
         self.engine = "torch"
-        self._run: Callable[[Float], _Maps] = _TorchRunner(network, device)
-        if device == "cpu" and importlib.util.find_spec("openvino") is not None:
+        self._run = _TorchRunner(network, device)
+        if by_openvino:
             self._run = self._faster(network, self._run)
 
     def detect(self, image: RgbImage, max_points: int) -> Detections:
@@ -140,16 +144,19 @@ class XFeatNetwork:
         return Detections(keypoints.astype(np.float32), np.ascontiguousarray(descriptors))
 
     def _faster(self, network: _Heads, reference: Callable[[Float], _Maps]) -> Callable[[Float], _Maps]:
-        """OpenVINO, where its maps are PyTorch's."""
+        """OpenVINO, where its maps are PyTorch's; the graph is kept for the next start."""
+        pictures = [_grey(picture) for picture in scenes()[:2]]
         try:
-            runner = _OpenVinoRunner(network)
-            agreement = min(_agreement(runner(picture), reference(picture)) for picture in map(_grey, scenes()[:2]))
+            graph = PointGraph.converted(network, WEIGHTS_SHA256)
+            runner = _OpenVinoRunner(graph)
+            agreement = min(_agreement(runner(picture), reference(picture)) for picture in pictures)
         except (RuntimeError, ValueError) as error:
             _logger.warning("OpenVINO refuses XFeat (%s): PyTorch runs it", str(error)[:200])
             return reference
         if not agreement >= _MIN_AGREEMENT:
             _logger.warning("OpenVINO's XFeat agrees with PyTorch's to cosine %.4f only: PyTorch runs it", agreement)
             return reference
+        graph.keep()
         self.engine = "openvino-fp32"
         return runner
 
@@ -187,28 +194,11 @@ class _TorchRunner:
 
 
 class _OpenVinoRunner:
-    def __init__(self, network: _Heads) -> None:
-        keep_openvino_quiet()
-        import openvino
-
-        with torch.no_grad(), warnings.catch_warnings():
-            # Of tracing: what it takes for constant are numbers of channels, and `_faster` compares the outcome.
-            warnings.simplefilter("ignore")
-            model = openvino.convert_model(network, example_input=torch.zeros(1, 1, 64, 64))
-        model.reshape(openvino.PartialShape([1, 1, -1, -1]))
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        self._lock = threading.Lock()
+    def __init__(self, graph: PointGraph) -> None:
+        self._graph = graph
 
     def __call__(self, grey: Float) -> _Maps:
-        with self._lock:
-            results = self._request.infer([grey[None, None]], share_inputs=True, share_outputs=True)
-            # The next call writes to the same memory.
-            descriptors, corners, reliability = (np.array(results[number][0], np.float32) for number in range(3))
+        descriptors, corners, reliability = self._graph(grey)
         return _Maps(descriptors, corners, reliability[0])
 
 

@@ -137,9 +137,21 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         PointExtractor(kind=XFEAT).load()
 
 
-def test_openvino_is_used_only_if_it_agrees(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_openvino_is_used_only_if_it_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     assert xfeat.XFeatNetwork().engine == "openvino-fp32"
+    # What agreed is read at the next start, and neither converted nor compared again; what changed since is not.
+    with monkeypatch.context() as patch:
+        patch.setattr(xfeat, "_Heads", lambda weights: pytest.fail("converted again"))
+        assert xfeat.XFeatNetwork().detect(scene(3, (320, 256)), 500).keypoints_xy.shape[1] == 2
+        [file] = (tmp_path / "first").rglob("xfeat-*.bin")
+        file.write_bytes(file.read_bytes()[:-4] + b"1234")
+        with pytest.raises(pytest.fail.Exception, match="converted again"):
+            xfeat.XFeatNetwork()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
     monkeypatch.setattr(xfeat, "_agreement", lambda found, wanted: 0.99)
     network = xfeat.XFeatNetwork()
     assert network.engine == "torch"
