@@ -25,6 +25,7 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, config_for_fingerprint
 from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.mapping.builder import BuildConfig
+from effovpr_ros.mapping.making import removed_if_empty
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images, source_quantisation_images
@@ -239,7 +240,7 @@ def build_map(
             frame_id=opened.origin.frame_id or "map",
             recognition=map_settings(recognition),
         )
-    with place_map:
+    with removed_if_empty(folder, not exists), place_map:
         if exists:
             config = config_for_fingerprint(place_map.fingerprint, **runs)
             if model and NAMED_MODELS.get(model, model) != NAMED_MODELS.get(config.model, config.model):

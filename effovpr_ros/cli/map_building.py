@@ -27,6 +27,7 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, BuildReport
 from effovpr_ros.mapping.index import IndexSummary
+from effovpr_ros.mapping.making import removed_if_empty
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
@@ -67,8 +68,9 @@ def _build_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         raise
     camera, camera_notes = camera_of_source(options, source)
     source.notes.extend(camera_notes)
+    made = not (options.map / MANIFEST_NAME).is_file()
     place_map, extractor = _open_or_create(options, source)
-    with place_map:
+    with removed_if_empty(options.map, made), place_map:
         for note in join_session(place_map, source.session, source.origin, options.session_frame):
             print(f"frames: {note}", file=sys.stderr)
         if camera is not None:

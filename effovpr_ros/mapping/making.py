@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from effovpr_ros.core.errors import InUseError, MapError
@@ -61,6 +63,38 @@ def remove_unfinished_map(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise MapError(f"map folder {folder} cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def removed_if_empty(folder: Path, made: bool) -> Iterator[None]:
+    """On leaving, by an error too, remove the map that was made for the work inside, if it holds no place.
+
+    Args:
+        folder: of the map, which the work inside closes.
+        made: whether it was made for that work; other maps stay.
+    """
+    try:
+        yield
+    finally:
+        if made:
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        lock = lock_map(folder)
+    except (MapError, FileNotFoundError):
+        return  # Another program writes to it by now.
+    try:
+        if _places_in(folder / STORE_NAME):
+            return
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        for name in (*_STORE_FILES, INDEX_NAME):
+            (folder / name).unlink(missing_ok=True)
+    finally:
+        lock.release()
+    with suppress(OSError):  # It holds something else.
+        folder.rmdir()
 
 
 def _places_in(path: Path) -> str:

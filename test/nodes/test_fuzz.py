@@ -103,12 +103,16 @@ class Fuzz:
 @contextmanager
 def process(name: str, errors: Path, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A node as a process of its own; what it and its libraries write goes to a file: a pipe would fill and stop it."""
+    # Whatever a request names is written there.
+    folder = errors.parent / "elsewhere"
+    folder.mkdir()
     command = [sys.executable, "-P", "-c", PROGRAM.format(name=name), str(Path(__file__).parents[1]), "--ros-args"]
     for key, value in parameters.items():
         command += ["-p", f"{key}:={value}"]
     with errors.open("wb") as stderr:
         running = subprocess.Popen(
             [*command, "--log-level", "fatal"],
+            cwd=folder,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
