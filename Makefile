@@ -1,5 +1,5 @@
 SHELL := /bin/bash
-.PHONY: setup demo test test-fast bench lint clean
+.PHONY: setup demo test test-fast bench lint docs clean
 
 setup:
 	@scripts/setup.sh
@@ -21,6 +21,9 @@ bench: setup
 
 lint: setup
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+docs: setup
+	@scripts/docs.sh
 
 clean:
 	rm -rf build install log demo_output .pytest_cache .mypy_cache .ruff_cache

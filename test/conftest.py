@@ -44,6 +44,7 @@ SLOW = (
     "sources/test_inputs.py",
     "test_api.py",
     "test_packaging.py",
+    "test_tutorials.py",
 )
 _TRACES = pytest.StashKey[TextIO]()
 _TRACES_FOLDER = "EFFOVPR_TEST_TRACES"

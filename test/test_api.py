@@ -94,13 +94,21 @@ def test_what_cannot_be_used_is_named(built: Path, tmp_path: Path):
         assert not any(item.num_matches for item in opened.recognize(photos / "0.png").candidates)
 
 
-def test_the_example_of_the_module_runs(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_the_examples_of_module_and_readme_run(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     import effovpr_ros.api as api
 
-    example = "\n".join(line[4:] for line in (api.__doc__ or "").splitlines() if line.startswith("    "))
-    assert "open_map" in example
+    of_module = "\n".join(line[4:] for line in (api.__doc__ or "").splitlines() if line.startswith("    "))
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (of_readme,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     (tmp_path / "photos").symlink_to(built / "photos")
-    (tmp_path / "where_is_this.jpg").symlink_to(built / "photos" / "0.png")
+    for name in ("where_is_this.jpg", "second_look.jpg"):
+        (tmp_path / name).symlink_to(built / "photos" / "0.png")
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "example", "exec"), {})
-    assert re.match(r"(MATCH|AMBIGUOUS|NO_MATCH) [01]\.\d+ ", capsys.readouterr().out)
+    for example in (of_module, of_readme):
+        assert "open_map" in example
+        names: dict[str, object] = {}
+        exec(compile(example, "example", "exec"), names)
+        assert re.match(r"(MATCH|AMBIGUOUS|NO_MATCH) [01]\.\d+", capsys.readouterr().out)
+    assert names["picture"].shape[1:] == (1000, 3)  # type: ignore[attr-defined]

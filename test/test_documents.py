@@ -1,77 +1,78 @@
-"""README and package files say what the code does."""
+"""README, docs and package files say what the code does."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+import yaml
 
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.weights import NAMED_MODELS
-from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
-from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.nodes import interface
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
+GENERATED = {"parameters.md", "topics.md", "messages.md", "commands.md", "python.md"}
+MOST_LINES, MOST_WORDS, MOST_ROWS, MOST_PICTURE_BYTES = 180, 35, 12, 1_000_000
 
 
-def table_rows(heading: str) -> dict[str, list[str]]:
-    """First cell without backticks to the other cells, of the first table below a heading."""
-    section = README.split(f"\n{heading}\n", 1)[1]
+def table_rows(page: str, heading: str) -> dict[str, list[str]]:
+    """First cell without backticks to the other cells, of the first table below a heading of a page."""
+    section = (DOCS / page).read_text(encoding="utf-8").split(f"{heading}\n", 1)[1]
     lines = [line for line in re.split(r"\n#+ ", section)[0].splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-def checked_rows(heading: str, configs: Sequence[Any], names: Sequence[str]) -> None:
-    """The rows below a heading are the named fields with their defaults."""
-    rows = table_rows(heading)
-    assert list(rows) == list(names)
-    declared = {entry.name: getattr(config, entry.name) for config in configs for entry in fields(config)}
-    for name in names:
-        value = declared[name]
+@pytest.fixture(scope="module")
+def make_docs() -> ModuleType:
+    """The script that writes the reference."""
+    pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("node", "file"), [("place_recognizer", "localize"), ("loop_closure_detector", "loop_closure")]
+)
+def test_the_reference_has_every_parameter_with_its_default(make_docs: ModuleType, node: str, file: str):
+    listed = {
+        row[0].split("`")[1]: row
+        for config in make_docs.node_configs()[node]
+        for row in make_docs.parameter_rows(config)
+    }
+    text = (ROOT / "config" / f"{file}.yaml").read_text()
+    (values,) = yaml.safe_load(text).values()
+    for name, value in values["ros__parameters"].items():
         default = str(value).lower() if isinstance(value, bool) else str(value)
-        assert rows[name][0].strip("`") == (default or "(empty)"), name
+        assert listed[name][0].split("<br>")[1].replace("\\", "") == (default or "empty"), name
+    assert set(listed) >= set(values["ros__parameters"])
+    page = make_docs.parameters_page()
+    assert all(f"| `{name}`<br>" in page for name in listed)
 
 
-def names_of(*configs: Any) -> list[str]:
-    return [entry.name for config in configs for entry in fields(config)]
-
-
-def test_the_parameter_table_has_every_parameter_with_its_default():
-    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
-    cameras = pytest.importorskip("effovpr_ros.nodes.camera_config", reason="needs rclpy")
-    configs = (
-        parameters.NodeConfig(),
-        parameters.CameraNodeConfig(),
-        cameras.QueryCameraConfig(),
-        RecognizerConfig(),
-        adapters.MatchAdapterConfig(),
-    )
-    checked_rows("### Parameters", configs, names_of(*configs))
-
-
-def test_the_detectors_parameter_table_has_what_the_recognisers_has_not():
-    parameters = pytest.importorskip("effovpr_ros.nodes.parameters", reason="needs rclpy")
-    adapters = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
-    own = (
-        parameters.LoopNodeConfig(),
-        adapters.LoopAdapterConfig(),
-        parameters.CameraNodeConfig(),
-        LoopConfig(),
-    )
-    defaults = asdict(RecognizerConfig())
-    others = [name for name, value in asdict(LOOP_RECOGNIZER).items() if value != defaults[name]]
-    checked_rows("### Parameters of the detector", (*own, LOOP_RECOGNIZER), names_of(*own) + others)
+def test_the_reference_has_every_message_and_command(make_docs: ModuleType):
+    messages, commands = make_docs.messages_page(), make_docs.commands_page()
+    for path in (*(ROOT / "msg").glob("*.msg"), *(ROOT / "srv").glob("*.srv"), *(ROOT / "action").glob("*.action")):
+        assert f"/{path.stem}`" in messages
+    for name in ("effovpr map build", "effovpr query", "effovpr demo", "effovpr doctor"):
+        assert f"## `{name}`" in commands
+    assert "--spacing-m" in commands and "%%" not in commands
+    assert set(make_docs.REFERENCE) == GENERATED
+    assert all(f"`api.{name}`" in make_docs.python_page() for name in ("Recognizer.recognize", "open_map", "build_map"))
 
 
 def created_names(*files: str) -> set[str]:
@@ -82,23 +83,22 @@ def created_names(*files: str) -> set[str]:
     )
 
 
-def test_the_topic_and_service_tables_have_what_the_nodes_create():
+def test_the_reference_has_what_the_nodes_create():
     created = created_names(
         "place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry", "static_transforms"
     )
     # Its name follows from that of the images.
     created |= {"camera_info"}
-    assert set(table_rows("### Topics")) | set(table_rows("### Services")) == created
+    assert {item.name for item in interface.RECOGNIZER} == created
     created = created_names(
         "loop_closure_detector", "detecting", "camera_node", "configured", "loop_outputs", "odometry"
     )
-    detector = set(table_rows("### Topics of the detector")) | set(table_rows("### Services of the detector"))
-    assert detector == created
+    assert {item.name for item in interface.DETECTOR} == created
 
 
 def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():
     config = pytest.importorskip("effovpr_ros.nodes.adapters.adapter_config", reason="needs rclpy")
-    section = README.split("\n## Other stacks\n", 1)[1].split("\n## ", 1)[0]
+    section = (DOCS / "integrations.md").read_text().split("\n## Which adapter\n", 1)[1].split("\n## ", 1)[0]
     files = (ROOT / "effovpr_ros" / "nodes" / "adapters").glob("*.py")
     topics = {topic for file in files for topic in re.findall(r'TOPIC = "([a-z_/]+)"', file.read_text())}
     assert len(topics) == 6
@@ -106,21 +106,65 @@ def test_the_table_of_other_stacks_has_every_adapter_and_its_topics():
         assert f"`{name}`" in section, name
 
 
-def test_every_command_of_the_readme_parses():
-    commands = re.findall(r"^\s*effovpr ([^#\n]+)", README, flags=re.MULTILINE)
-    assert len(commands) >= 9
-    for line in commands:
-        make_parser().parse_args(line.split())
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_of_a_page_parses(path: Path):
+    blocks = re.findall(r"^```(?:sh|text)\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"^\s*effovpr ([^#\n]+)", "\n".join(blocks), flags=re.MULTILINE):
+        make_parser().parse_args(line.removesuffix("\\").split())
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_somewhere(path: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith(("http", "#")):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve()
+        assert linked.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, target
+
+
+def test_every_page_is_on_the_site():
+    site = (ROOT / "mkdocs.yml").read_text()
+    for path in DOCS.rglob("*.md"):
+        assert f": {path.relative_to(DOCS).as_posix()}\n" in site, path.name
+
+
+def test_readme_is_read_in_four_minutes():
+    assert README.count("\n") <= MOST_LINES
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    tables = re.findall(r"(?:^\|.*\n)+", prose, flags=re.MULTILINE)
+    assert tables and all(table.count("\n") - 2 <= MOST_ROWS for table in tables)
+    words = re.sub(r"\]\([^)]*\)|^\|.*$|^#.*$", " ", prose, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n|\n- ", words):
+        for sentence in re.split(r"(?<=[.?!])\s", " ".join(paragraph.split())):
+            assert len(sentence.split()) <= MOST_WORDS, sentence
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / picture).stat().st_size < MOST_PICTURE_BYTES
+
+
+def test_the_accuracy_of_readme_is_that_of_the_results():
+    """README rounds nothing and knows nothing that docs/results.md does not."""
+    results = (DOCS / "results.md").read_text()
+    section = README.split("\n## How well it works\n", 1)[1].split("\n## ", 1)[0]
+    for row in re.findall(r"^\| (two laps|one corridor|photos along)(.*)$", section, re.MULTILINE):
+        (full,) = [line for line in results.splitlines() if line.startswith(f"| {row[0]}")]
+        for figure in re.findall(r"\d+\.\d", row[1]):
+            assert f" {figure} (" in full, (row, figure)
 
 
 def test_the_model_table_has_every_named_model():
-    assert set(table_rows("## Which model")) == {
+    assert set(table_rows("howto/models.md", "# Choose a model")) == {
         f"{name}" if name != "offline" else "offline` (default)" for name in NAMED_MODELS
     }
 
 
 def test_the_engine_table_has_every_engine():
-    assert set(table_rows("### Engines")) == {"auto` (default)" if name == "auto" else name for name in ENGINE_NAMES}
+    assert set(table_rows("engines.md", "## Which engine")) == {
+        "auto` (default)" if name == "auto" else name for name in ENGINE_NAMES
+    }
 
 
 def test_package_xml_has_what_the_nodes_import():

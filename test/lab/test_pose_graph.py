@@ -173,7 +173,7 @@ def test_impossible_graphs_are_refused():
 
 def test_the_factor_of_the_readme_is_the_one_used_here():
     gtsam = pytest.importorskip("gtsam")
-    blocks = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("```python\n")
+    blocks = (Path(__file__).parents[2] / "docs/tutorials/gtsam.md").read_text(encoding="utf-8").split("```python\n")
     (code,) = (block.split("```")[0] for block in blocks if "t_match_query" in block)
     position, orientation = SimpleNamespace(x=1.0, y=2.0, z=0.0), SimpleNamespace(x=0.0, y=0.0, z=0.6, w=0.8)
     pose = SimpleNamespace(position=position, orientation=orientation)

@@ -23,7 +23,10 @@ from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeC
 from launch import LaunchContext
 
 ROOT = Path(__file__).parents[2]
-README_HEADINGS = {"localize": "### Launch arguments", "loop_closure": "### Launch arguments of the detector"}
+HEADINGS = {
+    "localize": ("place_recognizer.md", "## Launch arguments"),
+    "loop_closure": ("loop_closure.md", "### Launch arguments of the detector"),
+}
 
 
 @pytest.fixture(params=["localize", "loop_closure"])
@@ -90,8 +93,8 @@ def test_every_argument_is_described(launch_file: ModuleType):
 
 
 def test_the_readme_names_every_argument(launch_file: ModuleType):
-    heading = README_HEADINGS[launch_file.__name__]
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1]
+    page, heading = HEADINGS[launch_file.__name__]
+    section = (ROOT / "docs" / page).read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1]
     assert re.findall(r"`(\w+)`", section.split("; see", 1)[0]) == list(launch_file.ARGUMENTS)
 
 
