@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -15,13 +14,12 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from effovpr_ros.core.errors import EffoVPRError
-from effovpr_ros.nodes.worker import THREAD_NAME
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
 def run_node(name: str, make_node: Callable[[], AnyNode], spin: Callable[[AnyNode], None]) -> None:
-    """Run a node until it is done or interrupted; exits with a line that says why where it cannot be made.
+    """Run a node until it is done or interrupted, and end the process; one that cannot be made leaves a line of why.
 
     Args:
         name: of the program.
@@ -30,13 +28,14 @@ def run_node(name: str, make_node: Callable[[], AnyNode], spin: Callable[[AnyNod
     """
     rclpy.init(args=sys.argv)
     node = None
+    failure = ""
     try:
         node = make_node()
         spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (EffoVPRError, ParameterException) as error:
-        sys.exit(f"{name}: {error}")
+        failure = f"{name}: {error}"
     finally:
         # A terminal interrupts the node a second time, beside the launch process, while it cleans up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -45,8 +44,17 @@ def run_node(name: str, make_node: Callable[[], AnyNode], spin: Callable[[AnyNod
         rclpy.try_shutdown()
         # The shutdown has put back the handler that was there before.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
-            # A model that still loads cannot be interrupted, and a thread inside torch would abort the interpreter's
-            # end. Maps are whole at any moment.
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(0)
+    _end(failure)
+
+
+def _end(failure: str) -> NoReturn:
+    """End without taking down interpreter and libraries, to which nothing is left to do: maps are whole at any moment.
+
+    That takes seconds on a busy machine, after five of which a launch process kills; and a model that still loads
+    cannot be interrupted, and its thread inside torch would abort the interpreter's end.
+    """
+    if failure:
+        print(failure, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failure else 0)

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-THREAD_NAME = "inference"
-
 
 class LatestWorker:
     """Runs jobs in one thread. `offer` keeps the newest only, what was submitted is never left out.
@@ -33,7 +31,7 @@ class LatestWorker:
         self._submitted: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._finishing = False
         self._dropped = 0
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
     @property

@@ -37,6 +37,41 @@ def test_an_interrupt_while_a_program_loads_ends_it_in_silence(tmp_path: Path, a
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+NODE = """
+import atexit, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from rclpy.node import Node
+from effovpr_ros.core.errors import MapError
+from effovpr_ros.nodes.program import run_node
+
+atexit.register(print, "taken down")
+
+def make():
+    if {fails}:
+        raise MapError("no map")
+    return Node("short_lived")
+
+def spin(node):
+    print("spinning")
+    os.kill(os.getpid(), signal.SIGINT)
+
+run_node("short_lived", make, spin)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected"), [(False, (0, "spinning\n", "")), (True, (1, "", "short_lived: no map\n"))]
+)
+def test_a_node_ends_without_taking_the_interpreter_down(fails: bool, expected: tuple[int, str, str]):
+    """On a busy machine that took longer than the five seconds after which a launch process kills."""
+    pytest.importorskip("rclpy")
+    program = NODE.format(fails=fails)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == expected
+
+
 @pytest.mark.parametrize("name", ["place_recognizer", "loop_closure_detector", "bag_player"])
 def test_the_programs_of_nodes_start_so(name: str):
     assert f'import_main("effovpr_ros.nodes.{name}")()' in (ROOT / "scripts" / name).read_text(encoding="utf-8")
