@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.geometry.query_rays import Array, QueryRays
-from effovpr_ros.geometry.rig import Rig, cross_matrix
+from effovpr_ros.geometry.rig import Rig
 
 _ITERATIONS = 12
 _TRIES = 6
@@ -155,25 +155,28 @@ class RigAdjustment:
         in_map, local, error = self._projected(state)
         depth = np.maximum(local[:, 2], 1e-3)
         weight = 1.0 / (1.0 + (error**2).sum(axis=1) / _ROBUST_PX**2)
-        lens = self._lens * weight / depth
-        by_local = np.zeros((len(rig), 2, 3))
-        by_local[:, 0, 0] = by_local[:, 1, 1] = lens
-        by_local[:, :, 2] = -lens[:, None] * local[:, :2] / depth[:, None]
-        by_map = by_local @ np.transpose(state.rig_rotation, (0, 2, 1))[rig.view]
+        # Rows of each view's rotation are its axes in the map's frame.
+        axes = state.rig_rotation.transpose(0, 2, 1)[rig.view]
+        by_map = axes[:, :2] - (local[:, :2] / depth[:, None])[:, :, None] * axes[:, 2:]
+        by_map *= (self._lens * weight / depth)[:, None, None]
         residual = error * weight[:, None]
         inverse_depth = state.inverse_depth[rig.point, None, None]
         away = self._away_m(state)
         turn = (state.rotation @ self._query.rotation)[self._query.camera[rig.point], :, :2]
-        by_point = np.concatenate([by_map @ turn, np.einsum("mij,mj->mi", by_map, away)[:, :, None]], axis=2)
         # What turns with the body: the ray and, as long as the inverse depth makes it, the camera's lever.
         turning = in_map - inverse_depth[:, 0] * (state.centre - state.rig_centre)[rig.view]
-        by_query = np.concatenate([by_map * inverse_depth, -by_map @ cross_matrix(turning)], axis=2)
-        by_view = np.concatenate([-by_map * inverse_depth, by_map @ cross_matrix(in_map)], axis=2)
-
-        # One product of all columns: points 0 to 3, query to 9, view to 15, residual.
-        columns = np.concatenate([by_point, by_query, by_view, residual[:, :, None]], axis=2)
-        product = np.transpose(columns, (0, 2, 1)) @ columns
-        by_row = np.add.reduceat(product[:, :3], self._starts)
+        # Columns of points 0 to 3, of the query to 9, of the view to 15, residual.
+        columns = np.empty((len(rig), 2, 16))
+        columns[:, :, :2] = by_map @ turn
+        columns[:, :, 2] = (by_map * away[:, None]).sum(axis=2)
+        columns[:, :, 3:6] = by_map * inverse_depth
+        columns[:, :, 6:9] = -_crossed(by_map, turning)
+        columns[:, :, 9:12] = -columns[:, :, 3:6]
+        columns[:, :, 12:15] = _crossed(by_map, in_map)
+        columns[:, :, 15] = residual
+        # Products of the points' columns with all, an observation; of the others only sums are wanted.
+        by_point = columns[:, 0, :3, None] * columns[:, 0, None] + columns[:, 1, :3, None] * columns[:, 1, None]
+        by_row = np.add.reduceat(by_point, self._starts)
         points, points_right = by_row[:, :, :3].copy(), by_row[:, :, 15].copy()
         points[:, 0, 0] += self._focal_sq
         points[:, 1, 1] += self._focal_sq
@@ -183,16 +186,17 @@ class RigAdjustment:
 
         mixed = np.zeros((num_points, 3, 1 + count, 6))
         mixed[:, :, 0] = by_row[:, :, 3:9]
-        mixed[rig.point, :, 1 + rig.view] = product[:, :3, 9:15]
+        mixed[rig.point, :, 1 + rig.view] = by_point[:, :, 9:15]
         poses, right = np.zeros((1 + count, 6, 1 + count, 6)), np.zeros((1 + count, 6))
-        poses[0, :, 0] = product[:, 3:9, 3:9].sum(axis=0)
-        right[0] = product[:, 3:9, 15].sum(axis=0)
         shift = self._rig_errors(state)
         for view in range(count):
-            own = product[rig.view == view, :, 9:].sum(axis=0)
-            poses[0, :, 1 + view], poses[1 + view, :, 0] = own[3:9, :6], own[3:9, :6].T
-            poses[1 + view, :, 1 + view] = own[9:15, :6] + np.diag(self._scale[view] ** 2)
-            right[1 + view] = own[9:15, 6] + self._scale[view] * shift[view]
+            rows = columns[rig.view == view, :, 3:].reshape(-1, 13)
+            own = rows.T @ rows
+            poses[0, :, 0] += own[:6, :6]
+            right[0] += own[:6, 12]
+            poses[0, :, 1 + view], poses[1 + view, :, 0] = own[:6, 6:12], own[:6, 6:12].T
+            poses[1 + view, :, 1 + view] = own[6:12, 6:12] + np.diag(self._scale[view] ** 2)
+            right[1 + view] = own[6:12, 12] + self._scale[view] * shift[view]
         size = 6 * (1 + count)
         return points, mixed.reshape(num_points, 3, size), poses.reshape(size, size), points_right, right.ravel()
 
@@ -245,3 +249,10 @@ class RigAdjustment:
             np.sqrt(squared),
             self._rig_errors(state),
         )
+
+
+def _crossed(rows: Array, vectors: Array) -> Array:
+    """(M, 2, 3) products of rows with the cross product matrices of (M, 3) vectors: their cross products."""
+    a, b, c = rows[..., 0], rows[..., 1], rows[..., 2]
+    x, y, z = (vectors[:, None, axis] for axis in range(3))
+    return np.stack([b * z - c * y, c * x - a * z, a * y - b * x], axis=-1)
