@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from effovpr_ros.nodes.conversions import LATENCY_STAGES
 from effovpr_ros.recognition.recognizer import Latency
 
 _WINDOW = 100
+_STAGES = ("extract", "search", "rerank", "verify", "pose", "decide", "total")
 _RATE_WINDOW_S = 10.0
 
 
@@ -49,13 +49,16 @@ class Statistics:
             self.last_error, self.last_error_s = text, now_s
 
     def values(self, now_s: float) -> dict[str, str]:
-        """Rate over the last ten seconds, counts, and median and 95th percentile of each stage."""
+        """Rate over the last ten seconds, counts, the share that was verified, median and 95th percentile by stage."""
         with self._lock:
             self._forget(now_s)
             rate_hz = len(self._finished_s) / _RATE_WINDOW_S
             values = {"rate_hz": f"{rate_hz:.2f}", "errors": str(self.errors), "last_error": self.last_error}
             values.update({f"count_{name.lower()}": str(count) for name, count in self.by_status.items()})
-            for stage in LATENCY_STAGES:
+            if self._latencies:
+                ran = sum(latency.verify > 0.0 for latency in self._latencies)
+                values["verified_share"] = f"{ran / len(self._latencies):.2f}"
+            for stage in _STAGES:
                 figures = [getattr(latency, stage) for latency in self._latencies]
                 if len(figures) > 1:
                     values[f"{stage}_ms_p50"] = f"{statistics.median(figures):.2f}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds by stage; extract is 0 where features were given, verify where the third stage did not run."""
+    """Milliseconds by stage; extract is 0 where features were given, verify and pose where nothing was."""
 
     extract: float
     search: float
@@ -19,6 +19,7 @@ class Latency:
     decide: float
     total: float
     verify: float = 0.0
+    pose: float = 0.0
 
 
 class StageClock:
@@ -31,13 +32,13 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what happens within for a stage: extract, search, rerank, verify or decide."""
+        """Count what happens within for a stage: extract, search, rerank, verify, pose or decide."""
         started = time.perf_counter()
         yield
         self._spent_s[name] += time.perf_counter() - started
 
     def latency(self) -> Latency:
         """Time by stage up to now."""
-        stages = ("extract", "search", "rerank", "verify", "decide")
+        stages = ("extract", "search", "rerank", "verify", "pose", "decide")
         spent_ms = {name: self._spent_s[name] * 1e3 for name in stages}
         return Latency(**spent_ms, total=(time.perf_counter() - self._started) * 1e3)

@@ -167,6 +167,10 @@ class PlaceRecognizer:
                 candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             with clock.stage("decide"):
                 decision = decide(candidates, len(features.local), self.config, model, null)
+        if decision.status is Status.MATCH and measures and verified is not None:
+            with clock.stage("pose"):
+                # Of use below, where it is remembered.
+                self.poses.measure(candidates, verified, camera)
         with clock.stage("decide"):
             recognition = self.assemble(features, candidates, decision, verified, camera, measures=measures)
             if near is not None and self._is_starved(candidates):

@@ -131,6 +131,7 @@ def recognize_rig(
         search=sum(stage.search for stage in stages),
         rerank=sum(stage.rerank for stage in stages),
         verify=sum(stage.verify for stage in stages),
+        pose=sum(stage.pose for stage in stages),
         decide=sum(stage.decide for stage in stages) + whole.decide,
         total=whole.total,
     )

@@ -171,7 +171,7 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
         assert method["recall"]["1"] == 1.0
         assert method["recall_all_queries"]["1"] == pytest.approx(6 / 7)
         assert method["calibration_error"] is None
-        assert set(method["latency_ms"]) == {"extract", "search", "rerank", "verify", "decide", "total"}
+        assert set(method["latency_ms"]) == {"extract", "search", "rerank", "verify", "pose", "decide", "total"}
         assert method["recall_at_1_interval"] == [1.0, 1.0]
     assert result["methods"]["effovpr"]["recall_at_precision"]["1.0"] == 1.0
     # 512 fp16 numbers, and 16 keypoints of 12 bytes: all patches, which needs no mask.

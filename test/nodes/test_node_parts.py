@@ -439,6 +439,12 @@ def test_statistics_by_hand():
     assert (values["rate_hz"], values["count_match"]) == ("0.20", "4")
     assert (values["errors"], values["last_error"]) == ("1", "no light")
     assert (values["extract_ms_p50"], values["total_ms_p50"]) == ("2.50", "25.00")
+    assert (values["verified_share"], values["pose_ms_p50"]) == ("0.00", "0.00")
+    for pose in (30.0, 50.0):
+        statistics.add_result("MATCH", Latency(1.0, 0.0, 0.0, 2.0, 90.0, verify=20.0, pose=pose), 113.0)
+    # Two of six were verified; of poses of 0, 0, 0, 0, 30 and 50 ms the median is 0.
+    again = statistics.values(113.0)
+    assert (again["verified_share"], again["pose_ms_p50"], again["count_match"]) == ("0.33", "0.00", "6")
     for number in range(400):
         statistics.add_result("MATCH", Latency(1.0, 0.0, 0.0, 0.0, 1.0), 120.0 + number / 40.0)
     assert statistics.values(130.0)["rate_hz"] == "40.00"

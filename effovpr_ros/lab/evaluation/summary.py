@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 RANKS = (1, 5, 10, 20)
 PRECISIONS = (1.0, 0.99)
 ANSWER_COLUMNS = ("method", "query", "status", "confidence", "database", "right")
-STAGES = ("extract", "search", "rerank", "verify", "decide", "total")
+STAGES = ("extract", "search", "rerank", "verify", "pose", "decide", "total")
 
 
 def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str, Any]:
