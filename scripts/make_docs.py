@@ -27,6 +27,7 @@ from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.latency import Latency
+from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,7 @@ def node_configs() -> dict[str, tuple[Any, ...]]:
             CameraNodeConfig(),
             QueryCameraConfig(),
             RecognizerConfig(),
+            MapOdomConfig(),
             MatchAdapterConfig(),
         ),
         "loop_closure_detector": (

@@ -99,7 +99,7 @@ class NoRos:
 sys.meta_path.insert(0, NoRos())
 import effovpr_ros
 for module in pkgutil.walk_packages(effovpr_ros.__path__, "effovpr_ros."):
-    if module.name.split(".")[1] not in ("nodes", "msg", "srv") and "_s__rosidl" not in module.name:
+    if module.name.split(".")[1] not in ("nodes", "action", "msg", "srv") and "_s__rosidl" not in module.name:
         importlib.import_module(module.name)
 print("imported")
 """

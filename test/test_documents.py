@@ -79,13 +79,14 @@ def created_names(*files: str) -> set[str]:
     """Topics and services that modules of nodes name."""
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
     return set(
-        re.findall(r'"(~/[a-z_/]+|/diagnostics|/tf_static|image/compressed|image|odom|camera_info|depth)"', node)
+        re.findall(r'"(~/[a-z_/]+|/diagnostics|/tf|/tf_static|image/compressed|image|odom|camera_info|depth)"', node)
     )
 
 
 def test_the_reference_has_what_the_nodes_create():
     created = created_names(
-        "place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry", "static_transforms"
+        *("place_recognizer", "recognizing", "camera_node", "configured", "outputs", "odometry", "static_transforms"),
+        *("map_odom_broadcaster", "robot_odometry", "relocalizing"),
     )
     # Its name follows from that of the images.
     created |= {"camera_info"}

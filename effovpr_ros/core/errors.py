@@ -37,6 +37,10 @@ class TrajectoryError(EffoVPRError):
     """A pose is invalid, or no pose is known for the wanted time."""
 
 
+class TransformError(EffoVPRError):
+    """No transform joins two frames at the wanted time, or one is impossible."""
+
+
 class SourceError(EffoVPRError):
     """An image folder, table or bag cannot be read as asked."""
 

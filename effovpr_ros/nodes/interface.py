@@ -43,13 +43,21 @@ RECOGNIZER = (
         "topic",
         "/tf_static",
         "tf2_msgs/TFMessage",
-        "in, unless `camera_pose` is given: where the camera is mounted on `body_frame`; latched",
+        "in, unless `camera_pose` is given: where the camera is mounted on `body_frame`; with `publish_tf`, frames "
+        "between the odometry's and the body's too; latched",
+    ),
+    Endpoint(
+        "topic",
+        "/tf",
+        "tf2_msgs/TFMessage",
+        "with `publish_tf`. In: odometry, and other broadcasters of `odom_frame`. Out: the map's frame over it",
     ),
     Endpoint(
         "topic",
         "odom",
         "nav_msgs/Odometry",
-        "in, while `sequence_length` is not 0: how the robot moved between two images; best effort, last 50",
+        "in, while `sequence_length` is not 0, `~/relocalize` runs, or `publish_tf` with `tf_odometry` topic: how the "
+        "robot moved; best effort, last 50",
     ),
     Endpoint(
         "topic",
@@ -95,6 +103,12 @@ RECOGNIZER = (
         "~/load_map",
         "effovpr_ros/LoadMap",
         "replaces the map; the one in use stays if the new one cannot be opened",
+    ),
+    Endpoint(
+        "action",
+        "~/relocalize",
+        "effovpr_ros/Relocalize",
+        "asks image after image until enough answers support one pose, or the time is out",
     ),
 )
 """Of `place_recognizer`."""

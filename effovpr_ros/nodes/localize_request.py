@@ -20,11 +20,12 @@ class LocalizeRequest:
         answer: done with the match, or with a NodeError that says why there is none.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, *, after_ns: int = -1) -> None:
         """Begin to wait.
 
         Args:
             timeout_s: longest wait as it was asked for; 0 for the default.
+            after_ns: images of the topic with this stamp are not what is waited for.
 
         Raises:
             NodeError: a wait that is not finite, negative or longer than a minute.
@@ -34,6 +35,7 @@ class LocalizeRequest:
                 f"timeout_s {timeout_s} is outside [0, {_MAX_TIMEOUT_S:.0f}]; 0 is {_DEFAULT_TIMEOUT_S:.0f} s"
             )
         self.timeout_s = timeout_s or _DEFAULT_TIMEOUT_S
+        self.after_ns = after_ns
         self.answer: Future[PlaceMatch] = Future()
 
     @property

@@ -21,7 +21,9 @@ from effovpr_ros.nodes.map_paths import map_folder
 from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.recognizing import RecognizerSettings, Recognizing
+from effovpr_ros.nodes.relocalizing import Relocalizing
 from effovpr_ros.nodes.worker import LatestWorker
+from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.srv import LoadMap, Localize
 
@@ -35,10 +37,11 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MatchAdapterConfig())
+        defaults = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MapOdomConfig(), MatchAdapterConfig())
         super().__init__("place_recognizer", *defaults, live=[RecognizerConfig], **options)
         self.serve(Localize, "~/localize", self._on_localize)
         self.serve(LoadMap, "~/load_map", self._on_load_map)
+        self._relocalizing = Relocalizing(self, lambda: self.configured)
 
     def _declare_others(self) -> set[str]:
         return camera_config.declare_cameras(self)
@@ -51,6 +54,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             parameters.read(self, MatchAdapterConfig, changed),
             recognizer,
             camera_config.read_cameras(self, changed),
+            parameters.read(self, MapOdomConfig, changed),
             self.map_parameters.given(recognizer, changed),
         )
 
@@ -67,6 +71,11 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
 
     def _take_over(self, state: Recognizing, settings: RecognizerSettings) -> None:
         state.use(settings)
+
+    def destroy_node(self) -> None:
+        """Stop working and withdraw everything, the action too."""
+        super().destroy_node()
+        self._relocalizing.destroy()
 
     async def _on_localize(self, request: Localize.Request, response: Localize.Response) -> Localize.Response:
         state, waiting = self.configured, LocalizeRequest(request.timeout_s)

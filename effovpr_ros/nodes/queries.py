@@ -8,6 +8,8 @@ from std_msgs.msg import Header
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.msg import PlaceMatch
+from effovpr_ros.nodes.conversions import ns_from_time
+from effovpr_ros.nodes.localize_request import LocalizeRequest
 from effovpr_ros.nodes.robot_cameras import Images
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition
 
@@ -51,3 +53,7 @@ class Query:
     def header(self) -> Header:
         """Of the first image."""
         return self.images[0].message.header
+
+    def serves(self, request: LocalizeRequest, oldest_s: float) -> bool:
+        """Whether it is what a call waits for: received since a time, and not the one that the call has seen."""
+        return self.received_s >= oldest_s and ns_from_time(self.header.stamp) != request.after_ns

@@ -28,13 +28,14 @@ from effovpr_ros.nodes.guarded_node import GuardedNode, describe
 from effovpr_ros.nodes.hints import Hints
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.localize_request import LocalizeRequest
-from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.nodes.outputs import RESULT_QOS, Outputs
 from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig
 from effovpr_ros.nodes.queries import Answer, Query
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.robot_cameras import CameraImage, Images, RobotCameras
+from effovpr_ros.nodes.robot_pose import RobotPose
 from effovpr_ros.nodes.worker import LatestWorker
+from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer import Hint
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.rig_query import RigPicture
@@ -58,6 +59,7 @@ class RecognizerSettings:
     adapters: MatchAdapterConfig
     recognizer: RecognizerConfig
     cameras: CameraConfigs = field(default_factory=CameraConfigs)
+    map_odom: MapOdomConfig = field(default_factory=MapOdomConfig)
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,13 +98,12 @@ class Recognizing(Configured[Query]):
         self.asked = 0
         self._waiting: list[LocalizeRequest] = []
         self._for_an_image: list[LocalizeRequest] = []
-        self.outputs = Outputs(
-            node, make_adapters(node, settings.adapters.names, settings.adapters), settings.adapters.body_frame
-        )
+        body_frame = settings.adapters.body_frame
+        self.robot = RobotPose(node, settings.map_odom, body_frame, lambda: engine.place_map, resources)
+        self.robot.listen_for_sequence(settings.recognizer.sequence_length > 0)
+        adapters = make_adapters(node, settings.adapters.names, settings.adapters)
+        self.outputs = Outputs(node, [*adapters, *self.robot.adapters], body_frame)
         resources.callback(self.outputs.destroy)
-        self.odometry = OdometryListener(node)
-        resources.callback(self.odometry.listen, False)
-        self.odometry.listen(settings.recognizer.sequence_length > 0)
         self._subscribe(PoseWithCovarianceStamped, "~/hint", self._hints.on_hint, RESULT_QOS)
         place_map = engine.place_map
         if place_map is None:
@@ -134,7 +135,7 @@ class Recognizing(Configured[Query]):
     def use(self, settings: RecognizerSettings) -> None:
         """Use other thresholds from the next image on."""
         self._worker.submit(partial(self.engine.set_config, settings.recognizer, settings.given))
-        self.odometry.listen(settings.recognizer.sequence_length > 0)
+        self.robot.listen_for_sequence(settings.recognizer.sequence_length > 0)
 
     def load_map(self, folder: Path) -> Future[PlaceMap]:
         """Open another map after the image at hand."""
@@ -165,7 +166,7 @@ class Recognizing(Configured[Query]):
             camera = self._cameras.camera_of(image.header.frame_id)
             images = (CameraImage(image, camera),)
             self._ask(request, Query(images, now_s, self._hint_for(image.header), in_stream=False))
-        elif self.newest is not None and now_s - self.newest.received_s <= self._config.localize_max_age_s:
+        elif self.newest is not None and self.newest.serves(request, now_s - self._config.localize_max_age_s):
             self._ask(request, self.newest)
         else:
             self._for_an_image.append(request)
@@ -230,7 +231,7 @@ class Recognizing(Configured[Query]):
         if self.engine.take_over():
             self._node.get_logger().info(engine_news(self.engine.engine_state))
         stamp_ns = conversions.ns_from_time(query.header.stamp) if query.in_stream else None
-        odometry = self.odometry.at(stamp_ns) if stamp_ns is not None else None
+        odometry = self.robot.odometry_of_sequence(stamp_ns) if stamp_ns is not None else None
         pictures = [RigPicture(image, item.camera, item.name) for item, image in decoded]
         answer, place_map, recognizer = self.engine.recognize(pictures, query.hint, stamp_ns, odometry)
         recognition, (item, image) = answer.recognition, decoded[answer.number]
@@ -296,4 +297,4 @@ class Recognizing(Configured[Query]):
             "map": str(place_map.path) if place_map else "",
             "places": str(len(place_map)) if place_map else "0",
         }
-        return Health(level, text, self.engine.device, values)
+        return self.robot.joined(Health(level, text, self.engine.device, values))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
-from std_srvs.srv import Trigger
+from std_srvs.srv import Empty, Trigger
 
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
@@ -17,6 +18,9 @@ from effovpr_ros.nodes.outputs import RESULT_QOS
 NAV2_TOPIC = "initialpose"
 CUVSLAM_TOPIC = "visual_slam/initial_pose"
 CUVSLAM_REQUEST_TOPIC = "visual_slam/trigger_hint"
+
+_AMCL_STD_M, _AMCL_YAW_STD_RAD = 0.2, 0.17
+"""Least standard deviations of what AMCL starts with; RViz sends 0.5 m and 0.26 rad."""
 
 
 class InitialPoseAdapter(Adapter):
@@ -58,12 +62,16 @@ class InitialPoseAdapter(Adapter):
             self._node.get_logger().warning(text, throttle_duration_sec=60.0)
             return
         self._is_armed, self._sent_ns = False, stamp_ns
-        self._publisher.publish(pose)
+        self._publisher.publish(self._spread(pose))
         self._node.get_logger().info(f"initial pose sent on {self._topic}: {match.reason}")
 
     def destroy(self) -> None:
         """Withdraw the topic."""
         self._node.destroy_lifecycle_publisher(self._publisher)
+
+    def _spread(self, pose: PoseWithCovarianceStamped) -> PoseWithCovarianceStamped:
+        """The pose as it is sent."""
+        return pose
 
     def _why_not(self, match: PlaceMatch, pose: PoseWithCovarianceStamped) -> str:
         """What speaks against throwing away what the other side believes; empty if nothing does."""
@@ -94,6 +102,19 @@ class Nav2Adapter(InitialPoseAdapter):
         """Advertise."""
         super().__init__(node, config, NAV2_TOPIC)
         self._service = node.create_service(Trigger, "~/rearm", self._on_rearm)
+        # Behaviour trees of Nav2 have a node that calls a service of this type (ReinitializeGlobalLocalization).
+        self._tree_service = node.create_service(Empty, "~/reinitialize", self._on_reinitialize)
+
+    def _spread(self, pose: PoseWithCovarianceStamped) -> PoseWithCovarianceStamped:
+        """The pose with variances that leave AMCL's particles room, which a measured pose does not."""
+        spread = deepcopy(pose)
+        for axis, std in ((0, _AMCL_STD_M), (7, _AMCL_STD_M), (35, _AMCL_YAW_STD_RAD)):
+            spread.pose.covariance[axis] = max(float(spread.pose.covariance[axis]), std**2)
+        return spread
+
+    def _on_reinitialize(self, request: Empty.Request, response: Empty.Response) -> Empty.Response:
+        self.arm()
+        return response
 
     def _on_rearm(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.arm()
@@ -103,6 +124,7 @@ class Nav2Adapter(InitialPoseAdapter):
     def destroy(self) -> None:
         """Withdraw topic and service."""
         self._node.destroy_service(self._service)
+        self._node.destroy_service(self._tree_service)
         super().destroy()
 
 
