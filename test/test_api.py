@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,3 +114,17 @@ def test_the_examples_of_module_and_readme_run(
         exec(compile(example, "example", "exec"), names)
         assert re.match(r"(MATCH|AMBIGUOUS|NO_MATCH) [01]\.\d+", capsys.readouterr().out)
     assert names["picture"].shape[1:] == (1000, 3)  # type: ignore[attr-defined]
+
+
+def test_the_notebook_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]):
+    """Its cells in order, as Jupyter runs them; it is kept without outputs."""
+    notebook = json.loads((Path(__file__).parents[1] / "examples" / "first_map.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 6 and not any(cell["outputs"] for cell in cells)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), "first_map.ipynb", "exec"), names)
+    assert names["built"].added == 16
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 7 and sum("MATCH " in line and line.startswith("again_") for line in printed) == 5
+    assert all(answer.status is not Status.MATCH for name, answer in names["answers"].items() if "elsewhere" in name)

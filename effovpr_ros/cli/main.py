@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from effovpr_ros.cli import bench, calibrate, demo, doctor, evaluate, map_commands, query, render, train
+from effovpr_ros.cli import bench, calibrate, completion, demo, doctor, evaluate, map_commands, query, render, train
 from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.core.version import version
 
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_parser(commands)
     render.add_parser(commands)
     doctor.add_parser(commands)
+    completion.add_parser(commands, make_parser)
     return parser
 
 

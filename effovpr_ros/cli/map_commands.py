@@ -90,6 +90,7 @@ def add_parser(commands: Subparsers) -> None:
 
     check = command(actions, "check", "compare all of a map with its checksums", "effovpr map check office")
     check.add_argument("map", type=Path)
+    check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check)
 
     export = command(
@@ -182,7 +183,10 @@ def _merge(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     with PlaceMap.open(options.map) as place_map:
         problems = place_map.check()
-        print("\n".join(problems) if problems else f"map {place_map.name}: {len(place_map)} places, all sound")
+        if options.json:
+            print_json({"map": place_map.name, "places": len(place_map), "problems": problems})
+        else:
+            print("\n".join(problems) if problems else f"map {place_map.name}: {len(place_map)} places, all sound")
     return 1 if problems else 0
 
 

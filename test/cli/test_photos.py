@@ -61,3 +61,8 @@ def test_a_page_that_cannot_be_written_is_one_line(demo: Path, tmp_path: Path, c
     missing = tmp_path / "missing" / "page.html"
     assert main(["query", str(demo / "photo_map"), image, "--page", str(missing), "--device", "cpu"]) == 1
     assert capsys.readouterr().err.strip().endswith("No such file or directory; choose another --page")
+
+
+def test_a_map_is_checked_for_programs_too(demo: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["map", "check", str(demo / "photo_map"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"map": "photo_map", "places": 16, "problems": []}
