@@ -198,7 +198,9 @@ def _tower_floors(folder: Path) -> Iterator[ConfidenceScene]:
             right = {place for place in clip if abs(int(mapped[place]["frame"]) - int(row["frame"])) <= _CLIP_FRAMES}
             floor = {place for place, item in enumerate(mapped) if item["floor"] == row["floor"]}
             asked = changed(frames[row["image"]], condition, number)
-            questions.append(Question(asked, condition, frozenset(right), frozenset(clip - right), frozenset(floor)))
+            # Clips of one floor overlap: f09_hallway_main and f09_hallway_alt2 show the same stairs.
+            unclear = frozenset(floor - right)
+            questions.append(Question(asked, condition, frozenset(right), unclear, frozenset(floor)))
         for row in _some(on_floor[-1], rng):
             nothing: frozenset[int] = frozenset()
             questions.append(Question(frames[row["image"]], "floor not mapped", nothing, nothing, nothing))
