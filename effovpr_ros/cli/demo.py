@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.demo_photos import run_photos
 from effovpr_ros.cli.demo_rig import FIRST_REAR, SECOND_REAR, WAY_BACK, read_rig, run_rig
+from effovpr_ros.cli.demo_robot import run_drift, run_kidnap
 from effovpr_ros.cli.demo_slam import run_slam
 from effovpr_ros.cli.options import Subparsers, add_device_options, command, device_settings, print_json
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
@@ -72,10 +73,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=("all", *PARTS, "photos", "slam"),
+        choices=("all", *PARTS, "drift", "kidnap", "photos", "slam"),
         default="all",
-        help="only this part; photos: another demo, a minute with pictures that come along, without simulator and ROS; "
-        "slam: another one, which closes the loops of a drive with drifting odometry",
+        help="only this part; drift and kidnap, once the replay is done: how well `map -> odom` follows the second "
+        "drive with drifting odometry, and whether a robot that was carried off finds itself; photos: another demo, a "
+        "minute with pictures that come along, without simulator and ROS; slam: another one, which closes the loops of "
+        "a drive with drifting odometry",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
@@ -89,6 +92,10 @@ def _run(options: argparse.Namespace) -> int:
         return run_photos(options)
     if options.part == "slam":
         return run_slam(options)
+    if options.part == "kidnap":
+        return run_kidnap(options)
+    if options.part == "drift":
+        return run_drift(options, _truth(options))
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "record": _record,
         "map": _build_map,
@@ -185,7 +192,7 @@ def _report(options: argparse.Namespace) -> None:
     if not answers_file.is_file():
         raise SimulationError(f"{answers_file} is missing; run `effovpr demo replay --out {options.out}`")
     records: list[dict[str, Any]] = [json.loads(line) for line in answers_file.read_text("utf-8").splitlines()]
-    truth = [(frame.stamp_ns, frame.pose) for frame in _drive(options, "second_drive").frames() if frame.pose]
+    truth = _truth(options)
     with PlaceMap.open(options.out / "building_map") as place_map:
         places: Sequence[Pose] = [place.pose for place in place_map.places() if place.pose is not None]
     answers = judge(records, truth, places)
@@ -208,6 +215,11 @@ def _report(options: argparse.Namespace) -> None:
 def _rig(options: argparse.Namespace) -> None:
     """Ask with a second camera that looks backward, and on the way back."""
     run_rig(options, FeatureExtractor(ExtractorConfig(**device_settings(options))), _SPACING)
+
+
+def _truth(options: argparse.Namespace) -> list[tuple[int, Pose]]:
+    """Stamps [ns] and poses of the second drive."""
+    return [(frame.stamp_ns, frame.pose) for frame in _drive(options, "second_drive").frames() if frame.pose]
 
 
 def _drive(options: argparse.Namespace, name: str) -> BagSource:
