@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.memory import give_back_memory
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.keyframe_map import open_session_map
@@ -79,6 +80,7 @@ class LoopEngine:
             raise
         self._extractor = extractor
         extractor.seek_faster_engine()
+        give_back_memory()
 
     @property
     def device(self) -> str:

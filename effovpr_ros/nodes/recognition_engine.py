@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from effovpr_ros.core.errors import MapError
+from effovpr_ros.core.memory import give_back_memory
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import FeatureExtractor
@@ -121,6 +122,7 @@ class RecognitionEngine:
             self._extractor.close()
         self._extractor, self._recognizer, self._config = extractor, recognizer, config
         extractor.seek_faster_engine()
+        give_back_memory()
         self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
