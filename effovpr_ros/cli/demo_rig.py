@@ -76,8 +76,10 @@ def run_rig(options: argparse.Namespace, extractor: FeatureExtractor, spacing: B
                 found = [_body(recognizer, _answer(recognizer, seen, FRONT), FRONT) for recognizer in (one, two)]
                 ways.append((_truth(frame), found[0], found[1]))
                 bar.update()
-    mapped = [any(is_right(place, truth) for place in places) for truth in truths]
-    result = score_rig(truths, mapped, alone, together, ways)
+    mapped, back_mapped = (
+        [any(is_right(place, truth) for place in places) for truth in of] for of in (truths, [way[0] for way in ways])
+    )
+    result = score_rig(truths, mapped, alone, together, ways, back_mapped)
     (options.out / _FIGURES).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     return result
 

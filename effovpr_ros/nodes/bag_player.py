@@ -149,12 +149,15 @@ class BagPlayer(Node):
 
 
 def _qos(connection: Connection) -> QoSProfile:
-    """Reliable, which suits every subscriber; latched where the recorded topic was."""
+    """Reliable, which suits every subscriber; latched where the recorded topic was, and where tf2 wants it."""
     profiles = getattr(connection.ext, "offered_qos_profiles", None) or []
-    latched = any(getattr(profile.durability, "name", "") == "TRANSIENT_LOCAL" for profile in profiles)
+    latched = connection.topic.endswith("/tf_static") or any(
+        getattr(profile.durability, "name", "") == "TRANSIENT_LOCAL" for profile in profiles
+    )
     return QoSProfile(
         history=QoSHistoryPolicy.KEEP_LAST,
-        depth=10,
+        # Of static transforms, which one robot has tens of, none may be forgotten.
+        depth=100 if latched else 10,
         reliability=QoSReliabilityPolicy.RELIABLE,
         durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
     )

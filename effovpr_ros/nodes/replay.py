@@ -18,6 +18,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from effovpr_ros.core.errors import NodeError
+from effovpr_ros.core.mounted_cameras import camera_names
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import match_record
@@ -31,6 +32,8 @@ from effovpr_ros.nodes.replaying import (
     require_running,
     run_replay,
 )
+from effovpr_ros.sources.bag_cameras import info_topic_beside
+from effovpr_ros.sources.bag_files import bag_topics
 
 _ACTIVE_TIMEOUT_S = 30.0
 
@@ -77,17 +80,21 @@ def replay(options: argparse.Namespace) -> int:
     Raises:
         NodeError: a process failed.
     """
-    require_images(options.bag, options.image_topic, options.image_transport)
+    for topic in options.image_topic:
+        require_images(options.bag, topic, options.image_transport)
     # A namespace of its own tells this recogniser from any other on the same domain.
     namespace = f"/replay_{os.getpid()}"
     remapping = ["-r", f"__ns:={namespace}"]
-    remapping += ["-r", f"image:={options.image_topic}", "-r", f"image/compressed:={options.image_topic}"]
+    first = options.image_topic[0]
+    if len(options.image_topic) == 1:
+        remapping += ["-r", f"image:={first}", "-r", f"image/compressed:={first}"]
     recognizer_parameters = {
         "map_path": str(Path(options.map).resolve()),
         "image_transport": options.image_transport,
         "device": options.device,
         "engine": options.engine,
         "num_candidates": "10",
+        **camera_parameters(options.image_topic, options.image_transport),
     }
     with (
         Path(options.out).open("w", encoding="utf-8") as out,
@@ -110,12 +117,13 @@ def play_to_running(options: argparse.Namespace) -> int:
     Raises:
         NodeError: it is not there, or the player failed.
     """
-    require_images(options.bag, options.image_topic)
+    for topic in options.image_topic:
+        require_images(options.bag, topic)
     with Path(options.out).open("w", encoding="utf-8") as out:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         recorder = MatchRecorder(out, options.running)
         try:
-            recorder.await_running(options.image_topic)
+            recorder.await_running(options.image_topic[0])
             _play(options, recorder, lambda: None)
             return recorder.recorded
         finally:
@@ -124,7 +132,33 @@ def play_to_running(options: argparse.Namespace) -> int:
 
 
 def _play(options: argparse.Namespace, recorder: MatchRecorder, still_runs: Callable[[], None]) -> None:
-    play_bag(options.bag, [options.image_topic], options.rate, recorder, still_runs)
+    topics = [*options.image_topic, *topics_of_cameras(Path(options.bag), options.image_topic)]
+    play_bag(options.bag, topics, options.rate, recorder, still_runs)
+
+
+def camera_parameters(image_topics: Sequence[str], image_transport: str) -> dict[str, str]:
+    """Parameters of `place_recognizer` for several cameras; none for one.
+
+    Raises:
+        NodeError: a topic of compressed images is not called as image_transport calls it.
+    """
+    if len(image_topics) == 1:
+        return {}
+    names = camera_names(image_topics)
+    parameters = {"cameras": ",".join(names)}
+    for name, topic in zip(names, image_topics, strict=True):
+        base = topic.removesuffix("/compressed") if image_transport == "compressed" else topic
+        if image_transport == "compressed" and base == topic:
+            raise NodeError(f"{topic} is compressed, so of several cameras its name must end with /compressed")
+        parameters[f"{name}.image_topic"] = base
+    return parameters
+
+
+def topics_of_cameras(bag: Path, image_topics: Sequence[str]) -> list[str]:
+    """Topics of a bag that tell of cameras: `camera_info` beside their images, and `/tf_static`."""
+    there = bag_topics(bag)
+    wanted = dict.fromkeys([*map(info_topic_beside, image_topics), "/tf_static"])
+    return [topic for topic in wanted if topic in there]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -133,7 +167,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     recogniser.add_argument("--map", help="map folder; a recogniser of it is started")
     recogniser.add_argument("--running", metavar="NODE", help="play to this recogniser, which runs in this ROS domain")
     parser.add_argument("--bag", required=True, help="rosbag2 folder")
-    parser.add_argument("--image-topic", required=True, help="topic of the bag")
+    parser.add_argument(
+        "--image-topic", required=True, nargs="+", metavar="TOPIC", help="of the bag; several are cameras of one body"
+    )
     parser.add_argument("--image-transport", choices=("raw", "compressed"), default="compressed")
     parser.add_argument("--out", required=True, help="file of JSON lines to write")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")

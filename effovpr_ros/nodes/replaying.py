@@ -207,8 +207,10 @@ def run_replay(program: str, play: Callable[[argparse.Namespace], int], options:
     except KeyboardInterrupt:
         return 1
     if not recorded:
+        topics = options.image_topic
         print(
-            f"{program}: 0 answers: the node answered none of the images of {options.image_topic}; its log says why; "
+            f"{program}: 0 answers: the node answered none of the images of "
+            f"{topics if isinstance(topics, str) else ' and '.join(topics)}; its log says why; "
             "where it heard none, compare --image-topic with what it listens to",
             file=sys.stderr,
         )

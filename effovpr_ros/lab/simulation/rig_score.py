@@ -39,6 +39,9 @@ class RigScore:
         back_one: of them, first answers of the front camera that are right in the map of front pictures.
         back_two: likewise in the map of front and rear pictures.
         back_matches: MATCHes of the latter, right ones and wrong ones.
+        unseen: frames of the way back where the front camera never looked that way, so that its own map has no right
+            answer.
+        unseen_two: of them, first answers that are right in the map of both.
     """
 
     frames: int
@@ -52,6 +55,8 @@ class RigScore:
     back_one: int
     back_two: int
     back_matches: tuple[int, int]
+    unseen: int
+    unseen_two: int
 
     @property
     def missing(self) -> int:
@@ -72,6 +77,7 @@ class RigScore:
             ("  of the missing right MATCHes gained", f"{self.gained} of {self.missing}"),
             ("frames of the way back, front camera alone", f"{self.back_frames}"),
             ("  R@1, map of front / of both cameras", f"{self.back_one / share:.3f} / {self.back_two / share:.3f}"),
+            ("  where only the rear camera looked that way", f"0 / {self.unseen_two} right of {self.unseen}"),
             ("  MATCHes in the map of both, right / wrong", " / ".join(map(str, self.back_matches))),
         ]
         width = max(len(name) for name, _ in rows)
@@ -84,6 +90,7 @@ def score_rig(
     one: Sequence[BodyAnswer],
     two: Sequence[BodyAnswer],
     back: Sequence[tuple[Pose, BodyAnswer, BodyAnswer]],
+    back_mapped: Sequence[bool],
 ) -> RigScore:
     """Sum up.
 
@@ -93,6 +100,7 @@ def score_rig(
         one: answers of the front camera.
         two: answers of both.
         back: truth of each frame of the way back, its answer in the map of front pictures and in that of both.
+        back_mapped: whether the first drive has a right answer to each by its front camera.
     """
     judged = [
         (is_mapped, a.status is Status.MATCH, a.is_right(pose), b.status is Status.MATCH, b.is_right(pose))
@@ -114,6 +122,10 @@ def score_rig(
         back_one=sum(front.is_right(pose) for pose, front, _ in back),
         back_two=sum(both.is_right(pose) for pose, _, both in back),
         back_matches=(sum(matches), len(matches) - sum(matches)),
+        unseen=sum(not seen for seen in back_mapped),
+        unseen_two=sum(
+            both.is_right(pose) for (pose, _, both), seen in zip(back, back_mapped, strict=True) if not seen
+        ),
     )
 
 
