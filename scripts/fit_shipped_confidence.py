@@ -45,6 +45,8 @@ from effovpr_ros.sources.frame import Frame
 PRECISION = 0.99
 SHARES = {"level": 0.4, "tower_floors": 0.5}
 """Of the weight of a set: buildings are many, and most answers of tower_floors are wrong."""
+SHARING = 0.7
+"""Of the weight of a wrong answer that shares the scene of the right place from farther away."""
 MATCH_CONFIDENCE = 0.9
 TOP_KS = (100, 50)
 LARGE_PX = 300
@@ -63,6 +65,7 @@ class Judged:
     condition: str
     hidden: bool
     large: bool
+    sharing: bool
 
 
 class Asked:
@@ -108,21 +111,23 @@ class Asked:
     ) -> list[Judged]:
         left_out = question.hidden if hidden else frozenset()
         features, points = self._known(question.frame, scene)
-        unclear = False
+        unclear = sharing = False
 
         def admits(place: Place) -> bool:
             before = question.before is None or place.place_id < question.before
             return before and place.place_id not in left_out
 
         def is_right(place: Place) -> bool:
-            nonlocal unclear
-            unclear = place.place_id in question.unclear
+            nonlocal unclear, sharing
+            unclear, sharing = (place.place_id in numbers for numbers in (question.unclear, question.sharing))
             return place.place_id in question.right
 
         trials = ask(recognizer, features, admits, is_right, group, lambda: points)
         absent = hidden or not question.right
         large = max(points.image_size_wh) >= LARGE_PX
-        return [Judged(trial, scene.source, question.condition, absent, large) for trial in trials if not unclear]
+        return [
+            Judged(trial, scene.source, question.condition, absent, large, sharing) for trial in trials if not unclear
+        ]
 
     def _place(self, frame: Frame, scene: ConfidenceScene) -> NewPlace:
         features, points = self._known(frame, scene)
@@ -176,11 +181,18 @@ def main() -> None:
 
 
 def weighed(judged: Sequence[Judged]) -> list[Trial]:
-    """Sets weigh by the root of their size, so that a large one does not decide alone, and the many levels less."""
+    """Sets weigh by the root of their size, so that a large one does not decide alone, and the many levels less.
+
+    Wrong answers that share the right place's scene weigh little: what speaks for them is seen rightly, and with their
+    whole weight the model learns that clear evidence proves nothing.
+    """
     counts = Counter(item.source for item in judged)
     shares = [next((share for name, share in SHARES.items() if item.source.startswith(name)), 1.0) for item in judged]
     return [
-        replace(item.trial, weight=share * counts[item.source] ** 0.5 / counts[item.source])
+        replace(
+            item.trial,
+            weight=share * (SHARING if item.sharing else 1.0) * counts[item.source] ** 0.5 / counts[item.source],
+        )
         for item, share in zip(judged, shares, strict=True)
     ]
 

@@ -23,14 +23,16 @@ from effovpr_ros.core.errors import MapFormatError
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.local_projection import FULL, setting_for_codes
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.recognition.evidence import FIGURES, POINT_FIGURES, Evidence, MapNull
+from effovpr_ros.recognition.evidence import FIGURES, POINT_FIGURES, Evidence, MapNull, NullLeads
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 _logger = logging.getLogger(__name__)
 
 SHIPPED_PATH = Path(__file__).with_name("confidence_models.json")
 _PROPERTY = "calibrations"
-_NULL_PROPERTY = "confidence_null"
+_NULL_PROPERTY = "map_null"
+# Of earlier versions, which kept other figures.
+_FORMER_NULL_PROPERTY = "confidence_null"
 _DEFAULT = RecognizerConfig()
 
 
@@ -170,15 +172,24 @@ def store_confidence_model(place_map: PlaceMap, model: ConfidenceModel) -> None:
 def read_map_null(place_map: PlaceMap, setting: str) -> MapNull | None:
     """What is known of a map's wrong answers for a setting; None where nothing is, or what is there is damaged."""
     stored = place_map.get_property(_NULL_PROPERTY)
+    if not stored and place_map.get_property(_FORMER_NULL_PROPERTY):
+        _logger.info(
+            "map %s: what an earlier version knew of its wrong answers is not used; `effovpr map build` with the same "
+            "arguments asks it anew",
+            place_map.path,
+        )
     try:
-        found = [MapNull(**item) for item in json.loads(stored)] if stored else []
-        for item in found:
-            _finite(item.score_lead)
-            _finite(0.0 if item.point_lead is None else item.point_lead)
+        found = [_null_of(item) for item in json.loads(stored)] if stored else []
         return next((item for item in found if item.setting == setting), None)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         _logger.warning("map %s: what is known of its wrong answers is damaged (%s)", place_map.path, error)
         return None
+
+
+def _null_of(values: Mapping[str, Any]) -> MapNull:
+    leads = NullLeads(**{name: _finite(value) for name, value in values["leads"].items()})
+    spacing_m = values["spacing_m"]
+    return MapNull(**{**values, "leads": leads, "spacing_m": None if spacing_m is None else _finite(spacing_m)})
 
 
 def store_map_null(place_map: PlaceMap, null: MapNull) -> None:

@@ -20,9 +20,6 @@ from effovpr_ros.recognition.same_place import is_same_place
 
 Array = NDArray[np.float64]
 
-USUAL_SCORE_LEAD = 0.62
-USUAL_POINT_LEAD = 1.4
-"""Leads that wrong answers reach in a usual map, see `MapNull`; what counts where a map's own are not known."""
 
 _NEIGHBOURS = 3
 # Part of a score a keypoint that says nothing: ratios of smaller scores are those of noise.
@@ -36,6 +33,9 @@ _CHANCE_POINTS = 8.0
 _SIGHT_POINTS = (256.0, 768.0)
 # Points of places near the best one agree with the query's too; rivals by points are twice as far away.
 _APART = 2.0
+# Pictures a few places apart along a street share their scene: so many spacings, and at most so many metres.
+_SPACINGS, _SPACINGS_OF_POINTS = 2.0, 3.0
+_MOST_APART_M, _MOST_APART_OF_POINTS_M = 25.0, 40.0
 
 # A best score must exceed the typical one by so many standard deviations to count as evidence in full.
 _CLEAR_STD = 5.0
@@ -45,24 +45,48 @@ _BACKGROUND_PRIOR = 5.0
 
 
 @dataclass(frozen=True)
+class NullLeads:
+    """Leads that wrong answers of a map reach: those that one of twenty exceeds.
+
+    Attributes:
+        score_over_typical: see `Evidence`.
+        score_over_rival: likewise.
+        over_typical: see `PointEvidence`.
+        over_rival: likewise.
+    """
+
+    score_over_typical: float
+    score_over_rival: float
+    over_typical: float
+    over_rival: float
+
+
+USUAL_LEADS = NullLeads(0.41, 0.26, 0.89, 0.74)
+"""Of a usual map: the mean of the maps of the fit that have no look-alike floors. They count where a map's own are not
+known."""
+
+
+@dataclass(frozen=True)
 class MapNull:
     """What wrong answers of one map reach, as asking it about its own places shows while they are hidden.
 
     Attributes:
         setting: of model and recognition, see `confidence.setting_name`.
-        score_lead: `Evidence.score_over_typical` that two of a hundred exceed.
-        point_lead: likewise of `PointEvidence.over_typical`; None where points were not looked at.
+        leads: drawn to the usual ones where few places were asked about; the usual ones where points were not looked
+            at.
         num_places: of the map then.
-        num_asked: places that were asked about; leads are drawn to the usual ones where these are few.
+        num_asked: places that were asked about.
         in_order: whether places that follow each other look more alike than others, as along a drive.
+        spacing_m: median distance from a place to the nearest one of its session in metres; None where positions are
+            unknown.
     """
 
     setting: str
-    score_lead: float
-    point_lead: float | None
+    leads: NullLeads
     num_places: int
     num_asked: int
     in_order: bool = True
+    spacing_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,7 @@ class PointEvidence:
     Attributes:
         over_typical: ln of the count over the median of the verified candidates elsewhere, less what wrong answers of
             this map reach beyond those of a usual one.
-        over_rival: ln of the count over the best one elsewhere.
+        over_rival: ln of the count over the best one elsewhere, less the same of it.
         sight: in [0, 1], from the number of points in the picture that has fewer: what points can say at all. Small
             and blank pictures have few; that is no evidence against an answer.
     """
@@ -101,7 +125,7 @@ class Evidence:
         consistent_share: matches that agree on one displacement, of the query's keypoints.
         score_over_typical: ln of the score over the median of the candidates elsewhere, less what wrong answers of this
             map reach beyond those of a usual one.
-        score_over_rival: ln of the score over the best one elsewhere.
+        score_over_rival: ln of the score over the best one elsewhere, less the same of it.
         agreement: share of the next three candidates that are at the same place.
         points: what points say; None where the third stage did not look.
     """
@@ -136,28 +160,38 @@ def evidence_for(
         null: of the map; None where it is not known.
     """
     best = candidates[0]
-    here = [is_same_place(best.place, item.place, config) for item in candidates]
+    apart = apart_by_score(config, null.spacing_m if null else None)
+    here = [is_same_place(best.place, item.place, apart) for item in candidates]
     elsewhere = [item for item, same in zip(candidates, here, strict=True) if not same]
     weight = len(elsewhere) / (len(elsewhere) + _FEW_RIVALS)
     similarities = [item.similarity for item in elsewhere] or [best.similarity]
     scores = [item.score for item in elsewhere] or [best.score]
     floor = _FLOOR_PER_KEYPOINT * max(num_keypoints, 1)
     near = here[1 : 1 + _NEIGHBOURS]
+    leads = null.leads if null else USUAL_LEADS
     return Evidence(
         similarity=best.similarity,
         similarity_lead=weight * (best.similarity - max(similarities)),
         consistent_share=best.num_consistent / max(num_keypoints, 1),
         score_over_typical=weight * math.log((best.score + floor) / (statistics.median(scores) + floor))
-        - (null.score_lead - USUAL_SCORE_LEAD if null else 0.0),
-        score_over_rival=weight * math.log((best.score + floor) / (max(scores) + floor)),
+        - (leads.score_over_typical - USUAL_LEADS.score_over_typical),
+        score_over_rival=weight * math.log((best.score + floor) / (max(scores) + floor))
+        - (leads.score_over_rival - USUAL_LEADS.score_over_rival),
         agreement=sum(near) / len(near) if near else 0.0,
         points=_point_evidence(candidates, config, null),
     )
 
 
-def wider(config: RecognizerConfig) -> RecognizerConfig:
+def apart_by_score(config: RecognizerConfig, spacing_m: float | None) -> RecognizerConfig:
+    """What counts as one place where scores are compared: as configured, at least two spacings of the map's places."""
+    most_m = 0.0 if spacing_m is None else min(_SPACINGS * spacing_m, _MOST_APART_M)
+    return replace(config, same_place_radius_m=max(config.same_place_radius_m, most_m))
+
+
+def apart_by_points(config: RecognizerConfig, spacing_m: float | None) -> RecognizerConfig:
     """What counts as one place where points are compared, which see places behind the next one too."""
-    radius_m = min(_APART * config.same_place_radius_m, 10000.0)
+    most_m = 0.0 if spacing_m is None else min(_SPACINGS_OF_POINTS * spacing_m, _MOST_APART_OF_POINTS_M)
+    radius_m = min(max(_APART * config.same_place_radius_m, most_m), 10000.0)
     return replace(
         config, same_place_radius_m=radius_m, same_place_ids=min(round(_APART * config.same_place_ids), 100000)
     )
@@ -169,7 +203,8 @@ def _point_evidence(
     best, counts = candidates[0], candidates[0].points
     if counts is None:
         return None
-    apart = wider(config)
+    apart = apart_by_points(config, null.spacing_m if null else None)
+    leads = null.leads if null else USUAL_LEADS
     elsewhere = [
         item.points.homography
         for item in candidates[1:]
@@ -181,8 +216,8 @@ def _point_evidence(
     possible = high if counts.possible is None else counts.possible
     return PointEvidence(
         over_typical=weight * _log_ratio(counts.homography, statistics.median(elsewhere))
-        - (null.point_lead - USUAL_POINT_LEAD if null is not None and null.point_lead is not None else 0.0),
-        over_rival=weight * _log_ratio(counts.homography, max(elsewhere)),
+        - (leads.over_typical - USUAL_LEADS.over_typical),
+        over_rival=weight * _log_ratio(counts.homography, max(elsewhere)) - (leads.over_rival - USUAL_LEADS.over_rival),
         sight=min(max((possible - low) / (high - low), 0.0), 1.0),
     )
 

@@ -46,6 +46,6 @@ def fill_map(
         return report
     if principal_components:
         place_map.fit_pca(principal_components)
-    if report.added:
-        keep_map_null(extractor, place_map, config_for_map(place_map, {} if with_points else {"verify": "off"}))
+    # Asks only where places were added, or where nothing is known yet.
+    keep_map_null(extractor, place_map, config_for_map(place_map, {} if with_points else {"verify": "off"}))
     return report

@@ -6,16 +6,18 @@ one building is nothing special on the look-alike floors of another.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_map_null, setting_name, store_map_null
-from effovpr_ros.recognition.evidence import USUAL_POINT_LEAD, USUAL_SCORE_LEAD, MapNull, evidence_for, wider
+from effovpr_ros.recognition.evidence import USUAL_LEADS, MapNull, NullLeads, apart_by_points, evidence_for
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
@@ -26,18 +28,18 @@ _PAIRS = 100
 _FEWEST_PAIRS = 18
 # Of places without an order half look more like the next one than the usual other one does.
 _SHARE_IN_ORDER = 0.7
-_QUANTILE = 0.98
+_QUANTILE = 0.95
 # So many places that were asked about count as much as the usual leads.
 _USUAL_PLACES = 10.0
 # A map whose places were visited twice without positions answers itself rightly; no honest null goes beyond these.
-_GREATEST_SCORE_LEAD, _GREATEST_POINT_LEAD = 1.2, 2.6
+_GREATEST_LEADS = NullLeads(1.2, 0.6, 2.4, 1.6)
 
 
 def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
     """Ask a map about at most 40 of its places, each while it and what is near it are hidden.
 
-    Near is what counts as one place where points are compared (`evidence.wider`). Where positions are unknown, other
-    sessions are hidden too, since nobody knows what they show.
+    Near is what counts as one place where points are compared (`evidence.apart_by_points`). Where positions are
+    unknown, other sessions are hidden too, since nobody knows what they show.
 
     Args:
         extractor: of the map's model.
@@ -52,10 +54,12 @@ def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: R
     asked = replace(config, verify="off" if config.verify == "off" else "on", verify_budget_ms=0.0)
     setting = setting_name(place_map.fingerprint, config)
     # Leads are measured against the usual ones.
-    usual = MapNull(setting, USUAL_SCORE_LEAD, USUAL_POINT_LEAD, len(place_map), 0)
+    spacing_m = typical_spacing_m(place_map.places())
+    usual = MapNull(setting, USUAL_LEADS, len(place_map), 0, spacing_m=spacing_m)
     recognizer = PlaceRecognizer(extractor, place_map, asked, null=usual)
-    apart = wider(config)
-    score_leads, point_leads = [], []
+    apart = apart_by_points(config, spacing_m)
+    score_leads: list[tuple[float, float]] = []
+    point_leads: list[tuple[float, float]] = []
     for place in place_map.places(PLACES_ASKED):
         (local,) = place_map.local_features([place.place_id])
         features = Features(place_map.global_descriptor(place.place_id), local, (1, 1))
@@ -65,20 +69,34 @@ def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: R
             within=lambda other, place=place: _is_elsewhere(place, other, apart),  # type: ignore[misc]
         )
         if len(answer.candidates) > 1:
-            evidence = evidence_for(answer.candidates, len(local), config)
-            score_leads.append(evidence.score_over_typical)
+            evidence = evidence_for(answer.candidates, len(local), config, usual)
+            score_leads.append((evidence.score_over_typical, evidence.score_over_rival))
             if evidence.points is not None:
-                point_leads.append(evidence.points.over_typical)
+                point_leads.append(evidence.points.figures)
     if not score_leads:
         return None
-    return MapNull(
-        setting,
-        _exceeded_by_few(score_leads, USUAL_SCORE_LEAD, _GREATEST_SCORE_LEAD),
-        _exceeded_by_few(point_leads, USUAL_POINT_LEAD, _GREATEST_POINT_LEAD) if point_leads else None,
-        len(place_map),
-        len(score_leads),
-        _is_in_order(place_map),
-    )
+    usual_leads, greatest = astuple(USUAL_LEADS), astuple(_GREATEST_LEADS)
+    by_score = _exceeded_by_few(score_leads, usual_leads[:2], greatest[:2])
+    by_points = _exceeded_by_few(point_leads, usual_leads[2:], greatest[2:]) if point_leads else usual_leads[2:]
+    leads = NullLeads(*by_score, *by_points)
+    return MapNull(setting, leads, len(place_map), len(score_leads), _is_in_order(place_map), spacing_m)
+
+
+def typical_spacing_m(places: Sequence[Place]) -> float | None:
+    """Median distance from a place to the nearest other one of its session, horizontally.
+
+    Args:
+        places: of a map.
+
+    Returns:
+        Metres; None where fewer than two places of one session have poses in one frame.
+    """
+    by_session: dict[str, list[tuple[float, float]]] = {}
+    for place in places:
+        if place.pose is not None:
+            by_session.setdefault(place.session, []).append(place.pose.position_xyz[:2])
+    nearest = [KDTree(xy).query(xy, k=2)[0][:, 1] for xy in by_session.values() if len(xy) > 1]
+    return float(np.median(np.concatenate(nearest))) if nearest else None
 
 
 def keep_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
@@ -117,7 +135,10 @@ def _is_elsewhere(place: Place, other: Place, apart: RecognizerConfig) -> bool:
     return not is_same_place(place, other, apart)
 
 
-def _exceeded_by_few(leads: list[float], usual: float, greatest: float) -> float:
-    """The lead that two of a hundred exceed, drawn to the usual one where few were asked."""
+def _exceeded_by_few(
+    leads: Sequence[Sequence[float]], usual: Sequence[float], greatest: Sequence[float]
+) -> tuple[float, ...]:
+    """Each lead that one of twenty exceeds, drawn to the usual one where few were asked."""
     share = len(leads) / (len(leads) + _USUAL_PLACES)
-    return min(share * float(np.quantile(leads, _QUANTILE)) + (1.0 - share) * usual, greatest)
+    reached = share * np.quantile(leads, _QUANTILE, axis=0) + (1.0 - share) * np.array(usual)
+    return tuple(np.minimum(reached, greatest).tolist())

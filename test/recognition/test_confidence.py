@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,17 @@ from effovpr_ros.recognition.confidence import (
     store_confidence_model,
     store_map_null,
 )
-from effovpr_ros.recognition.evidence import FIGURES, Evidence, MapNull, PointEvidence, evidence_for
+from effovpr_ros.recognition.evidence import (
+    FIGURES,
+    USUAL_LEADS,
+    Evidence,
+    MapNull,
+    NullLeads,
+    PointEvidence,
+    apart_by_points,
+    apart_by_score,
+    evidence_for,
+)
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 CONFIG = RecognizerConfig()
@@ -260,13 +270,34 @@ def test_few_points_that_agree_are_chance_and_a_small_picture_sees_little():
 
 def test_what_wrong_answers_of_the_map_reach_is_taken_off_leads():
     ranked = [seen(0, 0.0, 72), seen(3, 30.0, 12)]
-    usual, alike = (MapNull("x", lead, 1.4 + lead, 50, 40) for lead in (0.62, 0.92))
-    without, with_alike = evidence_for(ranked, 100, CONFIG), evidence_for(ranked, 100, CONFIG, alike)
-    assert without.points is not None and with_alike.points is not None
-    assert with_alike.score_over_typical == pytest.approx(without.score_over_typical - 0.3)
-    assert with_alike.points.over_typical == pytest.approx(without.points.over_typical - 0.92)
-    assert evidence_for(ranked, 100, CONFIG, replace(usual, point_lead=1.4)) == without
-    assert evidence_for(ranked, 100, CONFIG, replace(usual, point_lead=None)) == without
+    usual = MapNull("x", USUAL_LEADS, 50, 40)
+    more = (0.3, 0.1, 0.9, 0.5)
+    leads = NullLeads(*(a + b for a, b in zip(astuple(USUAL_LEADS), more, strict=True)))
+    without, alike = evidence_for(ranked, 100, CONFIG), evidence_for(ranked, 100, CONFIG, replace(usual, leads=leads))
+    assert without.points is not None and alike.points is not None
+    before = (without.score_over_typical, without.score_over_rival, *without.points.figures)
+    after = (alike.score_over_typical, alike.score_over_rival, *alike.points.figures)
+    assert after == pytest.approx([a - b for a, b in zip(before, more, strict=True)])
+    assert evidence_for(ranked, 100, CONFIG, usual) == without
+
+
+def test_neighbours_along_a_street_are_no_rivals():
+    # Places every 12 m: scores are compared beyond 24 m, points beyond 36 m.
+    street = MapNull("x", USUAL_LEADS, 50, 40, spacing_m=12.0)
+    ranked = [seen(0, 0.0, 72), seen(1, 24.0, 60), seen(2, 36.0, 50), seen(3, 48.0, 12)]
+    near, far = evidence_for(ranked, 100, CONFIG), evidence_for(ranked, 100, CONFIG, street)
+    assert near.points is not None and far.points is not None
+    # 8 are added to each count; a lead over n counts n / (n + 1).
+    assert near.points.over_rival == pytest.approx(3 / 4 * math.log(80 / 68))
+    assert far.points.over_rival == pytest.approx(1 / 2 * math.log(80 / 20))
+    # Two of the next three are at the same place by scores then: those at 24 m, not 36 m and 48 m.
+    assert (near.agreement, far.agreement) == (0.0, pytest.approx(1 / 3))
+    # However sparse a map is, what is farther than 25 m and 40 m away competes; a wider radius stays.
+    assert apart_by_score(CONFIG, 100.0).same_place_radius_m == 25.0
+    assert apart_by_points(CONFIG, 100.0).same_place_radius_m == 40.0
+    assert apart_by_score(CONFIG, None).same_place_radius_m == CONFIG.same_place_radius_m == 5.0
+    assert apart_by_points(CONFIG, 1.0).same_place_radius_m == 10.0
+    assert apart_by_points(replace(CONFIG, same_place_radius_m=30.0), 12.0).same_place_radius_m == 60.0
 
 
 def with_points() -> ConfidenceModel:
@@ -314,14 +345,27 @@ def test_a_model_with_points_survives_json_and_damage_is_refused():
 
 
 def test_what_wrong_answers_reach_is_kept_with_the_map(tmp_path: Path):
-    null = MapNull("one", 0.7, 1.5, 30, 20)
+    null = MapNull("one", NullLeads(0.7, 0.4, 1.5, 0.8), 30, 20, spacing_m=7.5)
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         assert read_map_null(place_map, "one") is None
         store_map_null(place_map, null)
         assert read_map_null(place_map, "one") == null
         assert read_map_null(place_map, "another") is None
-        place_map.set_property("confidence_null", b'[{"setting": "one", "score_lead": "high"}]')
+        for damage in (b'[{"setting": "one"}]', b'[{"setting": "one", "leads": {"over_rival": "high"}}]', b"[1]", b"{"):
+            place_map.set_property("map_null", damage)
+            assert read_map_null(place_map, "one") is None
+
+
+def test_what_an_earlier_version_knew_of_a_map_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with (
+        PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map,
+        caplog.at_level("INFO", logger="effovpr_ros"),
+    ):
+        place_map.set_property("confidence_null", b'[{"setting": "one", "score_lead": 0.7}]')
         assert read_map_null(place_map, "one") is None
+        assert "an earlier version" in caplog.text
 
 
 def test_another_radius_of_one_place_is_another_setting():

@@ -12,10 +12,11 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_map_null, setting_name
-from effovpr_ros.recognition.evidence import USUAL_SCORE_LEAD
-from effovpr_ros.recognition.map_null import keep_map_null, measure_map_null
+from effovpr_ros.recognition.evidence import USUAL_LEADS
+from effovpr_ros.recognition.map_null import keep_map_null, measure_map_null, typical_spacing_m
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame
@@ -53,10 +54,25 @@ def test_places_that_look_alike_raise_it(tmp_path: Path, extractor: FeatureExtra
     ):
         plain, twins = (measure_map_null(extractor, item, CONFIG) for item in (unlike, alike))
         assert plain is not None and twins is not None
-        assert (plain.num_places, plain.num_asked, plain.point_lead) == (20, 20, None)
+        assert (plain.num_places, plain.num_asked, plain.spacing_m) == (20, 20, 100.0)
         # Hidden, a place is answered with its twin, which is far above all others; a third of the leads is the usual.
-        assert twins.score_lead > plain.score_lead + 0.1
-        assert twins.score_lead > USUAL_SCORE_LEAD / 3
+        assert twins.leads.score_over_typical > plain.leads.score_over_typical + 0.1
+        assert twins.leads.score_over_rival > plain.leads.score_over_rival + 0.1
+        # Points were not looked at.
+        assert (plain.leads.over_typical, plain.leads.over_rival) == (USUAL_LEADS.over_typical, USUAL_LEADS.over_rival)
+
+
+def test_the_spacing_is_that_to_the_nearest_place_of_the_session():
+    def place(number: int, session: str, x: float | None) -> Place:
+        pose = None if x is None else Pose.from_yaw(x, 0.0, 0.0)
+        return Place(number, session, number, f"{number}.png", pose, None, (640, 480))
+
+    # 0, 3, 10 in one session: 3, 3 and 7 m; the other session's place at 1 m is no neighbour.
+    places = [place(n, "a", x) for n, x in enumerate((0.0, 3.0, 10.0))]
+    assert typical_spacing_m(places) == 3.0
+    assert typical_spacing_m([*places, place(3, "b", 1.0)]) == 3.0
+    assert typical_spacing_m([place(0, "a", 0.0), place(1, "b", 5.0)]) is None
+    assert typical_spacing_m([place(0, "a", None), place(1, "a", None)]) is None
 
 
 def test_a_small_map_says_nothing_and_a_large_one_is_asked_once(tmp_path: Path, extractor: FeatureExtractor):

@@ -18,7 +18,7 @@ from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision
-from effovpr_ros.recognition.evidence import BackgroundEvidence, MapNull, candidate_evidence
+from effovpr_ros.recognition.evidence import USUAL_LEADS, BackgroundEvidence, MapNull, candidate_evidence
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition, RecognizerConfig, Status
 from effovpr_ros.recognition.temporal import SequenceFilter
 
@@ -466,7 +466,7 @@ def test_pictures_of_one_place_again_and_again_are_one_witness():
 
 
 def test_a_map_without_order_and_positions_has_no_sequence():
-    null = MapNull("by hand", 0.62, None, NUM_PLACES, 40, in_order=False)
+    null = MapNull("by hand", USUAL_LEADS, NUM_PLACES, 40, in_order=False)
     without_order = PlaceRecognizer(NoModel(), NoMap(), CONFIG, null=null)  # type: ignore[arg-type]
     sequence = SequenceFilter(without_order)
     unposed = [place(number) for number in range(20)]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial import KDTree
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
@@ -28,6 +29,9 @@ LEVELS = ("E1M2", "E2M1", "E3M2", "E4M1", "MAP11", "E1M8")
 # Hidden with the right places: so many neighbours of theirs in order, or places within so many metres.
 _HIDDEN_NEIGHBOURS = 3
 _HIDDEN_M = 8.0
+# Wrong, but seeing much of the same: so many neighbours in order, or metres and spacings of the map's places.
+_SHARING_NEIGHBOURS = 12
+_SHARING_M, _SHARING_SPACINGS = 25.0, 3.0
 _LOOP_GAP = 10
 _SMALL_SIDE = {"rtabmap_loop": 160, "lund_walk": 320}
 # Of a rendered place: right, and neither right nor wrong.
@@ -51,6 +55,8 @@ class Question:
         unclear: such as are neither right nor wrong; answers with them do not count.
         hidden: numbers that are left out when the place is hidden; empty where it has none.
         before: only pictures with a smaller number may answer; None: all.
+        sharing: numbers that share the scene of the place from farther away. They are wrong, and weigh little in a fit,
+            since what speaks for them is seen rightly.
     """
 
     frame: Frame
@@ -59,6 +65,7 @@ class Question:
     unclear: frozenset[int]
     hidden: frozenset[int]
     before: int | None = None
+    sharing: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -122,11 +129,12 @@ def changed(frame: Frame, condition: str, seed: int, side_px: int = 0) -> Frame:
 
 def _asked(dataset: Dataset, number: int, condition: str, side_px: int = 0, before: int | None = None) -> Question:
     right = dataset.positives[number]
-    around = range(-_HIDDEN_NEIGHBOURS, _HIDDEN_NEIGHBOURS + 1)
-    hidden = frozenset(place + step for place in right for step in around)
-    return Question(
-        changed(dataset.queries[number], condition, number, side_px), condition, right, frozenset(), hidden, before
+    hidden, sharing = (
+        frozenset(place + step for place in right for step in range(-reach, reach + 1))
+        for reach in (_HIDDEN_NEIGHBOURS, _SHARING_NEIGHBOURS)
     )
+    frame = changed(dataset.queries[number], condition, number, side_px)
+    return Question(frame, condition, right, frozenset(), hidden, before, sharing - right)
 
 
 def _rtabmap_loop(folder: Path) -> Iterator[ConfidenceScene]:
@@ -161,7 +169,8 @@ def _lund_walk(folder: Path) -> Iterator[ConfidenceScene]:
             for seed, frame in enumerate(frames[1 - half :: 2]):
                 distances_m = [_distance_m(frame, other) for other in database]
                 asked = changed(frame, change, seed, side_px)
-                questions.append(_at_distances(asked, condition, distances_m, right_m=12.0, near_m=16.0, hidden_m=25.0))
+                reach_m = _sharing_m(database)
+                questions.append(_at_distances(asked, condition, distances_m, (12.0, 16.0, 25.0, reach_m)))
             yield ConfidenceScene("lund_walk", f"{condition} {half}", database, questions)
 
 
@@ -170,14 +179,20 @@ def _distance_m(frame: Frame, other: Frame) -> float:
     return math.dist(frame.pose.position_xyz[:2], other.pose.position_xyz[:2])
 
 
+def _sharing_m(database: Sequence[Frame]) -> float:
+    positions = [frame.pose.position_xyz[:2] for frame in database if frame.pose is not None]
+    nearest_m = KDTree(positions).query(positions, k=2)[0][:, 1]
+    return max(_SHARING_M, _SHARING_SPACINGS * float(np.median(nearest_m)))
+
+
 def _at_distances(
-    frame: Frame, condition: str, distances_m: Sequence[float], *, right_m: float, near_m: float, hidden_m: float
+    frame: Frame, condition: str, distances_m: Sequence[float], limits_m: tuple[float, float, float, float]
 ) -> Question:
-    within = [
-        frozenset(number for number, value in enumerate(distances_m) if value <= limit)
-        for limit in (right_m, near_m, hidden_m)
-    ]
-    return Question(frame, condition, within[0], within[1] - within[0], within[2])
+    """A question whose places are right, unclear, hidden and sharing the scene within so many metres."""
+    right, near, hidden, sharing = (
+        frozenset(number for number, value in enumerate(distances_m) if value <= limit) for limit in limits_m
+    )
+    return Question(frame, condition, right, near - right, hidden, None, sharing - near)
 
 
 def _tower_floors(folder: Path) -> Iterator[ConfidenceScene]:
@@ -222,7 +237,7 @@ def _level(level: str, folder: Path) -> ConfidenceScene:
     frames = {frame.name: frame for frame in open_image_folder(folder, kind="plain").frames}
     mapped = [view for view in views if view.frame == 0]
     database = [replace(frames[view.image], pose=Pose.from_yaw(view.x, view.y, view.yaw)) for view in mapped]
-    questions = []
+    questions, reach_m = [], _sharing_m(database)
     for number, view in enumerate(item for item in views if item.frame > 0):
         condition = "plain" if view.frame == 1 else ("stance", "season", "night")[number // 2 % 3]
         distances_m = [math.hypot(view.x - other.x, view.y - other.y) for other in mapped]
@@ -230,9 +245,7 @@ def _level(level: str, folder: Path) -> ConfidenceScene:
             changed(frames[view.image], condition, number),
             condition,
             distances_m,
-            right_m=_RIGHT_M,
-            near_m=_NEAR_M,
-            hidden_m=_HIDDEN_M,
+            (_RIGHT_M, _NEAR_M, _HIDDEN_M, reach_m),
         )
         turned = [abs(math.remainder(view.yaw - other.yaw, math.tau)) for other in mapped]
         right = frozenset(place for place in asked.right if turned[place] <= _RIGHT_RAD)
