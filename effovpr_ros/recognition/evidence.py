@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.same_place import is_same_place
+from effovpr_ros.recognition.same_place import apart_by_points, apart_by_score, is_same_place
 
 Array = NDArray[np.float64]
 
@@ -31,11 +31,6 @@ _FEW_VERIFIED = 1.0
 _CHANCE_POINTS = 8.0
 # Points that a picture has at which their number says nothing yet, and at which it says all.
 _SIGHT_POINTS = (256.0, 768.0)
-# Points of places near the best one agree with the query's too; rivals by points are twice as far away.
-_APART = 2.0
-# Pictures a few places apart along a street share their scene: so many spacings, and at most so many metres.
-_SPACINGS, _SPACINGS_OF_POINTS = 2.0, 3.0
-_MOST_APART_M, _MOST_APART_OF_POINTS_M = 25.0, 40.0
 
 # A best score must exceed the typical one by so many standard deviations to count as evidence in full.
 _CLEAR_STD = 5.0
@@ -179,21 +174,6 @@ def evidence_for(
         - (leads.score_over_rival - USUAL_LEADS.score_over_rival),
         agreement=sum(near) / len(near) if near else 0.0,
         points=_point_evidence(candidates, config, null),
-    )
-
-
-def apart_by_score(config: RecognizerConfig, spacing_m: float | None) -> RecognizerConfig:
-    """What counts as one place where scores are compared: as configured, at least two spacings of the map's places."""
-    most_m = 0.0 if spacing_m is None else min(_SPACINGS * spacing_m, _MOST_APART_M)
-    return replace(config, same_place_radius_m=max(config.same_place_radius_m, most_m))
-
-
-def apart_by_points(config: RecognizerConfig, spacing_m: float | None) -> RecognizerConfig:
-    """What counts as one place where points are compared, which see places behind the next one too."""
-    most_m = 0.0 if spacing_m is None else min(_SPACINGS_OF_POINTS * spacing_m, _MOST_APART_OF_POINTS_M)
-    radius_m = min(max(_APART * config.same_place_radius_m, most_m), 10000.0)
-    return replace(
-        config, same_place_radius_m=radius_m, same_place_ids=min(round(_APART * config.same_place_ids), 100000)
     )
 
 

@@ -17,10 +17,10 @@ from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_map_null, setting_name, store_map_null
-from effovpr_ros.recognition.evidence import USUAL_LEADS, MapNull, NullLeads, apart_by_points, evidence_for
+from effovpr_ros.recognition.evidence import USUAL_LEADS, MapNull, NullLeads, evidence_for
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.same_place import distance_between_m, is_same_place
+from effovpr_ros.recognition.same_place import apart_by_points, distance_between_m, is_same_place
 
 PLACES_ASKED = 40
 _FEWEST_PLACES = 10
@@ -38,7 +38,7 @@ _GREATEST_LEADS = NullLeads(1.2, 0.6, 2.4, 1.6)
 def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
     """Ask a map about at most 40 of its places, each while it and what is near it are hidden.
 
-    Near is what counts as one place where points are compared (`evidence.apart_by_points`). Where positions are
+    Near is what counts as one place where points are compared (`same_place.apart_by_points`). Where positions are
     unknown, other sessions are hidden too, since nobody knows what they show.
 
     Args:
@@ -58,8 +58,8 @@ def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: R
     usual = MapNull(setting, USUAL_LEADS, len(place_map), 0, spacing_m=spacing_m)
     recognizer = PlaceRecognizer(extractor, place_map, asked, null=usual)
     apart = apart_by_points(config, spacing_m)
-    score_leads: list[tuple[float, float]] = []
-    point_leads: list[tuple[float, float]] = []
+    score_leads: list[tuple[float, ...]] = []
+    point_leads: list[tuple[float, ...]] = []
     for place in place_map.places(PLACES_ASKED):
         (local,) = place_map.local_features([place.place_id])
         features = Features(place_map.global_descriptor(place.place_id), local, (1, 1))

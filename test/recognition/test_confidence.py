@@ -36,11 +36,10 @@ from effovpr_ros.recognition.evidence import (
     MapNull,
     NullLeads,
     PointEvidence,
-    apart_by_points,
-    apart_by_score,
     evidence_for,
 )
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.same_place import apart_by_points, apart_by_score
 
 CONFIG = RecognizerConfig()
 
