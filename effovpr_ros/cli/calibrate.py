@@ -42,7 +42,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--radius", type=float, default=_DEFAULT.radius_m, help="metres within which it is right")
     parser.add_argument("--max-queries", type=int, default=_DEFAULT.max_queries, help="places to ask about")
     parser.add_argument("--strength", type=float, default=_DEFAULT.strength, help="of the imitated change")
-    parser.add_argument("--json", action="store_true", help="print the calibration as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the confidence model as one JSON object")
     add_recognizer_options(parser)
     add_device_options(parser, precision_option="--number-precision")
     parser.set_defaults(run=_run)

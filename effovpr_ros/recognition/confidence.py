@@ -112,7 +112,7 @@ class ConfidenceModel:
                 raise ValueError(f"match_confidence {model.match_confidence}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MapFormatError(
-                f"a stored calibration does not fit this version ({error!r}); run `effovpr calibrate` again"
+                f"a stored confidence model does not fit this version ({error!r}); run `effovpr calibrate` again"
             ) from error
         return model
 
@@ -130,7 +130,7 @@ def _finite(value: Any) -> float:
 
 
 def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str:
-    """What a calibration depends on: the model, and how candidates are scored."""
+    """What a confidence model depends on: the model, and how candidates are scored."""
     how = f"{config.score} above {config.min_similarity:g}" if config.rerank else "global"
     codes = setting_for_codes(fingerprint.local_codes)
     if config.rerank and codes != FULL:
@@ -150,12 +150,12 @@ def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str
 
 
 def read_confidence_models(place_map: PlaceMap) -> tuple[ConfidenceModel, ...]:
-    """Calibrations that a map holds; those of another version are left out, with a warning."""
+    """Confidence models that a map holds; those of another version are left out, with a warning."""
     stored = place_map.get_property(_PROPERTY)
     try:
         return tuple(ConfidenceModel.from_dict(item) for item in json.loads(stored)) if stored else ()
     except (MapFormatError, ValueError) as error:
-        _logger.warning("map %s: %s; the shipped calibration is used", place_map.path, error)
+        _logger.warning("map %s: %s; the shipped confidence model is used", place_map.path, error)
         return ()
 
 
@@ -203,14 +203,14 @@ def store_map_null(place_map: PlaceMap, null: MapNull) -> None:
 
 @functools.cache
 def shipped() -> tuple[ConfidenceModel, ...]:
-    """The calibrations that come with this package."""
+    """The confidence models that come with this package."""
     return tuple(ConfidenceModel.from_dict(item) for item in json.loads(SHIPPED_PATH.read_text(encoding="utf-8")))
 
 
 def choose_confidence_model(
     stored: Sequence[ConfidenceModel], fingerprint: ModelFingerprint, config: RecognizerConfig
 ) -> tuple[ConfidenceModel, bool]:
-    """The calibration of a setting, and whether it was fitted for it.
+    """The confidence model of a setting, and whether it was fitted for it.
 
     The map's own before a shipped one; for a setting that nothing was fitted for, the shipped one of the same stage,
     whose confidence is then a heuristic.

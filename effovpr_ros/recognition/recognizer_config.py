@@ -64,7 +64,7 @@ class RecognizerConfig:
     )
     min_similarity_global: float = ranged(0.0, -1.0, 1.0, "NO_MATCH if the top global similarity is below.")
     match_confidence: float = ranged(
-        0.0, 0.0, 1.0, "MATCH from this confidence on; 0: as the calibration says, for the precision it was made for."
+        0.0, 0.0, 1.0, "MATCH from this confidence on; 0: the confidence model's, for the precision it was fitted for."
     )
     min_confidence: float = ranged(0.1, 0.0, 1.0, "NO_MATCH if the confidence is below.")
     same_place_radius_m: float = ranged(5.0, 0.0, 10000.0, "Places at most this far apart are one place.")

@@ -303,7 +303,7 @@ def test_a_question_without_an_answer_is_no_trial(make_map: Callable[..., PlaceM
 
 
 def test_a_map_with_few_places_is_refused(make_map: Callable[..., PlaceMap], extractor: FeatureExtractor):
-    with pytest.raises(EvaluationError, match="has 9 places; a calibration needs 10 at least"):
+    with pytest.raises(EvaluationError, match="has 9 places; a confidence model needs 10 at least"):
         ask(make_map(9), extractor)
 
 
@@ -436,5 +436,5 @@ def test_evaluate_says_where_the_confidence_cannot_be_fitted(tmp_path: Path, cap
     notes = [line for line in printed.err.splitlines() if "is not fitted to the database" in line]
     assert len(notes) == 1
     assert notes[0].startswith("note: the confidence of vit_tiny_test_patch14 ")
-    assert notes[0].endswith("has 6 places; a calibration needs 10 at least")
+    assert notes[0].endswith("has 6 places; a confidence model needs 10 at least")
     assert json.loads(printed.out)["methods"]["effovpr"]["calibration_error"] is None

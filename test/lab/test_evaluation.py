@@ -20,6 +20,7 @@ from effovpr_ros.lab.evaluation.metrics import bootstrap_interval, precision_rec
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries
 from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.recognition.recognizer import DecidedBy, PlaceRecognizer, RecognizerConfig, Status
+from effovpr_ros.recognition.third_stage import point_extractor
 
 
 def test_recall_worked_by_hand():
@@ -176,8 +177,10 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
     assert result["methods"]["effovpr"]["recall_at_precision"]["1.0"] == 1.0
     # 512 fp16 numbers, and 16 keypoints of 12 bytes: all patches, which needs no mask.
     assert result["methods"]["global"]["bytes_per_place"] == 1024
-    # Both stages; points of the third one come on top, as many as the picture has.
-    assert result["methods"]["effovpr"]["bytes_per_place"] >= 1024 + 16 * 12
+    # Both stages; points of the third one come on top: 4 bytes, and 36 for each of the 1024 strongest at most.
+    points = [min(1024, len(point_extractor("cpu").extract(picture(number)))) for number in range(6)]
+    assert min(points) > 0
+    assert result["methods"]["effovpr"]["bytes_per_place"] == 1024 + 16 * 12 + 4 + 36 * np.mean(points)
     assert json.loads((out / "result.json").read_text()) == result
     rows = list(csv.DictReader((out / "answers.csv").open()))
     assert len(rows) == 14

@@ -218,7 +218,7 @@ def test_a_map_s_calibration_of_another_version_is_left_out_with_a_warning(
     with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
         place_map.set_property("calibrations", stored.encode())
         assert read_confidence_models(place_map) == ()
-        assert "the shipped calibration is used" in caplog.text
+        assert "the shipped confidence model is used" in caplog.text
         # A new one replaces it.
         fitted = replace(shipped()[0], setting="x")
         store_confidence_model(place_map, fitted)

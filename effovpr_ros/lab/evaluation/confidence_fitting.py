@@ -81,7 +81,7 @@ def self_trials(
     places = place_map.places()
     if len(places) < 2 * _FOLDS:
         raise EvaluationError(
-            f"map {place_map.path} has {len(places)} places; a calibration needs {2 * _FOLDS} at least"
+            f"map {place_map.path} has {len(places)} places; a confidence model needs {2 * _FOLDS} at least"
         )
     chosen = _chosen(places, config)
     several = len(place_map.sessions) > 1

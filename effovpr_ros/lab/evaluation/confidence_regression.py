@@ -99,8 +99,8 @@ def held_out_confidences(
         right = [trial.right for trial in seen]
         if all(right) or not any(right):
             raise EvaluationError(
-                f"{sum(trial.right for trial in trials)} of {len(trials)} answers are right; a calibration needs right "
-                "and wrong ones all over the map: use a map with more places"
+                f"{sum(trial.right for trial in trials)} of {len(trials)} answers are right; a confidence model needs "
+                "right and wrong ones all over the map: use a map with more places"
             )
         weights, bias, points = _fitted(seen, prior, figures)
         model = ConfidenceModel("", weights, bias, 1.0, 1.0, "", len(seen), 0.0, points)
