@@ -275,7 +275,8 @@ def _answered(
         answer.camera,
         measures=False,
     )
-    recognition = replace(recognition, calibrated=recognition.calibrated and answer.calibrated)
+    # How cameras are joined is chosen, not fitted.
+    recognition = replace(recognition, calibrated=False)
     if status is Status.MATCH:
         seen = [
             PictureOfBody(vote.candidate.place, verified, answers[item].camera)

@@ -62,7 +62,7 @@ class Fused:
     def assemble(self, features: Any, candidates: Any, decision: Decision, *_: Any, measures: bool) -> Recognition:
         assert not measures
         made = answer(decision.confidence, *(item.place for item in candidates))
-        return replace(made, status=decision.status, reason=decision.reason)
+        return replace(made, status=decision.status, reason=decision.reason, calibrated=True)
 
 
 def fused(*answers: Recognition, further: float = 0.1) -> Any:
@@ -76,6 +76,8 @@ def test_cameras_that_agree_are_surer_together():
     assert both.recognition.confidence == pytest.approx(0.833, abs=0.001)
     assert both.agreeing == (0, 1)
     assert "front 0.60, rear 0.60" in both.recognition.reason
+    # How they are joined is not fitted.
+    assert not both.recognition.calibrated
 
 
 def test_a_camera_that_contradicts_lowers_the_confidence():
