@@ -42,7 +42,11 @@ def allowed(name: str, kind: str, verb: str) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "name", "parameters"),
     [
-        (PlaceRecognizerNode, "place_recognizer", {"adapters": ",".join(MATCH_ADAPTERS), "sequence_length": 5}),
+        (
+            PlaceRecognizerNode,
+            "place_recognizer",
+            {"adapters": ",".join(MATCH_ADAPTERS), "sequence_length": 5, "publish_tf": True},
+        ),
         (LoopClosureDetectorNode, "loop_closure_detector", {"adapters": "lio_sam", "use_depth": True}),
     ],
 )
@@ -65,6 +69,10 @@ def test_the_policy_names_what_an_active_node_has(tmp_path: Path, kind: Any, nam
         answered = have(node.get_service_names_and_types_by_node(name, "/"))
     finally:
         harness.close()
+    # An action is made of topics and services; the policy names it once.
+    actions = {item.split("/_action/")[0] for item in sent | answered if "/_action/" in item}
+    assert actions == allowed(name, "action", "execute")
+    sent, answered = ({item for item in names if "/_action/" not in item} for names in (sent, answered))
     assert heard <= allowed(name, "topic", "subscribe")
     assert sent <= allowed(name, "topic", "publish")
     assert answered <= allowed(name, "service", "reply")
