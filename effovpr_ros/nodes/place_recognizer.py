@@ -38,6 +38,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
         defaults = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MapOdomConfig(), MatchAdapterConfig())
+        self._relocalizing: Relocalizing | None = None
         super().__init__("place_recognizer", *defaults, live=[RecognizerConfig], **options)
         self.serve(Localize, "~/localize", self._on_localize)
         self.serve(LoadMap, "~/load_map", self._on_load_map)
@@ -75,7 +76,9 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
     def destroy_node(self) -> None:
         """Stop working and withdraw everything, the action too."""
         super().destroy_node()
-        self._relocalizing.destroy()
+        # There is none where a parameter was refused.
+        if self._relocalizing is not None:
+            self._relocalizing.destroy()
 
     async def _on_localize(self, request: Localize.Request, response: Localize.Response) -> Localize.Response:
         state, waiting = self.configured, LocalizeRequest(request.timeout_s)

@@ -324,10 +324,16 @@ def test_nav2_gets_one_initial_pose_until_it_is_rearmed(bench: Callable[..., Ben
     b.until(lambda: None, lambda: len(received) > 1, "the second initial pose")
     assert [message.header.stamp for message in received] == [at(3.0), at(9.0)]
     assert received[1].header.frame_id == "map"
-    assert received[1].pose == pose(9.0, x=-4.0).pose
+    assert received[1].pose.pose == pose(9.0, x=-4.0).pose.pose
+    assert np.diag(received[1].pose.covariance.reshape(6, 6)) == pytest.approx([0.25] * 3 + [0.0289] * 3)
     b.adapter.on_activate()
-    b.adapter.on_match(match(10.0), pose(10.0))
+    # A measured pose leaves AMCL's particles 0.2 m and 0.17 rad.
+    measured = pose(10.0)
+    measured.pose.covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-6, 1e-6, 1e-6]).ravel()
+    b.adapter.on_match(match(10.0), measured)
     b.until(lambda: None, lambda: len(received) > 2, "the initial pose of another activation")
+    spread = np.diag(received[2].pose.covariance.reshape(6, 6))
+    assert spread[[0, 1, 5]] == pytest.approx([0.04, 0.04, 0.0289])
 
 
 def test_a_pose_without_a_heading_resets_nobody_unless_told_to(bench: Callable[..., Bench]):

@@ -346,7 +346,7 @@ def test_a_full_disk_is_reported_and_survived(drive: Callable[..., Drive], monke
     d.start()
     d.go(0)
 
-    def full(*arguments: Any) -> None:
+    def full(*arguments: Any, **named: Any) -> None:
         raise MapError("the disk is full")
 
     with monkeypatch.context() as patch:

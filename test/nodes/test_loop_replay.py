@@ -64,7 +64,7 @@ def laps(tmp_path: Path) -> Path:
 
 
 # So few keyframes are no rivals that a lead over them would say much.
-SURE = ("match_confidence=0.05", "min_confidence=0.01")
+SURE = ("match_confidence=0.15", "min_confidence=0.1")
 
 
 def test_laps_through_the_node(laps: Path, tmp_path: Path):

@@ -33,6 +33,7 @@ from effovpr_ros.mapping.place import Candidate, Place  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
+from effovpr_ros.nodes.camera_config import QueryCameraConfig  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.image_stream import ImageStream  # noqa: E402
 from effovpr_ros.nodes.localize_request import LocalizeRequest  # noqa: E402
@@ -40,6 +41,7 @@ from effovpr_ros.nodes.map_paths import map_folder  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
 from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
+from effovpr_ros.recognition.map_odom_config import MapOdomConfig  # noqa: E402
 from effovpr_ros.recognition.presets import map_settings  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
@@ -506,7 +508,14 @@ def test_a_stream_without_a_period_worries_nobody():
     assert stream_of(stamps_s.tolist()).recently_lost() == (0, 0)
 
 
-LOCALIZE = (NodeConfig(), CameraNodeConfig(), RecognizerConfig(), MatchAdapterConfig())
+LOCALIZE = (
+    NodeConfig(),
+    CameraNodeConfig(),
+    QueryCameraConfig(),
+    RecognizerConfig(),
+    MapOdomConfig(),
+    MatchAdapterConfig(),
+)
 LOOP_CLOSURE = (
     LoopNodeConfig(),
     LoopAdapterConfig(),

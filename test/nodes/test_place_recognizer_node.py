@@ -385,7 +385,9 @@ def test_a_sequence_with_odometry_raises_what_one_image_leaves_open(
         moved.header.stamp.sec = stamp_s
         # The places of the map lie along x and face 0.5 rad, and so does the robot.
         moved.pose.pose = conversions.pose_message(Pose.from_yaw(x, 0.0, 0.5))
-        h.publish_until(moved, lambda: h.node.configured.odometry.at(stamp_s * 10**9), "odometry", odometry)
+        h.publish_until(
+            moved, lambda: h.node.configured.robot.odometry_of_sequence(stamp_s * 10**9), "odometry", odometry
+        )
         answered = lambda: [match for match in matches if match.header.stamp.sec == stamp_s]  # noqa: E731
         h.publish_until(image_message(picture(number), stamp_s), answered, "a match")
         return answered()[-1]
