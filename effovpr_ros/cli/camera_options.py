@@ -76,5 +76,6 @@ def camera_of_source(options: argparse.Namespace, source: MapSource) -> tuple[Mo
     guess = camera_of_exif(options.source / source.listed[0].name)
     if guess is None:
         return None, []
-    note = "the camera is a guess from the focal length that EXIF names: poses are not measured by it; give --camera"
+    note = "the camera is a guess from the focal length that EXIF names: no pose is measured by it; give "
+    note += "the calibration with --camera FILE if you want that"
     return MountedCamera(guess, mounting, is_guess=True), [note]

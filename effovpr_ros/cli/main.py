@@ -42,6 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser = make_parser()
+        parser.print_help(sys.stderr)
+        parser.exit(WRONG_USAGE)
     # Reports name the command that made them.
     options = make_parser().parse_args(given, argparse.Namespace(command_line=shlex.join(("effovpr", *given))))
     logging.basicConfig(

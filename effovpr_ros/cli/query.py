@@ -20,7 +20,7 @@ from effovpr_ros.cli.options import (
     given_recognizer_settings,
     print_json,
 )
-from effovpr_ros.core.errors import ImageError
+from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.core.images import shown
 from effovpr_ros.recognition.answer import Recognition
 
@@ -47,6 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     cards: list[Card] = []
     limit, camera = max_pixels(options), given_camera(options)
     settings = given_recognizer_settings(options)
+    if options.page is not None and not options.page.resolve().parent.is_dir():
+        raise ConfigError(f"the folder of {shown(options.page)} does not exist; make it or choose another --page")
     with open_map(options.map, **device_settings(options), settings=settings, max_pixels=limit) as recognizer:
         for path in options.images:
             try:
@@ -64,7 +66,9 @@ def _run(options: argparse.Namespace) -> int:
         for result in results:
             _print(result)
     if options.page is not None:
-        write_page(options.page, f"{len(cards)} images asked of map {shown(options.map)}", cards)
+        write_page(
+            options.page, f"{len(cards)} image{'' if len(cards) == 1 else 's'} asked of map {shown(options.map)}", cards
+        )
         print(f"page: {shown(options.page.resolve())}", file=sys.stderr)
     return 1 if any("error" in result for result in results) else 0
 

@@ -126,6 +126,8 @@ def read_file(path: str | Path, max_bytes: int, *, first: int = -1) -> bytes:
             if status.st_size > max_bytes:
                 raise ImageError(f"{name} has {status.st_size} bytes, too many for a picture; replace or remove it")
             return file.read(first)
+    except IsADirectoryError as error:
+        raise ImageError(f"{name} is a folder; name the pictures in it") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 

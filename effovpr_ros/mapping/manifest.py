@@ -158,6 +158,8 @@ def read_manifest(folder: Path) -> Manifest:
         MapFormatError: unreadable, incomplete, or of another format version.
     """
     path = folder / MANIFEST_NAME
+    if folder.is_file():
+        raise MapError(f"{folder} is a file, and a map is a folder; name the one that `effovpr map build` made")
     if not folder.is_dir():
         raise MapError(f"map {folder} does not exist; build one with `effovpr map build {folder} SOURCE`")
     if not path.is_file():

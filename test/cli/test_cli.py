@@ -182,15 +182,31 @@ def test_options_that_contradict_a_map_are_refused(
 def test_failed_work_exits_with_1_and_says_why(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["map", "info", str(tmp_path / "gone")]) == 1
     assert "does not exist; build one" in capsys.readouterr().err
+    assert main(["query", str(photos / "0.png"), str(photos / "1.png")]) == 1
+    assert "0.png is a file, and a map is a folder" in capsys.readouterr().err
     assert main(["map", "build", str(tmp_path / "map"), str(tmp_path / "gone")]) == 1
     assert "image folder" in capsys.readouterr().err
     assert build(photos, tmp_path / "map") == 0
     capsys.readouterr()
     assert main(["query", str(tmp_path / "map"), str(photos / "0.png"), "--weights", str(tmp_path / "none.pth")]) == 1
     assert "none.pth does not exist" in capsys.readouterr().err
+    page = str(tmp_path / "nowhere" / "page.html")
+    assert main(["query", str(tmp_path / "map"), str(photos / "0.png"), "--page", page]) == 1
+    captured = capsys.readouterr()
+    assert "page.html does not exist; make it or choose another --page" in captured.err
+    # Nothing was asked for it.
+    assert captured.out == ""
     (tmp_path / "map" / "index.faiss").write_bytes(b"noise")
     assert main(["map", "check", str(tmp_path / "map")]) == 1
     assert "index.faiss" in capsys.readouterr().out
+
+
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert all(name in printed for name in ("map", "query", "evaluate", "demo", "doctor"))
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):

@@ -60,7 +60,9 @@ def test_a_page_that_cannot_be_written_is_one_line(demo: Path, tmp_path: Path, c
     image = str(FOLDER / "queries" / "again_0.jpg")
     missing = tmp_path / "missing" / "page.html"
     assert main(["query", str(demo / "photo_map"), image, "--page", str(missing), "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.strip().endswith("No such file or directory; choose another --page")
+    assert capsys.readouterr().err.strip().endswith("page.html does not exist; make it or choose another --page")
+    assert main(["query", str(demo / "photo_map"), str(FOLDER / "queries"), "--device", "cpu"]) == 1
+    assert "queries is a folder; name the pictures in it" in capsys.readouterr().out
 
 
 def test_a_map_is_checked_for_programs_too(demo: Path, capsys: pytest.CaptureFixture[str]):
