@@ -82,13 +82,27 @@ def quat_of_vector(vector: tuple[float, float, float]) -> Quat:
     return (x, y, z, math.cos(angle / 2.0))
 
 
+def slerp(a_xyzw: Quat, b_xyzw: Quat, fraction: float) -> Quat:
+    """Spherical linear interpolation of unit quaternions along the shorter arc (Shoemake, 1985)."""
+    cosine = sum(x * y for x, y in zip(a_xyzw, b_xyzw, strict=True))
+    sign = 1.0 if cosine >= 0.0 else -1.0
+    angle = math.acos(min(1.0, abs(cosine)))
+    if angle < 1e-6:
+        weights = (1.0 - fraction, sign * fraction)
+    else:
+        weights = (
+            math.sin((1.0 - fraction) * angle) / math.sin(angle),
+            sign * math.sin(fraction * angle) / math.sin(angle),
+        )
+    x, y, z, w = (weights[0] * p + weights[1] * q for p, q in zip(a_xyzw, b_xyzw, strict=True))
+    return x, y, z, w
+
+
 def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
     """A pose between two, 0 the first and 1 the second: positions linearly, orientations along the shorter arc."""
     (ax, ay, az), (bx, by, bz) = a.known_xyz, b.known_xyz
-    x, y, z, w = a.known_quat_xyzw
-    vx, vy, vz = (fraction * value for value in rotation_vector(multiply((-x, -y, -z, w), b.known_quat_xyzw)))
     position = (ax + fraction * (bx - ax), ay + fraction * (by - ay), az + fraction * (bz - az))
-    return Pose(position, multiply(a.known_quat_xyzw, quat_of_vector((vx, vy, vz))))
+    return Pose(position, slerp(a.known_quat_xyzw, b.known_quat_xyzw, fraction))
 
 
 @dataclass

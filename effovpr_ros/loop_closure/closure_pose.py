@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.transforms import compose, inverse
 from effovpr_ros.geometry.depth import depth_at
 from effovpr_ros.geometry.measured_pose import (
     MAX_SPREAD_M,
@@ -33,7 +34,7 @@ from effovpr_ros.geometry.verified_matches import with_fundamental
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import read_cameras
-from effovpr_ros.recognition.posing import joined, rig_view, working
+from effovpr_ros.recognition.posing import rig_view, working
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCandidate
 
 DepthImage = NDArray[np.float32]
@@ -255,15 +256,8 @@ def _none(measured: PoseMeasurement) -> ClosurePose:
 
 def _driven_m(before: Place, after: Place) -> float:
     """Infinite where the two poses do not relate."""
-    if (
-        before.pose is None
-        or after.pose is None
-        or (before.session, before.own_frame)
-        != (
-            after.session,
-            after.own_frame,
-        )
-    ):
+    related = (before.session, before.own_frame) == (after.session, after.own_frame)
+    if before.pose is None or after.pose is None or not related:
         return math.inf
     return before.pose.distance_m(after.pose)
 
@@ -275,9 +269,6 @@ def _turned_rad(match: Place, place: Place) -> float:
 
 def _relative(match: Pose, query: Pose, covariance: NDArray[np.float64]) -> tuple[Pose, NDArray[np.float64]]:
     """The query's pose and its covariance along the axes of the match."""
-    back = Rotation.from_quat(match.known_quat_xyzw).inv()
-    x, y, z = (-back.apply(np.array(match.known_xyz))).tolist()
-    qx, qy, qz, qw = back.as_quat().tolist()
-    turn = np.kron(np.eye(2), back.as_matrix())
+    turn = np.kron(np.eye(2), Rotation.from_quat(match.known_quat_xyzw).inv().as_matrix())
     turned = turn @ covariance @ turn.T
-    return joined(Pose((x, y, z), (qx, qy, qz, qw)), query), (turned + turned.T) / 2.0
+    return compose(inverse(match), query), (turned + turned.T) / 2.0

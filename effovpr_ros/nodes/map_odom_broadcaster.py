@@ -25,6 +25,7 @@ from effovpr_ros.nodes.robot_odometry import TF_QOS, RobotOdometry
 from effovpr_ros.recognition.map_odom import MapOdom, Track
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.sightings import Sighting
+from effovpr_ros.sources.bag_poses import pose_of
 
 _JUMP_IS_RECENT_S = 5.0
 
@@ -173,8 +174,7 @@ class MapOdomBroadcaster(Adapter):
 
 def sighting_of(match: PlaceMatch) -> Sighting:
     """The pose of an answer that has one."""
-    position, turn = match.pose.pose.position, match.pose.pose.orientation
-    pose = Pose((position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w))
+    pose = pose_of(match.pose.pose.position, match.pose.pose.orientation)
     covariance = np.array(match.pose.covariance, np.float64).reshape(6, 6)
     return Sighting(ns_from_time(match.header.stamp), pose, covariance, match.confidence)
 

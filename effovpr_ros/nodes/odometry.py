@@ -14,6 +14,7 @@ from effovpr_ros.core.errors import TrajectoryError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.guarded_node import GuardedNode
+from effovpr_ros.sources.bag_poses import pose_of
 from effovpr_ros.sources.trajectory import Trajectory
 
 # Odometry comes at up to some hundred messages a second; images wait at most a few seconds.
@@ -41,8 +42,7 @@ class OdometryBuffer:
         Raises:
             TrajectoryError: a pose that is not finite, or without orientation.
         """
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
-        pose = Pose((position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w))
+        pose = pose_of(message.pose.pose.position, message.pose.pose.orientation)
         stamp_ns = ns_from_time(message.header.stamp)
         with self._changed:
             if self._poses and stamp_ns < self._poses[-1][0] - _MAX_REORDER_NS:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from nav_msgs.msg import Odometry
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
 from effovpr_ros.core.errors import EffoVPRError, TransformError
@@ -15,14 +15,10 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.transforms import TransformTree
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.guarded_node import GuardedNode
+from effovpr_ros.nodes.static_transforms import TF_STATIC_QOS
+from effovpr_ros.sources.bag_poses import pose_of
 
 TF_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
-TF_STATIC_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST,
-    depth=100,
-    reliability=QoSReliabilityPolicy.RELIABLE,
-    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
-)
 _ODOMETRY_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=50, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 
 
@@ -106,9 +102,8 @@ class RobotOdometry:
                 # Where the odometry's frame is takes no part in where odometry has the body.
                 self._on_other(parent, child, stamp_ns)
                 continue
-            shift, turn = item.transform.translation, item.transform.rotation
             try:
-                pose = Pose((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
+                pose = pose_of(item.transform.translation, item.transform.rotation)
                 self.tree.add(parent, child, stamp_ns, pose, is_static=is_static)
             except EffoVPRError as error:
                 self.left_out += 1
@@ -125,9 +120,8 @@ class RobotOdometry:
                 "odom_frame and body_frame to its frames"
             )
             return
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
         try:
-            pose = Pose((position.x, position.y, position.z), (turn.x, turn.y, turn.z, turn.w))
+            pose = pose_of(message.pose.pose.position, message.pose.pose.orientation)
         except EffoVPRError as error:
             self.left_out += 1
             self.problem = f"odometry is left out: {error}"

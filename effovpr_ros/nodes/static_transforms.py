@@ -12,7 +12,7 @@ from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.sources.bag_cameras import static_transform
 
 # Each publisher sends its last message to those that come late.
-_QOS = QoSProfile(
+TF_STATIC_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
     depth=100,
     reliability=QoSReliabilityPolicy.RELIABLE,
@@ -34,7 +34,7 @@ class StaticTransforms:
         self._by_child: dict[str, Any] = {}
         self.version = 0
         self.num_changed = 0
-        self._subscription = node.subscribe(TFMessage, "/tf_static", self._on_transforms, _QOS)
+        self._subscription = node.subscribe(TFMessage, "/tf_static", self._on_transforms, TF_STATIC_QOS)
 
     def destroy(self) -> None:
         """Hear nothing any more."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.mounted_cameras import MountedCamera, pose_with_camera
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.transforms import compose
 from effovpr_ros.geometry.measured_pose import (
     MAX_SPREAD_M,
     MAX_VIEWS,
@@ -241,7 +241,7 @@ class PoseMeasurer:
 
     def _camera_pose(self, place: Place) -> Pose:
         """T_map_camera of a place's picture."""
-        return joined(place.pose, self.cameras[place.session].body_from_camera)
+        return camera_pose(place.pose, self.cameras[place.session])
 
     def _view(self, item: VerifiedCandidate) -> RigView:
         place = self._place_map.place(item.place_id)
@@ -264,7 +264,7 @@ def rig_view(item: VerifiedCandidate, pose: Pose | None, mounted: MountedCamera)
     chosen = item.matches.on_homography if agree is None else agree
     points_xy = points.keypoints_xy[item.matches.candidate_index].astype(np.float64)
     return RigView(
-        joined(pose, mounted.body_from_camera),
+        camera_pose(pose, mounted),
         mounted.camera.scaled(points.image_size_wh),
         item.matches.query_index[chosen],
         points_xy[chosen],
@@ -280,18 +280,15 @@ def working(points: Points) -> Points:
     return points if scale == 1.0 else points.scaled((max(1, round(width * scale)), max(1, round(height * scale))))
 
 
-def joined(first: Pose | None, second: Pose | None) -> Pose:
-    """T_a_c from T_a_b and T_b_c.
+def camera_pose(body: Pose | None, mounted: MountedCamera) -> Pose:
+    """T_map_camera from T_map_body and the camera's mounting.
 
     Raises:
         TrajectoryError: a height or orientation is unknown.
     """
-    if first is None or second is None:
+    if body is None or mounted.body_from_camera is None:
         raise ValueError("a pose is missing")
-    turn = Rotation.from_quat(first.known_quat_xyzw)
-    x, y, z = (np.array(first.known_xyz) + turn.apply(second.known_xyz)).tolist()
-    qx, qy, qz, qw = (turn * Rotation.from_quat(second.known_quat_xyzw)).as_quat().tolist()
-    return Pose((x, y, z), (qx, qy, qz, qw))
+    return compose(body, mounted.body_from_camera)
 
 
 def _is_posed(pose: Pose | None) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-import numpy as np
-from scipy.spatial.transform import Rotation
-
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import CameraError, EffoVPRError, SourceError
 from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic, rectified_mounting
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.transforms import compose, inverse
 from effovpr_ros.sources.bag_files import opened_bag
+from effovpr_ros.sources.bag_poses import pose_of
 from effovpr_ros.sources.bags import BagSource
 
 _INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -108,32 +107,24 @@ def static_transform(transforms: list[Any], parent: str, child: str) -> Pose | N
     """
     if not parent or not child:
         return None
-    links: dict[str, dict[str, tuple[Rotation, np.ndarray[Any, np.dtype[np.float64]]]]] = {}
+    links: dict[str, dict[str, Pose]] = {}
     for item in transforms:
         above, below = str(item.header.frame_id).lstrip("/"), str(item.child_frame_id).lstrip("/")
-        shift, turn = item.transform.translation, item.transform.rotation
         try:
-            pose = Pose((shift.x, shift.y, shift.z), (turn.x, turn.y, turn.z, turn.w))
+            pose = pose_of(item.transform.translation, item.transform.rotation)
         except EffoVPRError:
             continue
-        rotation, position = Rotation.from_quat(pose.known_quat_xyzw), np.array(pose.known_xyz)
-        links.setdefault(above, {})[below] = (rotation, position)
-        links.setdefault(below, {})[above] = (rotation.inv(), -rotation.inv().apply(position))
-    reached = {parent: (Rotation.identity(), np.zeros(3))}
+        links.setdefault(above, {})[below] = pose
+        links.setdefault(below, {})[above] = inverse(pose)
+    reached = {parent: Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))}
     waiting = [parent]
     while waiting and child not in reached:
         frame = waiting.pop(0)
-        rotation, position = reached[frame]
-        for near, (turned, shifted) in links.get(frame, {}).items():
+        for near, step in links.get(frame, {}).items():
             if near not in reached:
-                reached[near] = (rotation * turned, position + rotation.apply(shifted))
+                reached[near] = compose(reached[frame], step)
                 waiting.append(near)
-    if child not in reached:
-        return None
-    rotation, position = reached[child]
-    x, y, z = position.tolist()
-    qx, qy, qz, qw = rotation.as_quat().tolist()
-    return Pose((x, y, z), (qx, qy, qz, qw))
+    return reached.get(child)
 
 
 def info_topic_beside(image_topic: str) -> str:

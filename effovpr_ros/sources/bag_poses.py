@@ -6,12 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
-
-from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.errors import EffoVPRError, SourceError, TrajectoryError
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.transforms import compose
 from effovpr_ros.sources.tags import geo_fix
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory
 
@@ -87,7 +87,7 @@ def read_poses(messages: Messages, refused: RefusedPoses) -> Trajectory:
             stamped = [(stamp_of(message) or recorded_ns, pose)]
         for stamp_ns, pose in stamped:
             try:
-                poses.append(_pose(pose.position, pose.orientation))
+                poses.append(pose_of(pose.position, pose.orientation))
                 stamps_ns.append(stamp_ns)
             except TrajectoryError as error:
                 refused.add("invalid pose", error)
@@ -121,14 +121,8 @@ class TransformChain:
         Raises:
             TrajectoryError: see `Trajectory.at`.
         """
-        position, turned = [0.0, 0.0, 0.0], Rotation.identity()
-        for link in self._links:
-            pose = link.at(stamp_ns, max_gap_ns) if isinstance(link, Trajectory) else link
-            position = position + turned.apply(pose.known_xyz)
-            turned = turned * Rotation.from_quat(pose.known_quat_xyzw)
-        x, y, z = (float(value) for value in position)
-        qx, qy, qz, qw = turned.as_quat().tolist()
-        return Pose((x, y, z), (qx, qy, qz, qw))
+        links = (link.at(stamp_ns, max_gap_ns) if isinstance(link, Trajectory) else link for link in self._links)
+        return reduce(compose, links)
 
 
 def read_transforms(dynamic: Messages, static: Messages, refused: RefusedPoses) -> TransformChain:
@@ -149,7 +143,7 @@ def read_transforms(dynamic: Messages, static: Messages, refused: RefusedPoses) 
             for item in message.transforms:
                 link = (item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/"))
                 try:
-                    pose = _pose(item.transform.translation, item.transform.rotation)
+                    pose = pose_of(item.transform.translation, item.transform.rotation)
                 except TrajectoryError as error:
                     refused.add("invalid transform", error)
                     continue
@@ -195,5 +189,14 @@ def require_poses(read: Callable[[], Any], where: str) -> Any:
         raise SourceError(f"{where}: {error}") from error
 
 
-def _pose(position: Any, orientation: Any) -> Pose:
+def pose_of(position: Any, orientation: Any) -> Pose:
+    """The pose of a message.
+
+    Args:
+        position: geometry_msgs/Point or Vector3 of rclpy or of `rosbags`.
+        orientation: geometry_msgs/Quaternion, likewise.
+
+    Raises:
+        TrajectoryError: a value is not finite, or the quaternion is zero.
+    """
     return Pose((position.x, position.y, position.z), (orientation.x, orientation.y, orientation.z, orientation.w))

@@ -12,6 +12,7 @@ import numpy as np
 from effovpr_ros.core.errors import SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import origin_of
 from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.core.transforms import slerp
 
 _DIGITS = {"nanoseconds": 0, "microseconds": 3, "milliseconds": 6, "seconds": 9}
 _LEAST = {"nanoseconds": 1e17, "microseconds": 1e14, "milliseconds": 1e11, "seconds": -math.inf}
@@ -129,24 +130,6 @@ class GeoTrajectory:
             math.remainder(a.longitude_deg + fraction * turn_deg, 360.0),
             _lerp_known(a.altitude_m, b.altitude_m, fraction),
         )
-
-
-def slerp(
-    a_xyzw: tuple[float, float, float, float], b_xyzw: tuple[float, float, float, float], fraction: float
-) -> tuple[float, float, float, float]:
-    """Spherical linear interpolation of unit quaternions along the shorter arc (Shoemake, 1985)."""
-    cosine = sum(x * y for x, y in zip(a_xyzw, b_xyzw, strict=True))
-    sign = 1.0 if cosine >= 0.0 else -1.0
-    angle = math.acos(min(1.0, abs(cosine)))
-    if angle < 1e-6:
-        weights = (1.0 - fraction, sign * fraction)
-    else:
-        weights = (
-            math.sin((1.0 - fraction) * angle) / math.sin(angle),
-            sign * math.sin(fraction * angle) / math.sin(angle),
-        )
-    x, y, z, w = (weights[0] * p + weights[1] * q for p, q in zip(a_xyzw, b_xyzw, strict=True))
-    return x, y, z, w
 
 
 def read_tum(path: Path) -> tuple[Trajectory, list[str]]:

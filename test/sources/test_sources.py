@@ -12,8 +12,9 @@ from synthetic import picture
 from effovpr_ros.core.errors import SourceError, TrajectoryError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
+from effovpr_ros.core.transforms import slerp
 from effovpr_ros.sources.images import open_image_folder
-from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory, read_tum, slerp, stamp_to_ns
+from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory, read_tum, stamp_to_ns
 
 SECOND = 10**9
 

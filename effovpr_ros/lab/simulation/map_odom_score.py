@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.core.transforms import compose, interpolate
+from effovpr_ros.core.transforms import compose
 from effovpr_ros.lab.simulation.odometry import DriftingOdometry, OdometryConfig
 from effovpr_ros.recognition.map_odom import MapOdom, Track
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.sightings import Sighting
+from effovpr_ros.sources.trajectory import Trajectory
 
 ODOMETRY_HZ = 20.0
 
@@ -97,8 +98,9 @@ def drive_with_odometry(
         waiting = [item for item in waiting if not first_ns <= item[0] < last_ns]
     rows, tracks, moved, previous = [], [], [], None
     begun = truth[0][1]
+    driven = Trajectory(*zip(*truth, strict=True))
     for now_ns in range(start_ns, end_ns + 1, period_ns):
-        true = _at(truth, now_ns)
+        true = driven.at(now_ns, end_ns - start_ns)
         odom = drifting.advance(true)
         before = fused.map_from_odom
         fused.on_odometry(now_ns, odom)
@@ -129,15 +131,6 @@ def drive_with_odometry(
 
 def _stamp(answer: tuple[int, Sighting | None]) -> int:
     return answer[0]
-
-
-def _at(truth: Sequence[tuple[int, Pose]], now_ns: int) -> Pose:
-    """The true pose at a time; on a level floor."""
-    index = min(int(np.searchsorted([item[0] for item in truth], now_ns)), len(truth) - 1)
-    if index == 0 or truth[index][0] <= now_ns:
-        return truth[index][1]
-    (a_ns, a), (b_ns, b) = truth[index - 1], truth[index]
-    return interpolate(a, b, (now_ns - a_ns) / (b_ns - a_ns))
 
 
 def _apart(a: Pose, b: Pose) -> float:
