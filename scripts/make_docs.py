@@ -23,12 +23,9 @@ from effovpr_ros import api
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.core import errors
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.latency import Latency
-from effovpr_ros.recognition.map_odom_config import MapOdomConfig
-from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
@@ -36,26 +33,12 @@ TOP_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
 
 def node_configs() -> dict[str, tuple[Any, ...]]:
     """Configuration dataclasses with their defaults, by node; of the detector, what differs from the recogniser's."""
-    from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig
-    from effovpr_ros.nodes.camera_config import QueryCameraConfig
-    from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig
+    from effovpr_ros.nodes import loop_closure_detector, place_recognizer
+    from effovpr_ros.nodes.parameters import CameraNodeConfig
 
     return {
-        "place_recognizer": (
-            NodeConfig(),
-            CameraNodeConfig(),
-            QueryCameraConfig(),
-            RecognizerConfig(),
-            MapOdomConfig(),
-            MatchAdapterConfig(),
-        ),
-        "loop_closure_detector": (
-            LoopNodeConfig(),
-            LoopAdapterConfig(),
-            CameraNodeConfig(),
-            LoopConfig(),
-            LOOP_RECOGNIZER,
-        ),
+        "place_recognizer": (CameraNodeConfig(), *place_recognizer.CONFIGS),
+        "loop_closure_detector": (CameraNodeConfig(), *loop_closure_detector.CONFIGS),
     }
 
 

@@ -22,7 +22,7 @@ class Endpoint:
     meaning: str
 
 
-RECOGNIZER = (
+_IMAGES = (
     Endpoint(
         "topic",
         "image",
@@ -32,6 +32,10 @@ RECOGNIZER = (
     Endpoint(
         "topic", "image/compressed", "sensor_msgs/CompressedImage", "in, with `image_transport` compressed; as `image`"
     ),
+)
+
+RECOGNIZER = (
+    *_IMAGES,
     Endpoint(
         "topic",
         "camera_info",
@@ -114,27 +118,19 @@ RECOGNIZER = (
 """Of `place_recognizer`."""
 
 DETECTOR = (
-    Endpoint(
-        "topic",
-        "image",
-        "sensor_msgs/Image",
-        "in, with `image_transport` raw; reliability as published (see `image_reliability`), last 5",
-    ),
-    Endpoint(
-        "topic", "image/compressed", "sensor_msgs/CompressedImage", "in, with `image_transport` compressed; as `image`"
-    ),
+    *_IMAGES,
     Endpoint("topic", "odom", "nav_msgs/Odometry", "in; best effort, last 50"),
     Endpoint(
         "topic",
         "camera_info",
         "sensor_msgs/CameraInfo",
-        "in, optional: `bearing_offset_rad`, and what `verification` needs; best effort, last 1",
+        "in, optional: `bearing_offset_rad`, and relative poses in metres; best effort, last 1",
     ),
     Endpoint(
         "topic",
         "depth",
         "sensor_msgs/Image",
-        "in, with `verification` metric: depth registered to the images, 32FC1 or 16UC1; QoS as the images, within "
+        "in, with `use_depth`: depth registered to the images, 32FC1 or 16UC1; QoS as the images, within "
         "20 ms of theirs",
     ),
     Endpoint("topic", "~/keyframe", "effovpr_ros/Keyframe", "out, every image that joined the map; reliable, last 10"),

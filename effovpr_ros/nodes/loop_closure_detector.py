@@ -21,6 +21,9 @@ from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.srv import SaveMap
 
+CONFIGS = (LoopNodeConfig(), LoopAdapterConfig(), LoopConfig(), LOOP_RECOGNIZER)
+"""Whose fields are parameters beside those of `CameraNodeConfig`."""
+
 
 class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting]):
     """Callbacks hand the newest image over; a worker makes keyframes and looks for loops."""
@@ -31,8 +34,7 @@ class LoopClosureDetectorNode(CameraNode[DetectorSettings, LoopEngine, Detecting
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (LoopNodeConfig(), LoopAdapterConfig(), LoopConfig(), LOOP_RECOGNIZER)
-        super().__init__("loop_closure_detector", *defaults, live=[LoopConfig, RecognizerConfig], **options)
+        super().__init__("loop_closure_detector", *CONFIGS, live=[LoopConfig, RecognizerConfig], **options)
         self.serve(SaveMap, "~/save_map", self._on_save_map)
 
     def _read_settings(self, changed: Sequence[Parameter[Any]] = ()) -> DetectorSettings:

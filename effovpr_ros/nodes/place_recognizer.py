@@ -27,6 +27,9 @@ from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.srv import LoadMap, Localize
 
+CONFIGS = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MapOdomConfig(), MatchAdapterConfig())
+"""Whose fields are parameters beside those of `CameraNodeConfig`."""
+
 
 class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Recognizing]):
     """Callbacks hand the newest image over; a worker recognises and publishes."""
@@ -37,9 +40,8 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         Args:
             options: of `rclpy.node.Node`, such as `context` or `parameter_overrides`.
         """
-        defaults = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MapOdomConfig(), MatchAdapterConfig())
         self._relocalizing: Relocalizing | None = None
-        super().__init__("place_recognizer", *defaults, live=[RecognizerConfig], **options)
+        super().__init__("place_recognizer", *CONFIGS, live=[RecognizerConfig], **options)
         self.serve(Localize, "~/localize", self._on_localize)
         self.serve(LoadMap, "~/load_map", self._on_load_map)
         self._relocalizing = Relocalizing(self, lambda: self.configured)

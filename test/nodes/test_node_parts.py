@@ -28,20 +28,16 @@ from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ConfigError, ImageError, MapError, NodeError, TrajectoryError  # noqa: E402
 from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
-from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, Place  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
-from effovpr_ros.nodes import conversions, image_decoding  # noqa: E402
-from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig, MatchAdapterConfig  # noqa: E402
-from effovpr_ros.nodes.camera_config import QueryCameraConfig  # noqa: E402
+from effovpr_ros.nodes import conversions, image_decoding, loop_closure_detector, place_recognizer  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.image_stream import ImageStream  # noqa: E402
 from effovpr_ros.nodes.localize_request import LocalizeRequest  # noqa: E402
 from effovpr_ros.nodes.map_paths import map_folder  # noqa: E402
 from effovpr_ros.nodes.odometry import OdometryBuffer  # noqa: E402
-from effovpr_ros.nodes.parameters import CameraNodeConfig, LoopNodeConfig, NodeConfig  # noqa: E402
+from effovpr_ros.nodes.parameters import CameraNodeConfig  # noqa: E402
 from effovpr_ros.nodes.worker import LatestWorker  # noqa: E402
-from effovpr_ros.recognition.map_odom_config import MapOdomConfig  # noqa: E402
 from effovpr_ros.recognition.presets import map_settings  # noqa: E402
 from effovpr_ros.recognition.recognizer import DecidedBy, Latency, Recognition, Status  # noqa: E402
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig  # noqa: E402
@@ -508,21 +504,8 @@ def test_a_stream_without_a_period_worries_nobody():
     assert stream_of(stamps_s.tolist()).recently_lost() == (0, 0)
 
 
-LOCALIZE = (
-    NodeConfig(),
-    CameraNodeConfig(),
-    QueryCameraConfig(),
-    RecognizerConfig(),
-    MapOdomConfig(),
-    MatchAdapterConfig(),
-)
-LOOP_CLOSURE = (
-    LoopNodeConfig(),
-    LoopAdapterConfig(),
-    CameraNodeConfig(),
-    LoopConfig(),
-    LOOP_RECOGNIZER,
-)
+LOCALIZE = (CameraNodeConfig(), *place_recognizer.CONFIGS)
+LOOP_CLOSURE = (CameraNodeConfig(), *loop_closure_detector.CONFIGS)
 
 
 @pytest.mark.parametrize(("name", "configs"), [("localize", LOCALIZE), ("loop_closure", LOOP_CLOSURE)])

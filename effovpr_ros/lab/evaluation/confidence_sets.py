@@ -165,11 +165,10 @@ def _lund_walk(folder: Path) -> Iterator[ConfidenceScene]:
         for half in (0, 1):
             database = [changed(frame, "plain", 0, side_px) for frame in frames[half::2]]
             change = "plain" if condition == "small" else condition
-            questions = []
+            questions, reach_m = [], _sharing_m(database)
             for seed, frame in enumerate(frames[1 - half :: 2]):
                 distances_m = [_distance_m(frame, other) for other in database]
                 asked = changed(frame, change, seed, side_px)
-                reach_m = _sharing_m(database)
                 questions.append(_at_distances(asked, condition, distances_m, (12.0, 16.0, 25.0, reach_m)))
             yield ConfidenceScene("lund_walk", f"{condition} {half}", database, questions)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.lab.simulation.figures import draw_lines, new_figure
 from effovpr_ros.lab.simulation.level import FreeFloor, Level
 from effovpr_ros.lab.simulation.recording import disturb, expose
 from effovpr_ros.lab.simulation.score import RIGHT_WITHIN_DEG, RIGHT_WITHIN_M
@@ -131,16 +132,9 @@ def draw_found(walls_m: NDArray[np.float64], places: Sequence[Pose], found: Sequ
     Raises:
         SimulationError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import LineCollection
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SimulationError("the picture needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(10.0, 10.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.0, 10.0)
     axes = figure.add_subplot()
-    axes.add_collection(LineCollection(list(walls_m), colors="#c8ccd1", linewidths=0.8))
+    draw_lines(axes, walls_m, "#c8ccd1", 0.8)
     mapped = np.array([place.position_xyz[:2] for place in places])
     axes.plot(*mapped.T, ".", color="#9ecbff", markersize=7.0, label="places of the map")
     groups = (
@@ -154,7 +148,7 @@ def draw_found(walls_m: NDArray[np.float64], places: Sequence[Pose], found: Sequ
         name = f"{label} ({len(members)})"
         axes.quiver(*at.T, np.cos(yaw), np.sin(yaw), color=colour, width=0.004, scale=28.0, label=name, zorder=4)
         joins = [(item.truth.position_xyz[:2], item.pose.position_xyz[:2]) for item in members if item.pose]
-        axes.add_collection(LineCollection(joins, colors=colour, linewidths=1.5, zorder=3))
+        draw_lines(axes, joins, colour, 1.5, zorder=3)
     (west, south), (east, north) = mapped.min(axis=0) - 4.0, mapped.max(axis=0) + 4.0
     axes.set(xlim=(west, east), ylim=(south, north), aspect="equal", xlabel="x, east [m]", ylabel="y, north [m]")
     axes.set_title("Arrows: where the robot was put and looked at first. Lines lead to where it found itself.")

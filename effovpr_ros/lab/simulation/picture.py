@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.lab.simulation.figures import draw_lines, new_figure
 from effovpr_ros.lab.simulation.score import OUTSIDE_BEYOND_M, RIGHT_WITHIN_DEG, RIGHT_WITHIN_M, Answer
 
 _RIGHT, _WRONG, _AMBIGUOUS, _NO_MATCH = "#1a7f37", "#cf222e", "#bf8700", "#57606a"
@@ -27,16 +27,9 @@ def draw_paths(walls_m: NDArray[np.float64], places: Sequence[Pose], answers: Se
     Raises:
         SimulationError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import LineCollection
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SimulationError("the picture needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(11.0, 11.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11.0, 11.0)
     axes = figure.add_subplot()
-    axes.add_collection(LineCollection(list(walls_m), colors="#c8ccd1", linewidths=0.8))
+    draw_lines(axes, walls_m, "#c8ccd1", 0.8)
     mapped = np.array([place.position_xyz[:2] for place in places]).reshape(-1, 2)
     axes.plot(*mapped.T, "-", color="#9ecbff", linewidth=7.0, solid_capstyle="round", label="first drive: the map")
     driven = np.array([answer.truth.position_xyz[:2] for answer in answers]).reshape(-1, 2)
@@ -52,7 +45,7 @@ def draw_paths(walls_m: NDArray[np.float64], places: Sequence[Pose], answers: Se
         axes.plot(*at.T, marker, color=colour, markersize=4.5, label=f"{label} ({len(members)})", zorder=3)
         if label.startswith("MATCH"):
             joins = [(answer.truth.position_xyz[:2], answer.best.position_xyz[:2]) for answer in members if answer.best]
-            axes.add_collection(LineCollection(joins, colors=colour, linewidths=1.2, zorder=2))
+            draw_lines(axes, joins, colour, 1.2)
     extent = np.concatenate([mapped, driven])
     (west, south), (east, north) = extent.min(axis=0) - 4.0, extent.max(axis=0) + 4.0
     axes.set(xlim=(west, east), ylim=(south, north), aspect="equal", xlabel="x, east [m]", ylabel="y, north [m]")

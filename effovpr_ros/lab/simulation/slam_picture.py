@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.poses import Pose
+from effovpr_ros.lab.simulation.figures import draw_lines, new_figure
 from effovpr_ros.lab.simulation.slam_score import JudgedClosure, SlamScore, aligned_positions
 
 _TRUTH, _ODOMETRY, _CLOSED = "#57606a", "#bc4c00", "#0969da"
@@ -39,14 +39,7 @@ def draw_slam(
     Raises:
         SimulationError: matplotlib or evo is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.collections import LineCollection
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SimulationError("the picture needs matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(15.0, 9.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15.0, 9.0)
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     true_xy = np.array([pose.position_xyz[:2] for pose in truth])
     before, after = (aligned_positions(truth, poses)[:, :2] for poses in (odometry, optimized))
@@ -54,7 +47,7 @@ def draw_slam(
         (left, before, _ODOMETRY, "odometry", score.ate_before_m),
         (right, after, _CLOSED, "loops closed", score.ate_after_m),
     ):
-        axes.add_collection(LineCollection(list(walls_m), colors="#d0d7de", linewidths=0.8))
+        draw_lines(axes, walls_m, "#d0d7de", 0.8)
         axes.plot(*true_xy.T, "-", color=_TRUTH, linewidth=3.0, alpha=0.45, label="truth")
         axes.plot(*xy.T, "-", color=colour, linewidth=2.0, label=name)
         axes.set(aspect="equal", xlabel="x, east [m]", title=f"{name}: trajectory error {error_m:.2f} m")
@@ -68,7 +61,7 @@ def draw_slam(
     )
     for label, colour, marker, members in groups:
         ends = np.array([(after[closure.match], after[closure.query]) for closure in members]).reshape(-1, 2, 2)
-        right.add_collection(LineCollection(list(ends), colors=colour, linewidths=1.0, zorder=3))
+        draw_lines(right, ends, colour, 1.0, zorder=3)
         right.plot(
             *ends.mean(axis=1).T, marker, color=colour, markersize=4.0, label=f"closure {label} ({len(members)})"
         )
