@@ -183,8 +183,8 @@ class Configured(ABC, Generic[Item]):
         """How the node is beside its images."""
 
     @abstractmethod
-    def _make_item(self, message: ImageMessage, received_s: float) -> Item:
-        """What goes to the worker for an image."""
+    def _on_image(self, number: int, message: ImageMessage) -> None:
+        """Take an image of a camera, and offer what is made of it."""
 
     @abstractmethod
     def _process(self, item: Item) -> None:
@@ -194,18 +194,14 @@ class Configured(ABC, Generic[Item]):
         self._heard[number].stream.arrived(ns_from_time(message.header.stamp), time.monotonic())
         self._on_image(number, message)
 
-    def _on_image(self, number: int, message: ImageMessage) -> None:
-        """Take an image of a camera."""
-        self._offer(lambda: self._make_item(message, time.monotonic()))
-
-    def _offer(self, make_item: Callable[[], Item]) -> bool:
+    def _offer(self, item: Item) -> bool:
         """Hand an item over to the worker, unless the node is inactive or `max_rate_hz` says that it is too early."""
         now_s = time.monotonic()
         period_s = 1.0 / self._camera.max_rate_hz if self._camera.max_rate_hz else 0.0
         if not self.is_active or now_s - self._last_offer_s < period_s:
             return False
         self._last_offer_s = now_s
-        self._worker.offer(partial(self._process, make_item()))
+        self._worker.offer(partial(self._process, item))
         return True
 
     @property

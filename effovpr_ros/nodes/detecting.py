@@ -145,8 +145,8 @@ class Detecting(Configured[_Arrival]):
         self.engine.save_map(folder, name)
         return len(self.engine.place_map)
 
-    def _make_item(self, message: ImageMessage, received_s: float) -> _Arrival:
-        return _Arrival(message, received_s)
+    def _on_image(self, number: int, message: ImageMessage) -> None:
+        self._offer(_Arrival(message, time.monotonic()))
 
     # Worker
 

@@ -210,10 +210,7 @@ class Recognizing(Configured[Query]):
         waiting, self._for_an_image = self._for_an_image, []
         for request in waiting:
             self._ask(request, query)
-        self._offered += self._offer(lambda: query)
-
-    def _make_item(self, message: ImageMessage, received_s: float) -> Query:
-        return Query((CameraImage(message, None),), received_s, None)
+        self._offered += self._offer(query)
 
     def _hint_for(self, header: Header) -> Hint | None:
         return self._hints.of(header, self.engine.place_map.frame_id if self.engine.place_map else "")

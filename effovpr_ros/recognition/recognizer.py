@@ -167,14 +167,14 @@ class PlaceRecognizer:
                 candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             with clock.stage("decide"):
                 decision = decide(candidates, len(features.local), self.config, model, null)
-        if decision.status is Status.MATCH and measures and verified is not None:
-            with clock.stage("pose"):
-                # Of use below, where it is remembered.
-                self.poses.measure(candidates, verified, camera)
         with clock.stage("decide"):
-            recognition = self.assemble(features, candidates, decision, verified, camera, measures=measures)
+            recognition = self.assemble(features, candidates, decision, verified, camera, measures=False)
             if near is not None and self._is_starved(candidates):
                 recognition = replace(recognition, calibrated=False)
+        if decision.status is Status.MATCH and measures:
+            # Without verified points there is only to say why.
+            with clock.stage("decide" if verified is None else "pose"):
+                recognition = self.with_measurement(recognition, self.poses.measure(candidates, verified, camera))
         return replace(recognition, latency_ms=clock.latency())
 
     def assemble(

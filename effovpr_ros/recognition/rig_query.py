@@ -32,7 +32,7 @@ _MAX_TURN_RAD = 1.05
 
 @dataclass(frozen=True)
 class RigFusion:
-    """How the odds of pictures are joined; fitted as docs/cameras.md says.
+    """How the odds of pictures are joined; chosen, not fitted, see docs/cameras.md.
 
     Attributes:
         weight: of the log-odds of each further picture: cameras of one body err together.
