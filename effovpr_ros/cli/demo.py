@@ -75,7 +75,7 @@ def add_parser(commands: Subparsers) -> None:
         nargs="?",
         choices=("all", *PARTS, "drift", "kidnap", "photos", "slam"),
         default="all",
-        help="only this part; drift and kidnap, once the replay is done: how well `map -> odom` follows the second "
+        help="only this part; drift and kidnap, once the map is built: how well `map -> odom` follows the second "
         "drive with drifting odometry, and whether a robot that was carried off finds itself; photos: another demo, a "
         "minute with pictures that come along, without simulator and ROS; slam: another one, which closes the loops of "
         "a drive with drifting odometry",
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.part == "kidnap":
         return run_kidnap(options)
     if options.part == "drift":
-        return run_drift(options, _truth(options))
+        return run_drift(options, list(_drive(options, "second_drive").frames()))
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "record": _record,
         "map": _build_map,

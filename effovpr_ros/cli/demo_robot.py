@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -26,35 +24,34 @@ from effovpr_ros.lab.simulation.odometry import OdometryConfig
 from effovpr_ros.lab.simulation.score import OUTSIDE_BEYOND_M
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.answer import Recognition
+from effovpr_ros.recognition.decision import Status
+from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.presets import config_for_map
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.relocalization import RelocalizationConfig
 from effovpr_ros.recognition.sightings import Sighting
+from effovpr_ros.sources.frame import Frame
 
 _WITHHELD_FROM_S = (15.0, 30.0, 45.0)
 _WITHHELD_S = 20.0
 _KIDNAPPINGS, _KIDNAPPING_SEED, _NEAR_THE_MAP_M = 50, 7, 1.0
 
 
-def run_drift(options: argparse.Namespace, truth: Sequence[tuple[int, Pose]]) -> int:
+def run_drift(options: argparse.Namespace, frames: Sequence[Frame]) -> int:
     """Print how well `map -> odom` follows the second drive with drifting odometry.
 
     Args:
-        options: out and json of `effovpr demo`, whose replay is done.
-        truth: stamps [ns] and poses of that drive.
-
-    Raises:
-        SimulationError: there are no answers yet.
+        options: out, device, engine and json of `effovpr demo`, whose map is built.
+        frames: of that drive, with poses.
     """
-    file = options.out / "matches.jsonl"
-    if not file.is_file():
-        raise SimulationError(f"{file} is missing; run `effovpr demo replay --out {options.out}`")
     config = MapOdomConfig()
-    answers = [_answer(json.loads(line), config) for line in file.read_text("utf-8").splitlines()]
-    with PlaceMap.open(options.out / "building_map") as place_map:
-        places = np.array([place.pose.position_xyz[:2] for place in place_map.places() if place.pose is not None])
+    truth = [(frame.stamp_ns, frame.pose) for frame in frames if frame.pose]
+    with _Asked(options) as asked:
+        places = np.array([pose.position_xyz[:2] for pose in asked.places])
+        bar = tqdm(frames, unit="frame", desc="drift", disable=None)
+        answers = [(frame.stamp_ns, _counted(asked.of(frame.load()), frame.stamp_ns, config)) for frame in bar]
     rows: dict[str, dict[str, float]] = {}
     for name, withheld in (
         ("all answers", None),
@@ -81,17 +78,13 @@ def run_kidnap(options: argparse.Namespace) -> int:
         options: out, device, engine and json of `effovpr demo`, whose map is built.
     """
     picture, generator = options.out / "kidnapped.png", np.random.default_rng(_KIDNAPPING_SEED)
-    with PlaceMap.open(options.out / "building_map") as place_map, Level(LEVEL) as level:
-        settings = device_settings(options)
-        extractor = FeatureExtractor(config_for_fingerprint(place_map.fingerprint, **settings))
-        recognizer = PlaceRecognizer(extractor, place_map, config_for_map(place_map, {}, RecognizerConfig()))
-        recognizer.load()
+    with _Asked(options) as asked, Level(LEVEL) as level:
 
         def ask(image: RgbImage) -> tuple[Recognition, float]:
             started = time.perf_counter()
-            return recognizer.recognize(image), time.perf_counter() - started
+            return asked.of(image), time.perf_counter() - started
 
-        places = [place.pose for place in place_map.places() if place.pose is not None]
+        places = asked.places
         poses = random_poses(level.free_floor(), places, _KIDNAPPINGS, seed=_KIDNAPPING_SEED, within_m=_NEAR_THE_MAP_M)
         found = [
             turn_until_sure(level, pose, ask, RelocalizationConfig(), generator)
@@ -114,12 +107,42 @@ def run_kidnap(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(record: dict[str, Any], config: MapOdomConfig) -> tuple[int, Sighting | None]:
-    """A recorded answer as `map -> odom` takes it: None where it is not measured and confident."""
-    stamp_ns, values = int(record["stamp_ns"]), record["measured_pose"]
-    if record["status"] != "MATCH" or values is None or record["confidence"] < config.tf_min_confidence:
-        return stamp_ns, None
-    x, y, z, *quat = values
-    pose = Pose((x, y, z), (quat[0], quat[1], quat[2], quat[3]))
-    covariance = np.array(record["measured_covariance"], np.float64).reshape(6, 6)
-    return stamp_ns, Sighting(stamp_ns, pose, covariance, record["confidence"])
+class _Asked:
+    """The demo's map, asked as the node asks for `~/relocalize` and `publish_tf`: doubtful poses are measured too."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Open the map and load its model; a context that closes the map."""
+        folder = options.out / "building_map"
+        if not folder.is_dir():
+            raise SimulationError(f"{folder} is missing; run `effovpr demo map --out {options.out}`")
+        self._map = PlaceMap.open(folder)
+        extractor = FeatureExtractor(config_for_fingerprint(self._map.fingerprint, **device_settings(options)))
+        self._recognizer = PlaceRecognizer(extractor, self._map, config_for_map(self._map, {}, RecognizerConfig()))
+        self._recognizer.load()
+
+    def __enter__(self) -> _Asked:
+        """Enter the context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the map."""
+        self._map.close()
+
+    @property
+    def places(self) -> list[Pose]:
+        """Poses of the map's places."""
+        return [place.pose for place in self._map.places() if place.pose is not None]
+
+    def of(self, image: RgbImage) -> Recognition:
+        """The answer to a picture."""
+        return with_doubtful_pose(self._recognizer, self._recognizer.recognize(image))
+
+
+def _counted(answer: Recognition, stamp_ns: int, config: MapOdomConfig) -> Sighting | None:
+    """An answer as `map -> odom` takes it: None where it is not measured, or a MATCH of too little confidence."""
+    is_match = answer.status is Status.MATCH
+    if not answer.is_metric or answer.pose is None or answer.covariance is None:
+        return None
+    if is_match and answer.confidence < config.tf_min_confidence:
+        return None
+    return Sighting(stamp_ns, answer.pose, answer.covariance, answer.confidence, is_match=is_match)

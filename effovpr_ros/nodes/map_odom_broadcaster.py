@@ -91,8 +91,9 @@ class MapOdomBroadcaster(Adapter):
         self._others.restart()
 
     def on_match(self, match: PlaceMatch, pose: PoseWithCovarianceStamped | None) -> None:
-        """Keep an answer; called by the worker."""
-        counts = pose is not None and match.is_metric and match.confidence >= self._config.tf_min_confidence
+        """Keep an answer; called by the worker. A doubtful one is held against odometry, whatever its confidence."""
+        is_sure = pose is not None and match.confidence >= self._config.tf_min_confidence
+        counts = match.is_metric and (is_sure or match.status == PlaceMatch.AMBIGUOUS)
         stamp_ns = ns_from_time(match.header.stamp)
         self._answers.append((stamp_ns, sighting_of(match) if counts else None))
 
@@ -176,7 +177,14 @@ def sighting_of(match: PlaceMatch) -> Sighting:
     """The pose of an answer that has one."""
     pose = pose_of(match.pose.pose.position, match.pose.pose.orientation)
     covariance = np.array(match.pose.covariance, np.float64).reshape(6, 6)
-    return Sighting(ns_from_time(match.header.stamp), pose, covariance, match.confidence)
+    return Sighting(
+        ns_from_time(match.header.stamp),
+        pose,
+        covariance,
+        match.confidence,
+        is_match=match.status == PlaceMatch.MATCH,
+        is_metric=match.is_metric,
+    )
 
 
 def _why_not(place_map: PlaceMap, odom_frame: str, body_frame: str) -> str:

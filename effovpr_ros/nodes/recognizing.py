@@ -35,6 +35,7 @@ from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.robot_cameras import CameraImage, Images, RobotCameras
 from effovpr_ros.nodes.robot_pose import RobotPose
 from effovpr_ros.nodes.worker import LatestWorker
+from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer import Hint
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -232,6 +233,8 @@ class Recognizing(Configured[Query]):
         pictures = [RigPicture(image, item.camera, item.name) for item, image in decoded]
         answer, place_map, recognizer = self.engine.recognize(pictures, query.hint, stamp_ns, odometry)
         recognition, (item, image) = answer.recognition, decoded[answer.number]
+        if self.robot.weighs_doubtful_answers:
+            recognition = with_doubtful_pose(recognizer, recognition)
         match = conversions.match_message(
             recognition,
             Header(stamp=item.message.header.stamp, frame_id=place_map.frame_id),

@@ -144,7 +144,7 @@ class Relocalizing:
                 self._asked = None
             last_ns, frame_id, message = ns_from_time(match.header.stamp), match.header.frame_id, match.reason
             odometry = state.robot.odometry_at(last_ns)
-            asking.add(odometry, _sighting(match, odometry), is_match=match.status == PlaceMatch.MATCH)
+            asking.add(odometry, _sighting(match, odometry))
             self._tell(goal, asking, frame_id, message)
         stopped = goal.is_cancel_requested or not state.is_active
         result.status = Relocalize.Result.STOPPED if stopped else Relocalize.Result.TIMEOUT

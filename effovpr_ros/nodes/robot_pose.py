@@ -53,12 +53,17 @@ class RobotPose:
     def listen_for_sequence(self, wanted: bool) -> None:
         """Hear the topic `odom` for the sequence filter, or no longer."""
         self._for_sequence = wanted
-        self._odometry.listen(wanted or self._for_action)
+        self._odometry.listen(wanted or (self._for_action and self._broadcaster is None))
 
     def listen_for_action(self, wanted: bool) -> None:
         """Hear the topic `odom` for `~/relocalize`, or no longer."""
-        self._for_action = wanted and self._broadcaster is None
-        self._odometry.listen(self._for_sequence or self._for_action)
+        self._for_action = wanted
+        self._odometry.listen(self._for_sequence or (wanted and self._broadcaster is None))
+
+    @property
+    def weighs_doubtful_answers(self) -> bool:
+        """Whether somebody holds answers that are doubtful by themselves against each other; for any thread."""
+        return self._broadcaster is not None or self._for_action
 
     def odometry_of_sequence(self, stamp_ns: int) -> Pose | None:
         """T_odom_body of the topic at a time; for any thread."""

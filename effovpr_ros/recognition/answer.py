@@ -61,7 +61,8 @@ class Recognition:
         decided_by: whether the status rests on this image alone or on the sequence.
         calibrated: whether the confidence is a probability that was fitted for this model and these settings.
         verified: points that the query shares with candidates; None where the third stage did not run.
-        measurement: of the pose, or why there is none; None unless MATCH.
+        measurement: of the pose, or why there is none; None where that was not asked: of a MATCH it is,
+            of an AMBIGUOUS by `doubtful_pose`.
         camera: of the query, as it was given.
     """
 

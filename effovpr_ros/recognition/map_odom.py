@@ -99,8 +99,7 @@ class MapOdom:
             self._odometry.clear()
             self._apart.clear()
         self._odometry.append((stamp_ns, odometry))
-        while stamp_ns - self._odometry[0][0] > _KEPT_NS:
-            self._odometry.popleft()
+        self._forget(stamp_ns - _KEPT_NS)
         self._follow(stamp_ns, odometry, smooth)
         return smooth
 
@@ -118,6 +117,15 @@ class MapOdom:
         if end_ns - start_ns > _MAX_GAP_NS:
             return None
         return interpolate(start, end, (stamp_ns - start_ns) / (end_ns - start_ns))
+
+    def _forget(self, before_ns: int) -> None:
+        """Drop odometry from before a time; what was believed then is kept as what it has become by what is left."""
+        while self._odometry[0][0] < before_ns:
+            next_ns, after = self._odometry[1]
+            if self._corrected is not None and self._corrected[0] < next_ns:
+                belief = self._believed_at(next_ns, after)
+                self._corrected = None if belief is None else (next_ns, belief)
+            self._odometry.popleft()
 
     def _follow(self, stamp_ns: int, odometry: Pose, smooth: bool) -> None:
         if self._now is None:
@@ -157,7 +165,12 @@ class MapOdom:
     # Answers
 
     def on_answer(self, sighting: Sighting) -> str:
-        """Use a measured, confident answer; returns what became of it, for people."""
+        """Use a measured answer; returns what became of it, for people.
+
+        What odometry foretells counts, though it was doubtful by itself: odometry is the other that says the same. So
+        a MATCH also ends being lost, while the position is still known well enough for odometry to foretell one. Else
+        answers must agree with each other, and one at least be a MATCH or foretold.
+        """
         stamp_ns = sighting.stamp_ns
         odometry = self.odometry_at(stamp_ns)
         if odometry is None:
@@ -167,14 +180,21 @@ class MapOdom:
         if self._corrected is not None and stamp_ns < self._corrected[0]:
             self.counts["late"] += 1
             return "it is older than the answer before"
-        if self._corrected is not None and self.track in (Track.TRACKING, Track.COASTING):
-            belief = self._believed_at(stamp_ns, odometry)
-            if belief is not None and belief.distance2(sighting) <= 1.0:
-                self._apart.clear()
-                self.counts["used"] += 1
-                self._correct(sighting, belief.corrected(sighting))
-                return "used"
-        return self._consider(sighting)
+        belief = self._believed_at(stamp_ns, odometry) if self._corrected is not None else None
+        foretold = belief is not None and self._foretells(belief, sighting)
+        if belief is not None and foretold and (sighting.is_match or self.track is not Track.LOST):
+            self._apart.clear()
+            self.counts["used"] += 1
+            self._correct(sighting, belief.corrected(sighting))
+            return "used"
+        became = self._consider(sighting, foretold)
+        if not sighting.is_match:
+            self.on_nothing(stamp_ns)
+        return became
+
+    def _foretells(self, belief: RobotFilter, sighting: Sighting) -> bool:
+        """Whether an answer is where odometry has the body, as far as that is known."""
+        return belief.std_m <= self._config.tf_max_std_m and belief.distance2(sighting) <= 1.0
 
     def on_nothing(self, stamp_ns: int) -> None:
         """An image showed no place that counts: outside the map for long, the robot is lost."""
@@ -182,14 +202,15 @@ class MapOdom:
         if self.track in (Track.TRACKING, Track.COASTING) and stamp_ns - self._last_used_ns > lost_ns:
             self.track = Track.LOST
 
-    def _consider(self, sighting: Sighting) -> str:
+    def _consider(self, sighting: Sighting, foretold: bool) -> str:
         """An answer that does not fit what is believed, or comes while nothing is: wait for others that agree."""
         following = self.track in (Track.TRACKING, Track.COASTING)
         self._apart = [item for item in self._apart if sighting.stamp_ns - item.stamp_ns < _FORGOTTEN_NS]
         self._apart = [*self._apart[1 - _MOST_APART :], sighting]
         group = agreeing(self._apart, sighting)
         wanted = self._config.tf_jump_agreeing if following else self._config.tf_first_agreeing
-        if len(group) < wanted or (following and not has_moved(group)):
+        is_sure = (foretold or any(item.is_match for item in group)) and (has_moved(group) or not following)
+        if len(group) < wanted or not is_sure:
             self.counts["refused"] += 1
             return f"{len(group)} of {wanted} agree on another pose"
         known = self._now[2] if self._now is not None else None

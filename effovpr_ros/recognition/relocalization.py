@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.transforms import compose, inverse
+from effovpr_ros.recognition.measured_views import MeasuredViews
 from effovpr_ros.recognition.sightings import Sighting, agree
 
 DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S = 30.0, 600.0
@@ -21,6 +23,8 @@ _BESIDE_M, _BESIDE_RAD = 3.5, math.radians(50.0)
 # MATCHes look one way, since like views err alike.
 _LEAD_ALL_AROUND, _LEAD = 1.5, 2.5
 _ANOTHER_VIEW_RAD = math.radians(60.0)
+# Of the last images, so that a robot that asks for long neither slows down nor remembers what odometry has forgotten.
+_MOST_ANSWERS = 100
 # A robot that moves has seen enough once it has looked all around, with no gap wider than this, or gone so far.
 _WIDEST_GAP_RAD, _FAR_M = math.radians(50.0), 3.0
 
@@ -52,28 +56,25 @@ class RelocalizationConfig:
             raise ConfigError(f"num_agreeing {self.num_agreeing} is outside [1, {MAX_AGREEING}]; 0 is the default")
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """One image's answer, and whether it was a MATCH; else it supports a pose but proposes none."""
-
-    sighting: Sighting
-    is_match: bool
-
-
 class Relocalization:
-    """Collects answers. Each MATCH proposes a pose; every answer supports those that it lies beside, by its confidence.
+    """Collects answers until they tell one pose, in one of two ways.
+
+    By measured poses: those of views that share nothing agree, doubtful ones too, and those of any other pose are far
+    fewer. By places, where nothing was measured: each MATCH proposes a pose; every answer supports those that it lies
+    beside, by its confidence.
 
     Attributes:
         num_images: that were asked.
-        best: the MATCHes of the pose that has most support, in their order.
+        best: the answers of the pose that is told, or that has most support so far, in their order.
         num_supporting: answers that support it.
     """
 
     def __init__(self, config: RelocalizationConfig) -> None:
         """Begin."""
         self._config = config
-        self._answers: list[_Answer] = []
-        self._looked: list[Pose] = []
+        self._answers: deque[Sighting] = deque(maxlen=_MOST_ANSWERS)
+        self._looked: deque[Pose] = deque(maxlen=_MOST_ANSWERS)
+        self._measured = MeasuredViews(_MOST_ANSWERS)
         self._lead = math.inf
         self.num_images = 0
         self.best: tuple[Sighting, ...] = ()
@@ -81,34 +82,38 @@ class Relocalization:
 
     @property
     def is_sure(self) -> bool:
-        """Whether enough answers support one pose, none other nearly as much, and the robot has looked about."""
-        lead = _LEAD_ALL_AROUND if self._views_differ else _LEAD
-        return self.num_supporting >= self._config.num_agreeing and self._lead >= lead and self._has_looked_about
+        """Whether the answers tell one pose, and the robot has looked about."""
+        if self.num_supporting < self._config.num_agreeing or not self._has_looked_about:
+            return False
+        return self._measured.is_told or self._lead >= (_LEAD_ALL_AROUND if self._views_differ else _LEAD)
 
-    def add(self, odometry: Pose | None, sighting: Sighting | None, *, is_match: bool = True) -> None:
+    def add(self, odometry: Pose | None, sighting: Sighting | None) -> None:
         """Take the answer to one image.
 
         Args:
             odometry: T_odom_body when it was taken; None if unknown.
             sighting: its pose, with heading; None where it has none.
-            is_match: whether it is a MATCH; one that is not supports a pose and proposes none.
         """
         self.num_images += 1
         if odometry is not None:
             self._looked.append(odometry)
-        if sighting is None or (is_match and sighting.confidence < self._config.min_confidence):
+        if sighting is None or (sighting.is_match and sighting.confidence < self._config.min_confidence):
             return
-        self._answers.append(_Answer(sighting, is_match))
+        self._answers.append(sighting)
+        if sighting.is_metric:
+            self._measured.add(sighting)
         self._weigh()
 
     @property
     def answer(self) -> Sighting | None:
-        """The surest of the MATCHes of the best pose, by covariance."""
+        """The surest of the answers of the best pose, by covariance."""
         return min(self.best, key=lambda item: float(np.trace(item.covariance[:2, :2])), default=None)
 
     @property
     def confidence(self) -> float:
-        """That the best place is right: the highest of its MATCHes, since like pictures err alike."""
+        """That the best place is right: the highest of its answers, since like pictures err alike; views do not."""
+        if self._measured.is_told:
+            return self._measured.confidence
         return max((item.confidence for item in self.best), default=0.0)
 
     @property
@@ -138,22 +143,26 @@ class Relocalization:
 
     def _weigh(self) -> None:
         """Find the pose with most support, and how far it leads."""
-        proposals = [item.sighting for item in self._answers if item.is_match]
+        if self._measured.is_told:
+            self.best, self.num_supporting = self._measured.best, len(self._measured.best)
+            return
+        proposals = [item for item in self._answers if item.is_match]
         if not proposals:
+            self.best, self.num_supporting = (), 0
             return
         support = [_support(item, self._answers) for item in proposals]
         first = int(np.argmax([value for value, _ in support]))
         self.best = tuple(item for item in proposals if item is proposals[first] or agree(item, proposals[first]))
         best, self.num_supporting = support[first]
         # What no MATCH proposes may still be a rival: the place that most of the other answers name.
-        others = [item for item in self._answers if not _is_beside(item.sighting, proposals[first])]
-        rival = max((_support(item.sighting, others)[0] for item in others), default=0.0)
+        others = [item for item in self._answers if not _is_beside(item, proposals[first])]
+        rival = max((_support(item, others)[0] for item in others), default=0.0)
         self._lead = best / rival if rival else math.inf
 
 
-def _support(proposal: Sighting, answers: Sequence[_Answer]) -> tuple[float, int]:
+def _support(proposal: Sighting, answers: Iterable[Sighting]) -> tuple[float, int]:
     """Confidence of all answers that lie beside a pose, and their number."""
-    beside = [item.sighting.confidence for item in answers if _is_beside(item.sighting, proposal)]
+    beside = [item.confidence for item in answers if _is_beside(item, proposal)]
     return sum(beside), len(beside)
 
 

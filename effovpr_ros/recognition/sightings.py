@@ -34,6 +34,8 @@ class Sighting:
         covariance: (6, 6) float64 of it, x y z roll pitch yaw in m^2 and rad^2.
         confidence: that the place is right.
         odometry: T_odom_body at that time; None if unknown.
+        is_match: whether the answer is a MATCH; a doubtful one counts only where others say the same.
+        is_metric: whether the pose was measured; else it is the place's.
     """
 
     stamp_ns: int
@@ -41,6 +43,8 @@ class Sighting:
     covariance: NDArray[np.float64]
     confidence: float
     odometry: Pose | None = None
+    is_match: bool = True
+    is_metric: bool = True
 
 
 def agree(a: Sighting, b: Sighting) -> bool:

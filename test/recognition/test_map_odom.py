@@ -23,9 +23,11 @@ S = 10**9
 MAP_ODOM = Pose.from_yaw(10.0, 0.0, math.pi / 2.0)
 
 
-def sighting(time_s: float, pose: Pose, std_m: float = 0.03, confidence: float = 0.9) -> Sighting:
+def sighting(
+    time_s: float, pose: Pose, std_m: float = 0.03, confidence: float = 0.9, is_match: bool = True
+) -> Sighting:
     covariance = np.diag([std_m**2] * 3 + [0.01**2] * 3)
-    return Sighting(round(time_s * S), pose, covariance, confidence)
+    return Sighting(round(time_s * S), pose, covariance, confidence, is_match=is_match)
 
 
 class Robot:
@@ -122,7 +124,7 @@ def test_corrections_are_as_fast_as_allowed_or_at_once():
         assert off(robot.fused, robot.map_from_odom) < 0.1
 
 
-def test_outside_the_map_it_is_frozen_and_comes_back_only_by_agreement():
+def test_outside_the_map_it_is_frozen_until_a_match_where_odometry_has_it():
     robot = tracking()
     robot.drive(4.9)
     robot.fused.on_nothing(round(robot.time_s * S))
@@ -132,11 +134,73 @@ def test_outside_the_map_it_is_frozen_and_comes_back_only_by_agreement():
     assert robot.fused.track is Track.LOST
     frozen = robot.fused.map_from_odom
     assert set(robot.drive(5.0)) == {frozen}
-    robot.see()
+    # Doubtful, or not where odometry has the body: neither ends it.
+    assert robot.see(is_match=False) == "1 of 2 agree on another pose"
+    robot.drive(1.0)
+    robot.fused.on_answer(sighting(robot.time_s, compose(Pose.from_yaw(0.0, 4.0, 0.0), robot.body)))
     assert robot.fused.track is Track.LOST
     robot.drive(1.0)
-    robot.see()
+    # The position is known to some decimetres still, and the answer is there.
+    assert robot.see() == "used"
     assert robot.fused.track is Track.TRACKING
+
+
+def test_lost_two_doubtful_answers_that_agree_where_odometry_has_it_end_it():
+    robot = tracking()
+    robot.drive(6.0)
+    robot.fused.on_nothing(round(robot.time_s * S))
+    elsewhere = compose(Pose.from_yaw(0.0, 30.0, 0.0), robot.body)
+    for number in range(2):
+        robot.drive(1.0)
+        pose = compose(elsewhere, Pose.from_yaw(float(number), 0.0, 0.0))
+        robot.fused.on_answer(sighting(robot.time_s, pose, is_match=False))
+    assert robot.fused.track is Track.LOST
+    for became, track in (("1 of 2 agree on another pose", Track.LOST), ("2 agree", Track.TRACKING)):
+        robot.drive(1.0)
+        assert (robot.see(is_match=False), robot.fused.track) == (became, track)
+
+
+def test_lost_without_knowing_where_only_answers_that_agree_end_it():
+    robot = tracking()
+    robot.drive(70.0)
+    assert robot.fused.std_m > MapOdomConfig().tf_max_std_m
+    assert robot.see() == "1 of 2 agree on another pose"
+    assert robot.fused.track is Track.LOST
+    robot.drive(1.0)
+    assert robot.see() == "2 agree"
+    assert robot.fused.track is Track.TRACKING
+
+
+def test_doubtful_answers_count_where_odometry_foretells_them_and_begin_nothing_alone():
+    robot = Robot()
+    for _ in range(4):
+        robot.drive(1.0)
+        robot.see(is_match=False, confidence=0.3)
+    assert (robot.fused.track, robot.fused.counts["used"]) == (Track.WAITING, 0)
+    # One MATCH that agrees with them is enough.
+    robot.drive(1.0)
+    assert robot.see() == "5 agree"
+    # Odometry reads 0.1 m too much; doubtful answers bring it back as others do.
+    robot.map_from_odom = compose(Pose.from_yaw(0.1, 0.0, 0.0), MAP_ODOM)
+    for _ in range(6):
+        robot.drive(1.0)
+        assert robot.see(is_match=False, confidence=0.3) == "used"
+    assert robot.fused.track is Track.TRACKING
+    assert off(robot.fused, robot.map_from_odom) < 0.03
+
+
+def test_doubtful_answers_elsewhere_do_not_keep_it_from_being_lost():
+    robot = tracking()
+    for _ in range(6):
+        robot.drive(1.0)
+        robot.see(is_match=False)
+    assert robot.fused.track is Track.TRACKING
+    elsewhere = compose(Pose.from_yaw(0.0, 30.0, 0.0), robot.body)
+    for number in range(6):
+        robot.drive(1.0)
+        pose = compose(elsewhere, Pose.from_yaw(3.0 * number, 0.0, 0.0))
+        robot.fused.on_answer(sighting(robot.time_s, pose, is_match=False))
+    assert robot.fused.track is Track.LOST
 
 
 def test_silence_is_bridged_by_odometry_until_it_is_too_vague():

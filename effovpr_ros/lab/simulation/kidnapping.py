@@ -22,7 +22,7 @@ from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.relocalization import Relocalization, RelocalizationConfig, brought_to
 from effovpr_ros.recognition.sightings import Sighting
 
-TURN_STEP_RAD = math.radians(30.0)
+TURN_STEP_RAD = math.radians(15.0)
 TURN_RAD_S = math.radians(60.0)
 # Wheels that turn on the spot slip a little.
 _TURN_SCALE = 1.01
@@ -104,7 +104,7 @@ def turn_until_sure(
         answer, took_s = recognize(disturb(expose(image), 10.0 * generator.random(), generator))
         seconds += max(took_s, TURN_STEP_RAD / TURN_RAD_S if step else 0.0)
         odometry = Pose.from_yaw(0.0, 0.0, step * TURN_STEP_RAD * _TURN_SCALE)
-        asking.add(odometry, sighting_of(answer, step, odometry), is_match=answer.status is Status.MATCH)
+        asking.add(odometry, sighting_of(answer, step, odometry))
         if asking.is_sure and asking.answer is not None:
             found = brought_to(asking.answer, Pose.from_yaw(0.0, 0.0, 0.0))
             error_m = math.dist(found.position_xyz[:2], true.position_xyz[:2])
@@ -117,7 +117,8 @@ def sighting_of(answer: Recognition, step: int, odometry: Pose) -> Sighting | No
     """What an answer while turning tells; None where it has no pose with a heading."""
     if answer.pose is None or answer.covariance is None or answer.pose.quat_xyzw is None:
         return None
-    return Sighting(step, answer.pose, answer.covariance, answer.confidence, odometry)
+    is_match = answer.status is Status.MATCH
+    return Sighting(step, answer.pose, answer.covariance, answer.confidence, odometry, is_match, answer.is_metric)
 
 
 def draw_found(walls_m: NDArray[np.float64], places: Sequence[Pose], found: Sequence[Found], path: Path) -> None:
