@@ -219,7 +219,8 @@ def _rig(options: argparse.Namespace) -> None:
 
 def _truth(options: argparse.Namespace) -> list[tuple[int, Pose]]:
     """Stamps [ns] and poses of the second drive."""
-    return [(frame.stamp_ns, frame.pose) for frame in _drive(options, "second_drive").frames() if frame.pose]
+    frames = _drive(options, "second_drive").frames()
+    return [(frame.stamp_ns, frame.pose) for frame in frames if frame.pose and frame.stamp_ns]
 
 
 def _drive(options: argparse.Namespace, name: str) -> BagSource:

@@ -15,7 +15,7 @@ from pathlib import Path
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import EngineError, WeightsError
 from effovpr_ros.core.version import version
-from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
+from effovpr_ros.engines.catalogue import ENGINES, EngineKind, what_is_missing
 from effovpr_ros.engines.selection import kept_choices
 from effovpr_ros.features.weights import offline_weights_path
 
@@ -115,12 +115,16 @@ def _gpu() -> Finding:
 
 
 def _engines() -> list[Finding]:
-    present = [
-        Finding(f"engine {kind.name}", "" if missing else kind.summary, missing, False)
-        for kind in ENGINES.values()
-        for missing in (what_is_missing(kind.name),)
-    ]
-    return [*present, *_choices()]
+    return [*(_engine(kind) for kind in ENGINES.values()), *_choices()]
+
+
+def _engine(kind: EngineKind) -> Finding:
+    import torch
+
+    if kind.device == "cuda" and not torch.cuda.is_available():
+        return Finding(f"engine {kind.name}", f"{kind.summary}; not for this machine, see gpu", "", False)
+    missing = what_is_missing(kind.name)
+    return Finding(f"engine {kind.name}", "" if missing else kind.summary, missing, False)
 
 
 def _choices() -> list[Finding]:

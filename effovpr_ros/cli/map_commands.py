@@ -163,8 +163,9 @@ def _info(options: argparse.Namespace) -> int:
 
 def _in_words(session: SessionSummary) -> str:
     stamps = (session.first_stamp_ns, session.last_stamp_ns)
-    times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in stamps]
-    span = f"{times[0]} to {times[1]}" if session.first_stamp_ns else "of unknown time"
+    known = [stamp for stamp in stamps if stamp is not None]
+    times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in known]
+    span = " to ".join(times) or "of unknown time"
     body = f" of {session.child_frame_id}" if session.child_frame_id else ""
     return (
         f"{session.name}: {session.num_places} places {span}; {session.with_pose} with pose in frame "

@@ -93,7 +93,7 @@ class Closing:
         """A place as a keyframe, with its pose where that is of a track."""
         odom_pose = place.pose if place.own_frame == track_frame else None
         distance_m = self._history.distance_m(place.place_id)
-        return Keyframe(place.place_id, place.stamp_ns, place.session, odom_pose, distance_m)
+        return Keyframe(place.place_id, place.stamp_ns or 0, place.session, odom_pose, distance_m)
 
     def judge(
         self, recognition: Recognition, query: Place, picture: Picture, *, measure: bool

@@ -276,7 +276,7 @@ class LoopClosureDetector:
         below = self._history.candidates_below(self.place_map.next_id, progress, self.config)
         recognition = self._recognizer.recognize_features(features, points=points, before=below)
         # With odometry a robot that stands is no gap in its track, however long.
-        stamp_ns = sample.stamp_ns if sample.odometry is None else 0
+        stamp_ns = sample.stamp_ns if sample.odometry is None else None
         return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sample.odometry)
 
     def _forget(self, keep: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 Decoded = tuple[Frame, RgbImage, str]
 """A frame, its image and its digest."""
-Stored = dict[tuple[str, int], set[str]]
+Stored = dict[tuple[str, int | None], set[str]]
 """Digests by name and time, see `PlaceStore.sources`."""
 
 _COMMIT_PLACES = 64
@@ -213,7 +213,7 @@ def _select(
     for frame in frames:
         if frame.session not in stored:
             stored[frame.session] = place_map.stored_sources(frame.session)
-        digests = stored[frame.session].setdefault((frame.name, frame.stamp_ns), set())
+        digests = stored[frame.session].setdefault((frame.name, frame.stamp_ns or None), set())
         is_close = frame.pose and frame.session in last and _too_close(last[frame.session], frame.pose, config)
         # A picture that no other shares its name with is not read before it is known to be wanted.
         if is_close and not digests:

@@ -45,7 +45,7 @@ def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
                 geo = (
                     (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else ("",) * 3
                 )
-                stamp = f"{place.stamp_ns // 10**9}.{place.stamp_ns % 10**9:09d}"
+                stamp = place.stamp_ns and f"{place.stamp_ns // 10**9}.{place.stamp_ns % 10**9:09d}"
                 table.writerow([image, stamp, *pose, *geo, place.session, place.source, place.place_id])
         np.save(folder / "global_descriptors.npy", place_map.global_descriptors())
         (folder / "places.geojson").write_text(json.dumps(_geojson(place_map)), encoding="utf-8")

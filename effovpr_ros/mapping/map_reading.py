@@ -174,7 +174,7 @@ class MapReader:
         """All places by number; evenly chosen ones where there are more than `at_most`."""
         return self._table.places(at_most)
 
-    def stored_sources(self, session: str) -> dict[tuple[str, int], set[str]]:
+    def stored_sources(self, session: str) -> dict[tuple[str, int | None], set[str]]:
         """Digests of all places of a session by source and stamp_ns; see `PlaceStore.sources`."""
         return self._store.sources(session)
 

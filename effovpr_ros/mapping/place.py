@@ -15,7 +15,7 @@ class Place:
     Attributes:
         place_id: number in the map, from 0; without gaps unless places were forgotten.
         session: drive or collection that it came from.
-        stamp_ns: time of its image in nanoseconds; 0 if unknown.
+        stamp_ns: time of its image in nanoseconds; None if unknown.
         source: image file name, or topic of a bag.
         pose: in the map frame, or in that of its session where it has one of its own, if known.
         geo: geo-tag, if known.
@@ -26,7 +26,7 @@ class Place:
 
     place_id: int
     session: str
-    stamp_ns: int
+    stamp_ns: int | None
     source: str
     pose: Pose | None
     geo: GeoPoint | None
@@ -47,7 +47,7 @@ class NewPlace:
     """
 
     session: str
-    stamp_ns: int
+    stamp_ns: int | None
     source: str
     pose: Pose | None
     geo: GeoPoint | None

@@ -20,8 +20,8 @@ class SessionSummary:
         num_places: all of them.
         with_pose: of them, those with a pose.
         with_geo_tag: of them, those with a geo-tag.
-        first_stamp_ns: earliest known time; 0 if none is known.
-        last_stamp_ns: latest known time; 0 if none is known.
+        first_stamp_ns: earliest known time; None if none is known.
+        last_stamp_ns: latest known time; None if none is known.
     """
 
     name: str
@@ -30,8 +30,8 @@ class SessionSummary:
     num_places: int
     with_pose: int
     with_geo_tag: int
-    first_stamp_ns: int
-    last_stamp_ns: int
+    first_stamp_ns: int | None
+    last_stamp_ns: int | None
 
 
 def summarise(places: Sequence[Place], map_frame_id: str, origins: Mapping[str, SessionOrigin]) -> list[SessionSummary]:
@@ -44,7 +44,7 @@ def summarise(places: Sequence[Place], map_frame_id: str, origins: Mapping[str, 
 
 
 def _summary(name: str, places: Sequence[Place], map_frame_id: str, origin: SessionOrigin) -> SessionSummary:
-    stamps = [place.stamp_ns for place in places if place.stamp_ns]
+    stamps = [place.stamp_ns for place in places if place.stamp_ns is not None]
     return SessionSummary(
         name=name,
         frame_id=", ".join(dict.fromkeys(place.own_frame or map_frame_id for place in places)),
@@ -52,6 +52,6 @@ def _summary(name: str, places: Sequence[Place], map_frame_id: str, origin: Sess
         num_places=len(places),
         with_pose=sum(place.pose is not None for place in places),
         with_geo_tag=sum(place.geo is not None for place in places),
-        first_stamp_ns=min(stamps, default=0),
-        last_stamp_ns=max(stamps, default=0),
+        first_stamp_ns=min(stamps, default=None),
+        last_stamp_ns=max(stamps, default=None),
     )

@@ -276,9 +276,9 @@ class PlaceStore:
                 raise MapError(f"points of place {place_id} in {self._path} are damaged; rebuild the map")
         return [found.get(place_id) for place_id in place_ids]
 
-    def sources(self, session: str) -> dict[tuple[str, int], set[str]]:
+    def sources(self, session: str) -> dict[tuple[str, int | None], set[str]]:
         """Digests of all places of a session by source and stamp_ns, to resume a build by; empty ones are unknown."""
-        found: dict[tuple[str, int], set[str]] = {}
+        found: dict[tuple[str, int | None], set[str]] = {}
         sql = f"SELECT source, stamp_ns, {self._digest_column} FROM places WHERE session = ?"
         for source, stamp_ns, digest in self._query(sql, (session,)):
             key = (text(source, "a place's image"), stamp_of(stamp_ns))

@@ -98,13 +98,13 @@ def checksum_of(*parts: bytes) -> int:
 
 
 def place_row(place_id: int, place: NewPlace) -> tuple[Any, ...]:
-    """The values of `PLACE_COLUMNS`; what is not known is NULL."""
+    """The values of `PLACE_COLUMNS`; what is not known is NULL, an unknown time 0."""
     position = place.pose.position_xyz if place.pose else (None,) * 3
     quat = (place.pose.quat_xyzw if place.pose else None) or (None,) * 4
     geo = (place.geo.latitude_deg, place.geo.longitude_deg, place.geo.altitude_m) if place.geo else (None,) * 3
     # SQLite keeps -0.0 as 0.0, and the checksum is over what will be read.
     numbers = (value if value is None else value + 0.0 for value in (*position, *quat, *geo))
-    return (place_id, place.session, place.stamp_ns, place.source, *numbers, *place.image_size_wh)
+    return (place_id, place.session, place.stamp_ns or 0, place.source, *numbers, *place.image_size_wh)
 
 
 def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:
@@ -133,6 +133,6 @@ def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:
     return Place(row[0], session, stamp_of(row[2]), source, pose, geo, size_wh, frames.frame_of(session, row[0]))
 
 
-def stamp_of(value: object) -> int:
-    """Nanoseconds of a row."""
-    return integer(value, "a place's time in nanoseconds", -MAX_INT64, MAX_INT64)
+def stamp_of(value: object) -> int | None:
+    """Nanoseconds of a row; None where the time is unknown, which the format keeps as 0."""
+    return integer(value, "a place's time in nanoseconds", -MAX_INT64, MAX_INT64) or None

@@ -61,7 +61,7 @@ def candidate_message(candidate: Candidate) -> PlaceCandidate:
     place = candidate.place
     message = PlaceCandidate(
         place_id=place.place_id,
-        place_stamp=time_from_ns(place.stamp_ns),
+        place_stamp=time_from_ns(place.stamp_ns or 0),
         session=place.session,
         source=place.source,
         similarity=candidate.similarity,

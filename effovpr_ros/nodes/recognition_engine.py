@@ -176,7 +176,7 @@ class RecognitionEngine:
             raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
         answer = recognize_rig(self._recognizer, pictures, hint=hint)
         if stamp_ns is not None and self._sequence is not None:
-            judged = self._sequence.update(answer.recognition, stamp_ns=stamp_ns, odometry=odometry)
+            judged = self._sequence.update(answer.recognition, stamp_ns=stamp_ns or None, odometry=odometry)
             answer = replace(answer, recognition=judged)
         return answer, self.place_map, self._recognizer
 

@@ -15,7 +15,7 @@ from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.recognition.confidence import ConfidenceModel
 from effovpr_ros.recognition.evidence import MapNull, evidence_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.same_place import best_rival
+from effovpr_ros.recognition.same_place import apart_by_score, best_rival
 
 
 class Status(IntEnum):
@@ -90,20 +90,21 @@ def decide(
             f"min_similarity_global {config.min_similarity_global:g}"
         )
         return Decision(Status.NO_MATCH, 0.0, reason)
-    best, rival = candidates[0], best_rival(candidates, config)
+    best = candidates[0]
+    rival = best_rival(candidates, apart_by_score(config, null.spacing_m if null else None))
     evidence = evidence_for(candidates, num_keypoints, config, null)
     confidence = model.probability(evidence)
     figures = f"place {best.place.place_id}: global similarity {best.similarity:.3f}"
     if best.num_matches:
-        figures += f", {best.num_matches} of {num_keypoints} keypoints matched, {best.num_consistent} alike"
+        figures += f", {best.num_matches} of {num_keypoints} keypoints matched, {best.num_consistent} consistent"
     if rival is None:
         figures += ", no candidate at another place"
     elif best.score > 0.0:
-        figures += f", score {best.score:.1f} against {rival.score:.1f} of place {rival.place.place_id} elsewhere"
+        figures += f", score {best.score:.1f} ({rival.score:.1f} of place {rival.place.place_id} elsewhere)"
     else:
         figures += f", {evidence.similarity_lead:.3f} above place {rival.place.place_id} elsewhere"
     if best.points is not None:
-        figures += f", {best.points.homography} of {best.points.matches} matched points agree"
+        figures += f", {best.points.homography} of {best.points.matches} matched points are inliers"
     wanted = config.match_confidence or model.match_confidence
     if confidence < config.min_confidence:
         reason = f"{figures}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"

@@ -81,9 +81,10 @@ def config_for_map(
         MapFormatError: the map carries an impossible one.
     """
     carried = settings_of_map(place_map, base)
+    config = replace(base or RecognizerConfig(), **{**carried, **given})
     for name in MAP_SETTINGS:
         if name in given and given[name] != carried[name]:
             _logger.warning(
                 "%s %s is used for map %s, which was made for %s", name, given[name], place_map.name, carried[name]
             )
-    return replace(base or RecognizerConfig(), **{**carried, **given})
+    return config

@@ -110,6 +110,7 @@ class SequenceFilter:
         self._recognizer = recognizer
         self._anchor: tuple[NDArray[np.float32], Pose | None] | None = None
         self._odometry: Pose | None = None
+        self._stamp_ns: int | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -130,7 +131,9 @@ class SequenceFilter:
             self.reset()
         self._recognizer = recognizer
 
-    def update(self, recognition: Recognition, *, stamp_ns: int = 0, odometry: Pose | None = None) -> Recognition:
+    def update(
+        self, recognition: Recognition, *, stamp_ns: int | None = None, odometry: Pose | None = None
+    ) -> Recognition:
         """Judge the next recognition of the stream.
 
         MATCH: at least `sequence_match` of the belief is at the best place, after a track of three frames or more,
@@ -144,7 +147,7 @@ class SequenceFilter:
 
         Args:
             recognition: of the image alone.
-            stamp_ns: of the image; 0 if unknown.
+            stamp_ns: of the image; None if unknown.
             odometry: pose of the robot in any fixed frame that does not jump, at that time.
 
         Returns:
@@ -195,11 +198,10 @@ class SequenceFilter:
         # Of the last images: the place that each names by itself, and its confidence where that is the track's.
         self._alone: deque[tuple[int, float]] = deque(maxlen=1000)
         self._established = False
-        self._anchor = self._odometry = None
-        self._stamp_ns = 0
+        self._anchor = self._odometry = self._stamp_ns = None
 
-    def _is_broken(self, stamp_ns: int, odometry: Pose | None, config: RecognizerConfig) -> bool:
-        passed_s = (stamp_ns - self._stamp_ns) * 1e-9 if stamp_ns and self._stamp_ns else None
+    def _is_broken(self, stamp_ns: int | None, odometry: Pose | None, config: RecognizerConfig) -> bool:
+        passed_s = None if stamp_ns is None or self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
         if passed_s is not None and not 0.0 <= passed_s <= config.sequence_max_gap_s:
             return True
         if odometry is None or self._odometry is None:

@@ -174,11 +174,11 @@ def _text(value: Any) -> str:
     return value.strip(" \0\t\r\n") if isinstance(value, str) else ""
 
 
-def _stamp_ns(when: Any) -> int:
-    """Time of a photograph, taken for UTC; 0 where it is unknown or beyond what 64 bits of nanoseconds hold."""
+def _stamp_ns(when: Any) -> int | None:
+    """Time of a photograph, taken for UTC; None where it is unknown or beyond what 64 bits of nanoseconds hold."""
     try:
         taken = datetime.strptime(_text(when), "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc)
     except ValueError:
-        return 0
+        return None
     seconds = int(taken.timestamp())
-    return seconds * 10**9 if 0 < seconds <= _MAX_STAMP_S else 0
+    return seconds * 10**9 if 0 < seconds <= _MAX_STAMP_S else None

@@ -19,7 +19,7 @@ class Frame:
     Attributes:
         name: file name within its folder, or topic of a bag.
         session: drive or collection that it belongs to.
-        stamp_ns: time in nanoseconds; 0 if unknown.
+        stamp_ns: time in nanoseconds; None if unknown.
         pose: in the map frame, if known.
         geo: geo-tag, if known.
         load: reads the image; raises `ImageError`.
@@ -29,7 +29,7 @@ class Frame:
 
     name: str
     session: str
-    stamp_ns: int
+    stamp_ns: int | None
     pose: Pose | None
     geo: GeoPoint | None
     load: Callable[[], RgbImage]

@@ -239,10 +239,10 @@ def _tag(path: Path, cells: Mapping[str, str], unit: str) -> Tag:
     return Tag(path, _stamp_ns(cells.get("stamp", ""), unit), pose, geo, heading_deg)
 
 
-def _stamp_ns(text: str, unit: str) -> int:
-    """A number, or date and time as ISO 8601 has them (UTC where no zone is given); 0 if unknown."""
+def _stamp_ns(text: str, unit: str) -> int | None:
+    """A number, or date and time as ISO 8601 has them (UTC where no zone is given); None if unknown."""
     try:
-        return 0 if known_number(text) is None else stamp_to_ns(text, unit)
+        return None if known_number(text) is None else stamp_to_ns(text, unit)
     except ValueError as error:
         try:
             when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))

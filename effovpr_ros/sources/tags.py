@@ -20,14 +20,14 @@ class Tag:
 
     Attributes:
         path: of the image.
-        stamp_ns: 0 if unknown.
+        stamp_ns: None if unknown.
         pose: in the map frame, if known.
         geo: WGS84, if known.
         heading_deg: clockwise from north, if known.
     """
 
     path: Path
-    stamp_ns: int = 0
+    stamp_ns: int | None = None
     pose: Pose | None = None
     geo: GeoPoint | None = None
     heading_deg: float | None = None

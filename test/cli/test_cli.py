@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from synthetic import picture, tiny_weights
 
@@ -76,14 +77,18 @@ def test_engines_share_a_map(
 
 
 def test_the_doctor_lists_engines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "what_is_missing", lambda name: "run `mend it`" if name == "tensorrt" else "")
+    monkeypatch.setattr(doctor, "what_is_missing", lambda name: "run `mend it`" if name == "onnxruntime" else "")
     main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
     [torch_line] = [line for line in lines if " engine torch " in line]
     assert torch_line.startswith("ok ")
-    at = next(number for number, line in enumerate(lines) if "engine tensorrt" in line)
+    at = next(number for number, line in enumerate(lines) if "engine onnxruntime" in line)
     assert lines[at].startswith("absent ")
     assert lines[at + 1].strip() == "-> run `mend it`"
+    if not torch.cuda.is_available():
+        # What needs a GPU is nothing to install where there is none.
+        [tensorrt_line] = [line for line in lines if "engine tensorrt" in line]
+        assert tensorrt_line.endswith("not for this machine, see gpu")
     assert sum(" engine " in line for line in lines) == len(ENGINES)
 
 
@@ -215,6 +220,25 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):
             main(arguments)
         assert stopped.value.code == 2
     assert "usage: effovpr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(["qurey"], "query"), (["map", "bild"], "build"), (["query", "m", "a.jpg", "--score", "coherant"], "coherent")],
+)
+def test_a_mistyped_word_is_answered_by_the_one_it_may_mean(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.rstrip().endswith(f"; did you mean {meant}?")
+
+
+def test_a_word_that_is_like_none_is_answered_by_all(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["fly"])
+    said = capsys.readouterr().err
+    assert "'query'" in said and "did you mean" not in said
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_maps_of_before_go_on_by_name_and_say_so(
         build_map(created, extractor, open_image_folder(folder).frames[:3], BuildConfig())
     as_before(tmp_path / "before")
     with PlaceMap.open(tmp_path / "before") as opened:
-        assert opened.stored_sources("images") == {(f"{number}.png", 0): {""} for number in range(3)}
+        assert opened.stored_sources("images") == {(f"{number}.png", None): {""} for number in range(3)}
     with PlaceMap.open(tmp_path / "before", writable=True) as opened:
         assert len(opened) == 3
         report = build_map(opened, extractor, open_image_folder(folder).frames, BuildConfig())

@@ -47,7 +47,7 @@ def test_what_goes_in_comes_out(folder: Path):
         assert place_map.fingerprint == FINGERPRINT
         for number in range(6):
             stored, given = place_map.place(number), new_place(number, geo=GeoPoint(10.0 + number, 20.0, 3.0))
-            assert (stored.session, stored.stamp_ns, stored.source) == ("a", number, f"{number}.jpg")
+            assert (stored.session, stored.stamp_ns, stored.source) == ("a", number or None, f"{number}.jpg")
             assert (stored.pose, stored.geo, stored.image_size_wh) == (given.pose, given.geo, (96, 72))
             assert place_map.thumbnail(number) == given.thumbnail
             local = place_map.local_features([number])[0]
@@ -68,10 +68,14 @@ def test_what_is_unknown_comes_out_as_unknown(tmp_path: Path):
     ]
     datum = Datum(GeoPoint(50.0, 8.0))
     with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT, datum=datum) as place_map:
-        place_map.add([new_place(number, pose=pose, geo=geo) for number, (pose, geo) in enumerate(given)])
+        new = [new_place(number, pose=pose, geo=geo) for number, (pose, geo) in enumerate(given)]
+        new[1] = replace(new[1], stamp_ns=None)
+        place_map.add(new)
         place_map.flush()
     with PlaceMap.open(tmp_path / "m") as place_map:
         assert place_map.datum == datum
+        assert place_map.place(1).stamp_ns is None
+        assert None in {stamp_ns for _, stamp_ns in place_map.stored_sources(new[1].session)}
         assert [(place.pose, place.geo) for place in place_map.places()] == given
         assert place_map.check() == []
         # By geo-tag, at the origin; by pose, 5 m away.
@@ -80,6 +84,7 @@ def test_what_is_unknown_comes_out_as_unknown(tmp_path: Path):
     rows = list(csv.DictReader((tmp_path / "out" / "places.csv").open()))
     assert [rows[0][name] for name in ("x", "y", "z", "qw", "altitude")] == ["1.0", "2.0", "", "", ""]
     assert [rows[2][name] for name in ("z", "qw", "altitude")] == ["0.0", "", "0.0"]
+    assert rows[1]["stamp"] == ""
     again = open_image_folder(tmp_path / "out", table=tmp_path / "out" / "places.csv").frames
     assert [(frame.pose, frame.geo) for frame in again] == given
 

@@ -108,8 +108,8 @@ def test_the_reason_names_the_figures():
     best, near, far = candidate(1, 0, 40.0, 0.7), candidate(2, 1, 30.0, 0.7), candidate(9, 30, 20.4, 0.6)
     said = judge([best, near, far]).reason
     assert said.startswith(
-        "place 1: global similarity 0.700, 40 of 100 keypoints matched, 35 alike, score 40.0 against 20.4 of place 9 "
-        "elsewhere; confidence"
+        "place 1: global similarity 0.700, 40 of 100 keypoints matched, 35 consistent, score 40.0 (20.4 of place 9 "
+        "elsewhere); confidence"
     )
     assert ", no candidate at another place; confidence" in judge([best, near]).reason
     # The first stage alone: one rival, and two more that few make, have a third of the lead of 0.1.

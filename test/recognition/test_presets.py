@@ -59,6 +59,8 @@ def test_a_map_carries_its_settings_and_what_is_given_wins_and_is_said(
         assert caplog.messages == ["score coherent is used for map m, which was made for count"]
         with pytest.raises(ConfigError, match="sum"):
             config_for_map(place_map, {"score": "sum"})
+        # What is refused is not said to be used.
+        assert len(caplog.messages) == 1
         place_map.flush()
     with PlaceMap.open(folder) as place_map:
         assert settings_of_map(place_map) == PAPER

@@ -148,9 +148,8 @@ def test_reranking_overturns_the_first_stage():
     assert result.bearing_offset == pytest.approx(0.2)
     assert result.covariance is not None
     assert np.diag(result.covariance)[:3] == pytest.approx(0.25)
-    assert "place 2: global similarity 0.955, 6 of 8 keypoints matched, 6 alike, score 6.0 against 2.0 of place 1" in (
-        result.reason
-    )
+    figures = "6 of 8 keypoints matched, 6 consistent, score 6.0 (2.0 of place 1 elsewhere)"
+    assert f"place 2: global similarity 0.955, {figures}" in result.reason
     # Two rivals make a lead count half, and noise is 0.3 a keypoint: 3 * 6 / 8 + 6 * ln(8.4 / 4.4) / 2 - 3 = 1.190.
     assert result.confidence == pytest.approx(1.0 / (1.0 + math.exp(-1.190)), abs=1e-4)
     assert result.calibrated

@@ -197,9 +197,9 @@ def place_name(place: Place) -> str:
     return f"{place.session}/{stamp_name(place.stamp_ns)}" if place.source.startswith("/") else place.source
 
 
-def stamp_name(stamp_ns: int) -> str:
-    """Seconds with nine digits behind the point: what images of a topic are called."""
-    seconds, nanoseconds = divmod(stamp_ns, 10**9)
+def stamp_name(stamp_ns: int | None) -> str:
+    """Seconds with nine digits behind the point: what images of a topic are called; zeros where unknown."""
+    seconds, nanoseconds = divmod(stamp_ns or 0, 10**9)
     return f"{seconds}.{nanoseconds:09d}"
 
 

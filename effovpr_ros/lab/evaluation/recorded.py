@@ -94,7 +94,7 @@ def judge_recording(
     places = list(by_id.values())
     positives = truth.positives(places, queries)
     if map_path is None:
-        elsewhere = Frame("a place that was never answered", "", 0, None, None, partial(_no_image, "a place"))
+        elsewhere = Frame("a place that was never answered", "", None, None, None, partial(_no_image, "a place"))
         positives = [found or frozenset({len(places)}) for found in positives]
         places = [*places, elsewhere]
     dataset = Dataset(
@@ -160,7 +160,7 @@ def _answered_places(answers: Sequence[RecordedAnswer]) -> dict[int, Frame]:
                 )
             seen.setdefault(
                 candidate.place_id,
-                Frame(name, candidate.session, 0, candidate.pose, None, partial(_no_image, name)),
+                Frame(name, candidate.session, None, candidate.pose, None, partial(_no_image, name)),
             )
     return dict(sorted(seen.items()))
 

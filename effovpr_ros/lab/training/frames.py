@@ -211,7 +211,7 @@ def _clip_frame(row: Mapping[str, str], root: Path, source: str) -> TrainingFram
         if yaw_rad is None and row.get("yaw_deg"):
             yaw_rad = math.radians(float(row["yaw_deg"]))
         pose = Pose.from_yaw(float(row["x"]), float(row["y"]), yaw_rad, None)
-    frame = Frame(row["image"], source, 0, pose, None, partial(read_image, path))
+    frame = Frame(row["image"], source, None, pose, None, partial(read_image, path))
     place = row.get("place") or ""
     area = f"{source} {row.get('area') or row['clip']}" if pose is not None or place else source
     return TrainingFrame(frame, area, row["clip"], int(row["frame"]), place, {**row, "source": source})
@@ -243,7 +243,7 @@ def _gsv_frame(row: Mapping[str, str], root: Path) -> TrainingFrame:
     if not path.is_file():
         raise SourceError(f"image {path} does not exist")
     geo = GeoPoint(float(row["lat"]), float(row["lon"]))
-    frame = Frame(f"{city}/{name}", city, 0, None, geo, partial(read_image, path))
+    frame = Frame(f"{city}/{name}", city, None, None, geo, partial(read_image, path))
     area = f"{root} {city}"
     return TrainingFrame(frame, area, place=row["place_id"], columns={"source": str(root), "city": city})
 
