@@ -220,7 +220,7 @@ def _rig(options: argparse.Namespace) -> None:
 def _truth(options: argparse.Namespace) -> list[tuple[int, Pose]]:
     """Stamps [ns] and poses of the second drive."""
     frames = _drive(options, "second_drive").frames()
-    return [(frame.stamp_ns, frame.pose) for frame in frames if frame.pose and frame.stamp_ns]
+    return [(frame.known_stamp_ns, frame.pose) for frame in frames if frame.pose]
 
 
 def _drive(options: argparse.Namespace, name: str) -> BagSource:

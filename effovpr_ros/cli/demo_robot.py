@@ -47,11 +47,12 @@ def run_drift(options: argparse.Namespace, frames: Sequence[Frame]) -> int:
         frames: of that drive, with poses.
     """
     config = MapOdomConfig()
-    truth = [(frame.stamp_ns, frame.pose) for frame in frames if frame.pose]
+    truth = [(frame.known_stamp_ns, frame.pose) for frame in frames if frame.pose]
     with _Asked(options) as asked:
         places = np.array([pose.position_xyz[:2] for pose in asked.places])
         bar = tqdm(frames, unit="frame", desc="drift", disable=None)
-        answers = [(frame.stamp_ns, _counted(asked.of(frame.load()), frame.stamp_ns, config)) for frame in bar]
+        stamped = ((frame.known_stamp_ns, frame) for frame in bar)
+        answers = [(stamp_ns, _counted(asked.of(frame.load()), stamp_ns, config)) for stamp_ns, frame in stamped]
     rows: dict[str, dict[str, float]] = {}
     for name, withheld in (
         ("all answers", None),

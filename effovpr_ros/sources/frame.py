@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import GeoPoint, Pose
@@ -34,6 +35,17 @@ class Frame:
     geo: GeoPoint | None
     load: Callable[[], RgbImage]
     digest: Callable[[], str] | None = None
+
+    @property
+    def known_stamp_ns(self) -> int:
+        """The time of an image that has one, as all of a bag have.
+
+        Raises:
+            SourceError: it is unknown.
+        """
+        if self.stamp_ns is None:
+            raise SourceError(f"the time of {self.name} is unknown; give it by a column stamp of a table")
+        return self.stamp_ns
 
 
 class PoseKind(Enum):

@@ -147,7 +147,7 @@ def drive_frames(source: BagSource) -> list[Frame]:
     Raises:
         EvaluationError: none has.
     """
-    frames = [replace(frame, name=stamp_name(frame.stamp_ns)) for frame in source.frames(reread=True)]
+    frames = [replace(frame, name=stamp_name(frame.known_stamp_ns)) for frame in source.frames(reread=True)]
     if not frames:
         refused = ", ".join(f"{count} {reason}" for reason, count in source.refused.items())
         raise EvaluationError(
