@@ -20,7 +20,7 @@ bench: setup
 	@source scripts/env.sh && python -P -m pytest test -m benchmark -s
 
 lint: setup
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/hadolint container/Dockerfile.*
 
 docs: setup
 	@scripts/docs.sh
