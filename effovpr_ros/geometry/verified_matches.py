@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +224,7 @@ def _on_homography(query_px: Float64, candidate_px: Float64) -> Mask:
     none = np.zeros(len(query_px), bool)
     if not _is_spread(query_px, candidate_px, none | True):
         return none
-    found, mask = cv2.findHomography(query_px, candidate_px, _usac(HOMOGRAPHY_PX))
+    found, mask = _fitted(cv2.findHomography, query_px, candidate_px, HOMOGRAPHY_PX)
     if found is None or mask is None or not np.isfinite(found).all() or abs(np.linalg.det(found)) < 1e-12:
         return none
     # MAGSAC weighs beyond its threshold; what counts here is the error itself.
@@ -237,11 +238,22 @@ def _on_fundamental(query_px: Float64, candidate_px: Float64) -> Mask:
     none = np.zeros(len(query_px), bool)
     if not _is_spread(query_px, candidate_px, none | True):
         return none
-    found, mask = cv2.findFundamentalMat(query_px, candidate_px, _usac(FUNDAMENTAL_PX))
+    found, mask = _fitted(cv2.findFundamentalMat, query_px, candidate_px, FUNDAMENTAL_PX)
     if found is None or mask is None or found.shape != (3, 3) or not np.isfinite(found).all():
         return none
     near = np.asarray(mask.ravel() > 0)
     return near if _is_spread(query_px, candidate_px, near) else none
+
+
+def _fitted(
+    find: Callable[..., tuple[Any, Any]], query_px: Float64, candidate_px: Float64, threshold_px: float
+) -> tuple[Any, Any]:
+    """The matrix that most matches agree with, and its mask; None each where no sample of them gives one."""
+    try:
+        return find(query_px, candidate_px, _usac(threshold_px))
+    except cv2.error:
+        # OpenCV fails where its local optimisation comes to nothing (setModelParameters, !model.empty()).
+        return None, None
 
 
 def _is_spread(query_px: Float64, candidate_px: Float64, chosen: Mask) -> bool:
