@@ -41,6 +41,7 @@ SLOW = (
     "loop_closure/test_real",
     "nodes/",
     "recognition/test_real",
+    "serving/",
     "sources/test_inputs.py",
     "test_api.py",
     "test_packaging.py",

@@ -22,9 +22,12 @@ ALLOWED = {
     "matching": {"core", "features"},
     "sources": {"core"},
     "api": {*LIBRARY, "sources"},
+    # What a robot and a server of maps say to each other; the server itself is what no robot runs.
+    "remote": {*LIBRARY},
+    "serving": {*LIBRARY, "remote"},
     "lab": {*LIBRARY, "sources"},
-    "cli": {*LIBRARY, "sources", "api", "lab"},
-    "nodes": {*LIBRARY, "sources", "api", "action", "msg", "srv"},
+    "cli": {*LIBRARY, "sources", "api", "lab", "remote", "serving"},
+    "nodes": {*LIBRARY, "sources", "api", "remote", "action", "msg", "srv"},
 }
 ROS_MODULES = {
     *("rclpy", "tf2_ros", "builtin_interfaces", "action_msgs", "geometry_msgs", "lifecycle_msgs", "nav_msgs"),

@@ -12,7 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from effovpr_ros.cli import bench, calibrate, completion, demo, doctor, evaluate, map_commands, query, render, train
+from effovpr_ros.cli import (
+    bench,
+    calibrate,
+    completion,
+    demo,
+    doctor,
+    evaluate,
+    map_commands,
+    query,
+    render,
+    serve,
+    train,
+)
 from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.core.version import version
 
@@ -44,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     map_commands.add_parser(commands)
     query.add_parser(commands)
+    serve.add_parser(commands)
     evaluate.add_parser(commands)
     calibrate.add_parser(commands)
     train.add_parser(commands)

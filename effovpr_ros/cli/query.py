@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.core.images import shown
-from effovpr_ros.recognition.answer import Recognition
+from effovpr_ros.remote.answers import answer_record
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
                 results.append({"image": shown(path), "error": str(error)})
                 cards.append(error_card(path, error))
                 continue
-            results.append({"image": shown(path), **_as_dict(recognition, options.candidates)})
+            results.append(asdict(answer_record(recognition, options.candidates, shown(path))))
             if options.page is not None:
                 cards.append(answer_card(recognizer, path, recognition))
     if options.json:
@@ -71,48 +72,6 @@ def _run(options: argparse.Namespace) -> int:
         )
         print(f"page: {shown(options.page.resolve())}", file=sys.stderr)
     return 1 if any("error" in result for result in results) else 0
-
-
-def _as_dict(recognition: Recognition, num_candidates: int) -> dict[str, Any]:
-    return {
-        "status": recognition.status.name,
-        "confidence": recognition.confidence,
-        "reason": recognition.reason,
-        "is_metric": recognition.is_metric,
-        "pose": _pose(recognition),
-        "measured": recognition.measurement.reason if recognition.measurement else None,
-        "candidates": [
-            {
-                "place_id": candidate.place.place_id,
-                "session": candidate.place.session,
-                "source": candidate.place.source,
-                "stamp_ns": candidate.place.stamp_ns,
-                "similarity": candidate.similarity,
-                "num_matches": candidate.num_matches,
-                "num_consistent": candidate.num_consistent,
-                "score": candidate.score,
-                "points": vars(candidate.points) if candidate.points else None,
-                "position_xyz": candidate.place.map_pose.position_xyz if candidate.place.map_pose else None,
-                "quat_xyzw": candidate.place.map_pose.quat_xyzw if candidate.place.map_pose else None,
-                "latitude": candidate.place.geo.latitude_deg if candidate.place.geo else None,
-                "longitude": candidate.place.geo.longitude_deg if candidate.place.geo else None,
-                "altitude": candidate.place.geo.altitude_m if candidate.place.geo else None,
-            }
-            for candidate in recognition.candidates[:num_candidates]
-        ],
-        "latency_ms": vars(recognition.latency_ms),
-    }
-
-
-def _pose(recognition: Recognition) -> dict[str, Any] | None:
-    """Of the body in the map frame, where one is known."""
-    if recognition.pose is None or recognition.covariance is None:
-        return None
-    return {
-        "position_xyz": recognition.pose.position_xyz,
-        "quat_xyzw": recognition.pose.quat_xyzw,
-        "covariance": recognition.covariance.tolist(),
-    }
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -61,6 +61,10 @@ class SimulationError(EffoVPRError):
     """The simulator is missing or does not do as it is told."""
 
 
+class ServerError(EffoVPRError):
+    """A server of maps cannot be started or reached, is late, refuses, or answers what cannot be read."""
+
+
 class NodeError(EffoVPRError):
     """A node's process failed or refused a transition."""
 

@@ -144,6 +144,10 @@ class MapReader:
         """Rows of the places within a horizontal radius in the map frame, by pose or geo-tag, for `search`."""
         return self._positions.rows_near(centre_xy, radius_m, self._table, self.datum)
 
+    def extent_xy(self) -> tuple[float, float, float, float] | None:
+        """Least x and y and greatest x and y of the places in the map frame; None where no position is known."""
+        return self._positions.extent_xy(self._table, self.datum)
+
     def places_near(self, centre_xy: tuple[float, float], radius_m: float) -> list[Place]:
         """The places of `rows_near`."""
         return self._table.at_rows(self.rows_near(centre_xy, radius_m).tolist())

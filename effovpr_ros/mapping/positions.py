@@ -33,12 +33,25 @@ class PlacePositions:
             table: of the map.
             datum: of the map; without it geo-tags say nothing.
         """
+        east, north = (axis - centre for axis, centre in zip(self._xy(table, datum).T, centre_xy, strict=True))
+        # Squares of what a hint may hold would overflow.
+        return np.flatnonzero(np.hypot(east, north) <= radius_m)
+
+    def extent_xy(self, table: PlaceTable, datum: Datum | None) -> tuple[float, float, float, float] | None:
+        """Least x and y and greatest x and y of the places in metres; None where no position is known."""
+        known = self._xy(table, datum)
+        known = known[~np.isnan(known[:, 0])]
+        if not len(known):
+            return None
+        (min_x, min_y), (max_x, max_y) = known.min(axis=0).tolist(), known.max(axis=0).tolist()
+        return min_x, min_y, max_x, max_y
+
+    def _xy(self, table: PlaceTable, datum: Datum | None) -> NDArray[np.float64]:
+        """(N, 2) metres, NaN where unknown."""
         state = (len(table), table.next_id, datum)
         if self._known is None or self._known[0] != state:
             self._known = (state, positions_xy(*self._store.positions(table.numbers), datum))
-        east, north = (axis - centre for axis, centre in zip(self._known[1].T, centre_xy, strict=True))
-        # Squares of what a hint may hold would overflow.
-        return np.flatnonzero(np.hypot(east, north) <= radius_m)
+        return self._known[1]
 
 
 def positions_xy(

@@ -1,0 +1,83 @@
+"""`effovpr serve`: answer questions to a map over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+
+from effovpr_ros.cli.options import (
+    Subparsers,
+    add_device_options,
+    add_recognizer_options,
+    command,
+    device_settings,
+    given_recognizer_settings,
+)
+from effovpr_ros.core.errors import ConfigError, ServerError
+from effovpr_ros.remote.tokens import TOKEN_VARIABLE, read_tokens
+from effovpr_ros.serving.limits import Limits, Tokens
+from effovpr_ros.serving.revisions import ServedMap
+
+_PORT = 8321
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        commands, "serve", "answer over HTTP which place of a map pictures show", "effovpr serve office --port 8321"
+    )
+    parser.add_argument("map", type=Path)
+    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on; 0.0.0.0 for all")
+    parser.add_argument("--port", type=int, default=_PORT)
+    parser.add_argument(
+        "--token-file",
+        default="",
+        metavar="FILE",
+        help=f"tokens, one a line, any of which opens the server; else those of the environment's {TOKEN_VARIABLE}",
+    )
+    parser.add_argument("--no-token", action="store_true", help="let everybody ask who reaches the server")
+    parser.add_argument("--tls-cert", default="", metavar="FILE", help="certificate chain (PEM); none: not encrypted")
+    parser.add_argument("--tls-key", default="", metavar="FILE", help="key of the certificate (PEM)")
+    for entry in fields(Limits):
+        option = f"--{entry.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(entry.default), default=entry.default, help=entry.metadata["description"])
+    parser.add_argument("--watch-s", type=float, default=1.0, help="look so often whether the map has changed")
+    add_recognizer_options(parser)
+    add_device_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ServerError(f"{', '.join(missing)} is not installed; run `pip install effovpr_ros[serve]`")
+    from effovpr_ros.serving.app import create_app
+    from effovpr_ros.serving.local import LocalService
+    from effovpr_ros.serving.running import Address, run
+
+    limits = Limits(**{entry.name: getattr(options, entry.name) for entry in fields(Limits)})
+    address = Address(options.host, options.port, options.tls_cert, options.tls_key)
+    tokens = [] if options.no_token else read_tokens(options.token_file, "--token-file")
+    if not (tokens or options.no_token or address.is_loopback):
+        raise ConfigError(
+            f"--host {options.host} lets everybody ask who reaches it; name a --token-file, set {TOKEN_VARIABLE}, or "
+            "say --no-token"
+        )
+    # What is chosen and what changes is of interest to whoever runs a server.
+    logging.getLogger("effovpr_ros").setLevel(logging.INFO)
+    served = ServedMap(options.map, given_recognizer_settings(options), device_settings(options))
+    with address.listen() as listening:
+        service = LocalService(served, watch_s=options.watch_s)
+        try:
+            info = service.revisions.current.info
+            where = f"{address.scheme}://{options.host}:{listening.getsockname()[1]}"
+            print(f"map {info.name}: {info.places} places, revision {info.revision}", flush=True)
+            print(f"listening on {where}; its page is {where}/docs", flush=True)
+            run(create_app(service, limits, Tokens(tokens)), address, listening)
+        finally:
+            service.close()
+    return 0

@@ -1,0 +1,1 @@
+"""What a robot and a server of maps say to each other."""

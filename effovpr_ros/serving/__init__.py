@@ -1,0 +1,1 @@
+"""A server of maps: HTTP around recognition; imported by nothing that a robot runs."""
