@@ -49,7 +49,7 @@ class CandidateRecord:
         place_id: in its map.
         session: that saw it.
         source: of its image.
-        stamp_ns: of its image.
+        stamp_ns: of its image; null where unknown.
         similarity: cosine of the global descriptors.
         num_matches: mutual matches of local descriptors.
         num_consistent: of them, those that agree on one displacement.
@@ -66,7 +66,7 @@ class CandidateRecord:
     place_id: int
     session: str
     source: str
-    stamp_ns: int
+    stamp_ns: int | None
     similarity: float
     num_matches: int
     num_consistent: int
