@@ -27,10 +27,12 @@ from effovpr_ros.features.weights import NAMED_MODELS
 from effovpr_ros.mapping.builder import BuildConfig
 from effovpr_ros.mapping.making import removed_if_empty
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images, source_quantisation_images
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.mapping.session_origins import join_session
+from effovpr_ros.mapping.sharded_map import open_map as open_stored_map
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.answer_picture import draw_answer
 from effovpr_ros.recognition.map_filling import fill_map
@@ -67,7 +69,7 @@ class Recognizer:
         place_map: its places, frame and datum.
     """
 
-    def __init__(self, place_map: PlaceMap, recognizer: PlaceRecognizer, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, place_map: MapReader, recognizer: PlaceRecognizer, max_pixels: int = MAX_PIXELS) -> None:
         """Join both; see `open_map`."""
         self.place_map = place_map
         self._recognizer = recognizer
@@ -151,7 +153,7 @@ def open_map(
         EngineError: the engine is not installed, or its descriptors are not PyTorch's.
         ConfigError: an impossible setting.
     """
-    place_map = PlaceMap.open(path)
+    place_map = open_stored_map(path)
     try:
         model = config_for_fingerprint(
             place_map.fingerprint, weights=weights, device=device, precision=precision, engine=engine

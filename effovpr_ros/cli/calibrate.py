@@ -21,8 +21,8 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.lab.evaluation.confidence_fitting import ConfidenceFitConfig, fit_confidence, num_queries
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.recognition.confidence import store_confidence_model
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         max_queries=options.max_queries,
         strength=options.strength,
     )
-    with PlaceMap.open(options.map, writable=True) as place_map:
+    with open_map(options.map, writable=True) as place_map:
         config_model = config_for_fingerprint(place_map.fingerprint, **device_settings(options))
         extractor = FeatureExtractor(config_model, map_quantisation_images(options.map))
         # Without a budget of time, which would let the fit depend on what else the machine does.

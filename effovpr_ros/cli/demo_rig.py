@@ -21,6 +21,7 @@ from effovpr_ros.lab.simulation.level import CAMERA
 from effovpr_ros.lab.simulation.recording import FRONT, ODOMETRY_TOPIC, REAR, DriveCamera
 from effovpr_ros.lab.simulation.rig_score import BodyAnswer, RigScore, is_right, score_rig
 from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.recognition.answer import Recognition
@@ -150,7 +151,7 @@ def _frames(out: Path, name: str, camera: DriveCamera) -> list[Frame]:
     return list(source.frames())
 
 
-def _recognizer(extractor: FeatureExtractor, place_map: PlaceMap) -> PlaceRecognizer:
+def _recognizer(extractor: FeatureExtractor, place_map: MapReader) -> PlaceRecognizer:
     recognizer = PlaceRecognizer(extractor, place_map, config_for_map(place_map, {}))
     recognizer.load()
     return recognizer

@@ -18,14 +18,15 @@ from effovpr_ros.lab.evaluation.confidence_fitting import ConfidenceFitConfig, f
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Method
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.vlad import VladMethod
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.recognition.confidence import setting_name, store_confidence_model
 from effovpr_ros.recognition.map_null import measure_map_null
 from effovpr_ros.recognition.presets import config_for_map, map_settings
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
-Baseline = Callable[[PlaceMap, int], Method]
+Baseline = Callable[[MapReader, int], Method]
 """Makes a method of a map and the most places in an answer."""
 BASELINES: dict[str, Baseline] = {"vlad": VladMethod, "orb-bow": OrbBowMethod}
 
@@ -73,7 +74,7 @@ def base_config(options: argparse.Namespace, map_path: Path | None) -> Recognize
     if map_path is None:
         return replace(preset(options)[1], **top_k, verify_budget_ms=0.0)
     given = {} if options.preset == AUTO_PRESET else map_settings(preset(options)[1])
-    with PlaceMap.open(map_path) as place_map:
+    with open_map(map_path) as place_map:
         return config_for_map(place_map, {**given, **top_k}, RecognizerConfig(verify_budget_ms=0.0))
 
 
@@ -112,7 +113,7 @@ def parse_methods(texts: Sequence[str], base: RecognizerConfig) -> dict[str, Rec
 
 
 def fit_methods(
-    settings: Mapping[str, RecognizerConfig | Baseline], extractor: FeatureExtractor, place_map: PlaceMap
+    settings: Mapping[str, RecognizerConfig | Baseline], extractor: FeatureExtractor, place_map: MapReader
 ) -> list[str]:
     """Fit the confidence of every setting to the map, whose places alone are used.
 
@@ -136,7 +137,7 @@ def fit_methods(
 def make_methods(
     settings: Mapping[str, RecognizerConfig | Baseline],
     extractor: FeatureExtractor,
-    place_map: PlaceMap,
+    place_map: MapReader,
     top_k: int,
     *,
     asks_map: bool,

@@ -20,7 +20,7 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Method
 from effovpr_ros.lab.evaluation.runner import Run, run_methods
 from effovpr_ros.lab.evaluation.variants import StoredAs, Variant, extract_all, num_steps, variant_map, variant_method
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 VARIANTS = ("zs", "g", "r", "pca")
@@ -112,7 +112,7 @@ def run_variants(
         bar.total = num_steps(dataset, variants, configs) + (len(dataset.database) if settings else 0)
         extracted = extract_all(dataset, configs, lambda done: bar.update(done))
         queries = extracted[first].queries
-        maps: dict[StoredAs, PlaceMap] = {}
+        maps: dict[StoredAs, MapReader] = {}
         wanted = [variant.stored for variant in variants.values()]
         for stored in dict.fromkeys([StoredAs(first), *wanted] if settings else wanted):
             opened = variant_map(dataset, extracted[stored.extractor], stored, lambda done: bar.update(done))
@@ -150,7 +150,7 @@ def _calibrate(
     options: argparse.Namespace,
     settings: Mapping[str, RecognizerConfig | Baseline],
     extractor: FeatureExtractor,
-    place_map: PlaceMap,
+    place_map: MapReader,
 ) -> None:
     if options.calibrate:
         for note in fit_methods(settings, extractor, place_map):

@@ -1,4 +1,4 @@
-"""`effovpr map build|info|check|export|merge|compact`."""
+"""`effovpr map build|info|check|export|merge|shard|compact`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -24,11 +25,13 @@ from effovpr_ros.cli.options import (
 from effovpr_ros.loop_closure.loop_config import POINTS
 from effovpr_ros.mapping.builder import BuildConfig
 from effovpr_ros.mapping.export import export_map
+from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import read_cameras
 from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.mapping.sessions import SessionSummary, summarise
+from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.mapping.sharding import By, shard_map
 from effovpr_ros.recognition.presets import settings_of_map
 
 _BUILD = BuildConfig()
@@ -36,7 +39,7 @@ _BUILD = BuildConfig()
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
-    parser = commands.add_parser("map", help="build, inspect, check, export, merge and compact maps")
+    parser = commands.add_parser("map", help="build, inspect, check, export, merge, shard and compact maps")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     building = command(
         actions,
@@ -103,12 +106,16 @@ def add_parser(commands: Subparsers) -> None:
     merge = command(
         actions,
         "merge",
-        "join maps of one model in a new one",
+        "join maps of one model, or the shards of a map, in a new map",
         "effovpr map merge site monday tuesday --rename-sessions",
     )
     merge.add_argument("out", type=Path, help="new map folder")
     merge.add_argument(
-        "maps", type=Path, nargs="+", metavar="MAP", help="maps to join; frame and datum are the first's"
+        "maps",
+        type=Path,
+        nargs="+",
+        metavar="MAP",
+        help="maps to join, or one that lies in shards; frame and datum are the first's",
     )
     merge.add_argument("--name", default="", help="name of the new map; the folder's if empty")
     merge.add_argument(
@@ -120,11 +127,28 @@ def add_parser(commands: Subparsers) -> None:
         help="poses of all maps but the first stay in frames of their own, never compared with others",
     )
     merge.set_defaults(run=_merge)
+
+    shard = command(
+        actions,
+        "shard",
+        "cut a map into shards, which together answer as it does",
+        "effovpr map shard city city_in_shards --shards 8",
+    )
+    shard.add_argument("map", type=Path)
+    shard.add_argument("out", type=Path, help="new map folder")
+    shard.add_argument("--shards", type=int, required=True, help="how many")
+    shard.add_argument(
+        "--by",
+        choices=get_args(By),
+        default="place",
+        help="what a shard holds together: places near each other, or sessions",
+    )
+    shard.set_defaults(run=_shard)
     add_compact(actions)
 
 
 def _info(options: argparse.Namespace) -> int:
-    with PlaceMap.open(options.map) as place_map:
+    with open_map(options.map) as place_map:
         places = place_map.places()
         sessions = summarise(places, place_map.frame_id, read_origins(place_map))
         datum = place_map.datum.origin if place_map.datum else None
@@ -144,6 +168,7 @@ def _info(options: argparse.Namespace) -> int:
             "updated": place_map.manifest.updated,
             "global_dim": place_map.global_dim,
             "index": asdict(index),
+            "shards": [asdict(shard) for shard in place_map.manifest.shards],
             "recognition": settings_of_map(place_map),
             "bytes": place_map.bytes_by_part(),
             "model": place_map.fingerprint.to_dict(),
@@ -154,6 +179,8 @@ def _info(options: argparse.Namespace) -> int:
     values["sessions"] = len(sessions)
     values["cameras"] = ", ".join(cameras) or "none: poses are not measured"
     values["index"] = index_in_words(index)
+    shards = place_map.manifest.shards
+    values["shards"] = f"{len(shards)}, {shards[0].name} to {shards[-1].name}" if shards else "none: one folder"
     for key, value in values.items():
         print(f"{key + ':':14}{value}")
     for session in sessions:
@@ -181,8 +208,15 @@ def _merge(options: argparse.Namespace) -> int:
     return 0
 
 
+def _shard(options: argparse.Namespace) -> int:
+    with tqdm(unit="place", disable=None, desc=options.out.name) as bar:
+        count = shard_map(options.map, options.out, options.shards, options.by, lambda done: bar.update(done))
+    print(f"map {options.out}: {count} places in {len(read_manifest(options.out).shards)} shards")
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
-    with PlaceMap.open(options.map) as place_map:
+    with open_map(options.map) as place_map:
         problems = place_map.check()
         if options.json:
             print_json({"map": place_map.name, "places": len(place_map), "problems": problems})
@@ -192,7 +226,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    with PlaceMap.open(options.map) as place_map:
+    with open_map(options.map) as place_map:
         for path in export_map(place_map, options.folder):
             print(path)
     return 0

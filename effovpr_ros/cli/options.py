@@ -10,7 +10,7 @@ from typing import Any
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.extractor_config import GLOBAL_KINDS, ExtractorConfig
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.presets import PRESETS, config_for_map, preset_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -165,7 +165,7 @@ def given_recognizer_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {**given, "rerank": False} if options.no_rerank else given
 
 
-def recognizer_config(options: argparse.Namespace, place_map: PlaceMap) -> RecognizerConfig:
+def recognizer_config(options: argparse.Namespace, place_map: MapReader) -> RecognizerConfig:
     """The recogniser that the options describe, for a map."""
     return config_for_map(place_map, given_recognizer_settings(options))
 

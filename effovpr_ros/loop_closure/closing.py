@@ -15,8 +15,8 @@ from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.loop_config import LoopConfig
 from effovpr_ros.loop_closure.plausibility import contradiction
 from effovpr_ros.loop_closure.results import Keyframe, LoopClosure, RefusedClosure
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 
@@ -42,7 +42,7 @@ class Picture:
 class SessionCamera:
     """Keeps the camera of a session with its map."""
 
-    def __init__(self, place_map: PlaceMap, session: str) -> None:
+    def __init__(self, place_map: MapReader, session: str) -> None:
         """Nothing is known yet."""
         self._place_map, self._session = place_map, session
         self._last: MountedCamera | None = None

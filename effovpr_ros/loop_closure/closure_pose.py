@@ -31,8 +31,8 @@ from effovpr_ros.geometry.points import Points
 from effovpr_ros.geometry.query_rays import QueryPicture
 from effovpr_ros.geometry.rig import RigView
 from effovpr_ros.geometry.verified_matches import with_fundamental
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import read_cameras
 from effovpr_ros.recognition.posing import rig_view, working
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCandidate
@@ -101,7 +101,7 @@ class _Pair:
 class ClosurePoses:
     """Measures closures of one growing map; for one thread."""
 
-    def __init__(self, place_map: PlaceMap, third_stage: ThirdStage, config: PoseConfig, max_depth_m: float) -> None:
+    def __init__(self, place_map: MapReader, third_stage: ThirdStage, config: PoseConfig, max_depth_m: float) -> None:
         """Keep what is needed.
 
         Args:

@@ -76,6 +76,17 @@ def decode_globals(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
     """Stored global descriptors to (N, D) float32, L2-normalised again after the rounding to fp16.
 
     Raises:
+        MapFormatError: see `decode_rounded`.
+    """
+    stacked = decode_rounded(blobs, dimension)
+    norms = np.linalg.norm(stacked, axis=1, keepdims=True)
+    return np.asarray(stacked / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def decode_rounded(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
+    """Stored global descriptors to (N, D) float32 as rounded to fp16, so that `encode_global` gives the same bytes.
+
+    Raises:
         MapFormatError: a blob has another length, or holds what is no number.
     """
     if any(not isinstance(blob, bytes) or len(blob) != 2 * dimension for blob in blobs):
@@ -83,8 +94,7 @@ def decode_globals(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
     stacked = np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), dimension).astype(np.float32)
     if not np.isfinite(stacked).all():
         raise MapFormatError("a stored global descriptor holds what is no number; the map is damaged")
-    norms = np.linalg.norm(stacked, axis=1, keepdims=True)
-    return np.asarray(stacked / np.maximum(norms, 1e-12), dtype=np.float32)
+    return np.asarray(stacked, np.float32)
 
 
 def as_stored(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 GEO_COLUMNS = ("latitude", "longitude", "altitude")
 
 
-def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
+def export_map(place_map: MapReader, folder: Path) -> list[Path]:
     """Write a map's places, pictures and global descriptors.
 
     `places.csv` has the columns that image folders are read by (image, stamp in seconds, pose, geo-tag) and
@@ -54,7 +54,7 @@ def export_map(place_map: PlaceMap, folder: Path) -> list[Path]:
     return [folder / name for name in ("places.csv", "places.geojson", "global_descriptors.npy", "thumbnails")]
 
 
-def _geojson(place_map: PlaceMap) -> dict[str, object]:
+def _geojson(place_map: MapReader) -> dict[str, object]:
     features = [
         {
             "type": "Feature",

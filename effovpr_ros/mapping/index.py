@@ -73,7 +73,13 @@ class DescriptorIndex:
 
     @classmethod
     def build(
-        cls, dimension: int, count: int, blocks: DescriptorBlocks, *, stays_exact: bool = False
+        cls,
+        dimension: int,
+        count: int,
+        blocks: DescriptorBlocks,
+        *,
+        stays_exact: bool = False,
+        limit: int | None = None,
     ) -> DescriptorIndex:
         """An index of many descriptors that are never in memory as a whole; codes are learned from all of them.
 
@@ -82,9 +88,10 @@ class DescriptorIndex:
             count: of the descriptors.
             blocks: gives them.
             stays_exact: make no codes.
+            limit: make codes for more descriptors than this; None: `flat_limit`.
         """
         index = cls(dimension, stays_exact=stays_exact)
-        if count > flat_limit(dimension) and not stays_exact:
+        if count > (flat_limit(dimension) if limit is None else limit) and not stays_exact:
             index._make_codes(blocks, count)
             index.measure()
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,16 +39,17 @@ def lock_map(folder: Path) -> FileLock:
     return lock
 
 
-def remove_unfinished_map(folder: Path) -> None:
+def remove_unfinished_map(folder: Path, keeps: Collection[str] = ()) -> None:
     """Remove what a killed creation left in the folder of a new map: files without a place, and without a manifest.
 
     Args:
         folder: whose lock is held.
+        keeps: names of what else may be there, and stays.
 
     Raises:
         MapError: the folder holds anything else.
     """
-    ours = {LOCK_NAME, INDEX_NAME, *_STORE_FILES}
+    ours = {LOCK_NAME, INDEX_NAME, *_STORE_FILES, *keeps}
     try:
         names = sorted(path.name for path in folder.iterdir())
         others = [name for name in names if name not in ours]

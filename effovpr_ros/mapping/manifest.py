@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -16,12 +17,16 @@ from effovpr_ros.core.files import write_atomically
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.mapping.checked import entry, integer, real, refuse, table, text, truth
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.index_file import StoredIndex
 from effovpr_ros.mapping.plain_yaml import read_plain_yaml
+from effovpr_ros.mapping.shards import SHARDS_NAME, ShardEntry, read_shards, shards_to_bytes
 
 FORMAT_VERSION = 1
+SHARDED_FORMAT_VERSION = 2
+"""Of maps in shards, which earlier versions of this package do not read."""
 MANIFEST_NAME = "map.yaml"
 INDEX_NAME = "index.faiss"
 MAX_DIMENSION = 2**16
@@ -60,6 +65,7 @@ class Manifest:
         index: how it searches, and what it finds.
         recognition: settings of recognition that it was made for, see `recognition.presets`; empty in maps of earlier
             versions.
+        shards: that the places lie in; empty where they lie in this folder itself.
     """
 
     name: str
@@ -76,14 +82,16 @@ class Manifest:
     index_sha256: str = ""
     index: IndexSummary = field(default_factory=IndexSummary)
     recognition: Mapping[str, Any] = field(default_factory=dict)
+    shards: tuple[ShardEntry, ...] = ()
 
     def write(self, folder: Path) -> Manifest:
         """Write atomically; returns the manifest as written, with the time of update."""
         manifest = replace(self, updated=now())
         origin = manifest.datum.origin if manifest.datum else None
         listed = _listed(manifest.sessions)
+        checksums = {"places": manifest.places_sha256, "index.faiss": manifest.index_sha256}
         content = {
-            "format_version": FORMAT_VERSION,
+            "format_version": SHARDED_FORMAT_VERSION if manifest.shards else FORMAT_VERSION,
             "name": manifest.name,
             "created": manifest.created,
             "updated": manifest.updated,
@@ -98,8 +106,12 @@ class Manifest:
             "index": asdict(manifest.index),
             "model": manifest.fingerprint.to_dict(),
             "recognition": dict(manifest.recognition),
-            "checksums": {"places": manifest.places_sha256, "index.faiss": manifest.index_sha256},
+            "checksums": checksums,
         }
+        if manifest.shards:
+            shards = shards_to_bytes(manifest.shards)
+            write_atomically(folder / SHARDS_NAME, shards)
+            checksums[SHARDS_NAME] = hashlib.sha256(shards).hexdigest()
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_atomically(folder / MANIFEST_NAME, text.encode("utf-8"))
         return manifest
@@ -140,6 +152,22 @@ class Manifest:
         """The index file of a map folder, whose descriptors should have this dimension."""
         return StoredIndex(folder / INDEX_NAME, self.index_sha256, dimension, self.num_places, self.index)
 
+    def projection(self, stored: bytes | None) -> PcaProjection | None:
+        """The principal components that a map stores, if it does.
+
+        Raises:
+            MapFormatError: they are not of descriptors of this model.
+        """
+        if not stored:
+            return None
+        pca = PcaProjection.from_bytes(stored)
+        if len(pca.mean) != self.fingerprint.global_dim or len(pca.components) > len(pca.mean):
+            raise MapFormatError(
+                f"the stored PCA makes {len(pca.components)} numbers of {len(pca.mean)}, the map's descriptors have "
+                f"{self.fingerprint.global_dim}; restore or rebuild the map"
+            )
+        return pca
+
     def problems(self, num_places: int) -> list[str]:
         """What the manifest lacks of a store with so many places; nothing if it is whole."""
         if num_places == self.num_places:
@@ -170,13 +198,21 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or abs(version) > _FARTHEST_VERSION:
         raise MapFormatError(f"{path} names no format_version; it is damaged or no map of effovpr_ros")
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, SHARDED_FORMAT_VERSION):
+        known = f"{FORMAT_VERSION} and {SHARDED_FORMAT_VERSION}"
         remedy = "update effovpr_ros" if version > FORMAT_VERSION else "rebuild the map"
-        raise MapFormatError(f"{path} has format {version}, this version reads {FORMAT_VERSION}; {remedy}")
+        raise MapFormatError(f"{path} has format {version}, this version reads {known}; {remedy}")
     try:
-        return _parse(table(content, "the whole"))
+        manifest = _parse(table(content, "the whole"))
+        if version == FORMAT_VERSION:
+            return manifest
+        checksum = entry(table(content["checksums"], "checksums"), SHARDS_NAME, "checksums")
+        shards = read_shards(folder, text(checksum, f"the checksum of {SHARDS_NAME}"))
     except (MapFormatError, GeodesyError) as error:
         raise MapFormatError(f"{path}: {error}") from error
+    if sum(shard.num_places for shard in shards) != manifest.num_places:
+        raise MapFormatError(f"{path} has {manifest.num_places} places, {SHARDS_NAME} another number; restore the map")
+    return replace(manifest, shards=shards)
 
 
 def _listed(sessions: Sequence[str]) -> list[str]:

@@ -1,14 +1,17 @@
-"""MapReader: what is asked of an open map."""
+"""MapReader: what is asked of an open map, whether it lies in one folder or in shards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.file_lock import FileLock
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor import LocalFeatures
@@ -16,20 +19,24 @@ from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces
+from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import index_problems, load_index
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.mapping.place_table import PlaceTable
+from effovpr_ros.mapping.place_table import PlaceSource, PlaceTable
 from effovpr_ros.mapping.positions import PlacePositions
 from effovpr_ros.mapping.store import PlaceStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PCA_PROPERTY = "pca"
 _CACHE_BYTES = 256 * 2**20
 
 
 class MapReader:
-    """The places of an open map, for queries; see `PlaceMap`, which opens it and adds to it."""
+    """The places of an open map, for queries; see `sharded_map.open_map`, and `PlaceMap`, which adds to it."""
 
     _ONLINE = False
 
@@ -40,19 +47,12 @@ class MapReader:
         self._store = store
         self._lock = lock
         self._frames = store.pose_frames()
-        self._table = PlaceTable(EarlierPlaces(store, manifest.datum) if store.guessed_below else store)
+        self._places: PlaceSource = EarlierPlaces(store, manifest.datum) if store.guessed_below else store
+        self._table = PlaceTable(self._places)
         self._positions = PlacePositions(store)
-        stored_pca = store.get_property(PCA_PROPERTY)
-        self._pca = _checked_pca(PcaProjection.from_bytes(stored_pca), manifest) if stored_pca else None
+        self._pca = manifest.projection(store.get_property(PCA_PROPERTY))
         self._cache = LocalCache(_CACHE_BYTES)
-        dimension = len(self._pca.components) if self._pca else self.fingerprint.global_dim
-        self._index = load_index(
-            manifest.stored_index(path, dimension),
-            len(self),
-            self._descriptor_blocks,
-            writable=self._writable,
-            stays_exact=self._ONLINE,
-        )
+        self._index = self._load_index(len(self._pca.components) if self._pca else self.fingerprint.global_dim)
 
     @property
     def name(self) -> str:
@@ -75,6 +75,21 @@ class MapReader:
         return self._manifest
 
     @property
+    def store(self) -> PlaceStore:
+        """What is kept of its places, for those who copy them whole."""
+        return self._store
+
+    @property
+    def place_source(self) -> PlaceSource:
+        """Its places as this version knows them, of which it keeps none in memory."""
+        return self._places
+
+    @property
+    def pca(self) -> PcaProjection | None:
+        """The principal components that are indexed; None: the descriptors themselves are."""
+        return self._pca
+
+    @property
     def fingerprint(self) -> ModelFingerprint:
         """Of the model that made the descriptors."""
         return self._manifest.fingerprint
@@ -93,6 +108,11 @@ class MapReader:
     def next_id(self) -> int:
         """Number of the place that is added next; numbers are never used again."""
         return self._table.next_id
+
+    @property
+    def revision(self) -> str:
+        """Short name of what the map holds, by what its manifest says: another one after every change of its places."""
+        return sha256(repr(self._manifest).encode()).hexdigest()[:16]
 
     @property
     def places_sha256(self) -> str:
@@ -205,6 +225,11 @@ class MapReader:
         block = next(self._store.descriptor_blocks(self.fingerprint.global_dim, place_id, place_id))
         return np.asarray(block[0], np.float32)
 
+    def folder_of(self, place_id: int) -> tuple[Path, int]:
+        """Folder of the ordinary map that a place lies in, and its number there; a MapError where there is none."""
+        self._table.row_of(place_id)
+        return self.path, place_id
+
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk of descriptors, thumbnails, points and index."""
         index = self.path / INDEX_NAME
@@ -214,6 +239,15 @@ class MapReader:
         """A small value that was stored with the map, such as its calibration."""
         return self._store.get_property(key)
 
+    def set_property(self, key: str, value: bytes) -> None:
+        """Store a small value with the map.
+
+        Raises:
+            MapError: opened read-only, or the disk is full.
+        """
+        self._require_writable()
+        self._store.set_property(key, value)
+
     def check(self) -> list[str]:
         """Read everything and compare it with its checksums, and the index with the places; returns problems."""
         problems = [*self._store.damaged(self.fingerprint.local_dim), *self._manifest.problems(len(self))]
@@ -222,6 +256,36 @@ class MapReader:
             return problems + index_problems(stored, self._descriptor_blocks(0))
         except MapError as error:
             return [*problems, str(error)]
+
+    def close(self) -> None:
+        """Close the store; unsaved places stay in it and are indexed at the next opening."""
+        self._store.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        """Enter a context that closes the map."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise MapError(f"map {self.path} is open read-only; open it with writable=True")
+
+    def _load_index(self, dimension: int) -> DescriptorIndex:
+        """The index of the map, of descriptors of this dimension."""
+        return load_index(
+            self._manifest.stored_index(self.path, dimension),
+            len(self),
+            self._descriptor_blocks,
+            writable=self._writable,
+            stays_exact=self._ONLINE,
+        )
 
     @property
     def _writable(self) -> bool:
@@ -237,12 +301,3 @@ class MapReader:
         if first_row < len(self):
             first_id, last_id = self._table.place_id(first_row), self._table.place_id(len(self) - 1)
             yield from self._store.descriptor_blocks(self.fingerprint.global_dim, first_id, last_id)
-
-
-def _checked_pca(pca: PcaProjection, manifest: Manifest) -> PcaProjection:
-    if len(pca.mean) != manifest.fingerprint.global_dim or len(pca.components) > len(pca.mean):
-        raise MapFormatError(
-            f"the stored PCA makes {len(pca.components)} numbers of {len(pca.mean)}, the map's descriptors have "
-            f"{manifest.fingerprint.global_dim}; restore or rebuild the map"
-        )
-    return pca

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,21 @@ from effovpr_ros.core.files import sync_folder, usable_path
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.work_folder import work_folder
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.map_reading import PCA_PROPERTY, MapReader
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.session_cameras import read_cameras, write_cameras
 from effovpr_ros.mapping.session_origins import SessionOrigin, odometry_drives, read_origins, write_origins
-from effovpr_ros.mapping.store import PlaceStore
+from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.mapping.sharded_store import SHARD_PROPERTIES
+from effovpr_ros.mapping.store import STORE_PROPERTIES
 
 _logger = logging.getLogger(__name__)
 
-_COMMIT_PLACES = 256
+COMMIT_PLACES = 256
 _MADE_OF_PROPERTY = "merged_from"
+_OF_STORAGE = frozenset({_MADE_OF_PROPERTY, PCA_PROPERTY, *STORE_PROPERTIES, *SHARD_PROPERTIES})
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,16 @@ class _Plan:
 def merge_maps(
     out: Path, maps: Sequence[Path], config: MergeConfig, progress: Callable[[int], object] | None = None
 ) -> int:
-    """Join maps in a new one.
+    """Join maps in a new one, or the shards of one.
 
     Frame, datum and the settings of recognition are the first map's; other settings are named in the log. What
-    belongs to one map alone is not carried over: its confidence models, and the projection of a PCA. The new map
-    appears under its name when it is finished; what a kill leaves beside it, the next call removes. If `out` is the
+    belongs to one map alone is not carried over from several: confidence models, and the projection of a PCA. The new
+    map appears under its name when it is finished; what a kill leaves beside it, the next call removes. If `out` is the
     merge of these maps already, it stays as it is.
 
     Args:
         out: folder that does not exist yet.
-        maps: two or more, in the order that their sessions get.
+        maps: two or more, in the order that their sessions get; or one that lies in shards.
         config: see there.
         progress: called with the number of places copied since the last call.
 
@@ -75,11 +79,11 @@ def merge_maps(
         MapError: `out` exists, fewer than two maps, sessions of one name, other frames or datums, or a map is damaged.
         ModelMismatchError: maps of different models.
     """
-    if len(maps) < 2:
-        raise MapError(f"{len(maps)} map given; a merge needs two or more")
     out = usable_path(out)
     with ExitStack() as stack:
-        opened = [stack.enter_context(PlaceMap.open(path)) for path in maps]
+        opened = [stack.enter_context(open_map(path)) for path in maps]
+        if len(maps) < 2 and not (opened and opened[0].manifest.shards):
+            raise MapError(f"{len(maps)} map given; a merge needs two or more, or one that lies in shards")
         for other in opened[1:]:
             other.require_model(opened[0].fingerprint)
         plans = _plan(opened, config)
@@ -100,6 +104,8 @@ def merge_maps(
             merged.set_pose_frames(_pose_frames(opened, plans))
             write_origins(merged, _origins(opened, plans))
             write_cameras(merged, _cameras(opened, plans))
+            if len(opened) == 1:
+                copy_properties(opened[0], merged)
             for source, plan in zip(opened, plans, strict=True):
                 _copy(source, merged, plan, progress)
             merged.set_property(_MADE_OF_PROPERTY, made_of)
@@ -113,7 +119,7 @@ def merge_maps(
     return count
 
 
-def _recognition(maps: Sequence[PlaceMap]) -> Mapping[str, Any]:
+def _recognition(maps: Sequence[MapReader]) -> Mapping[str, Any]:
     """Settings of the first map; says where another was made for other ones."""
     first = maps[0].manifest.recognition
     for other in maps[1:]:
@@ -140,13 +146,13 @@ def _made_before(out: Path, made_of: bytes) -> int:
         MapError: it is another one.
     """
     if (out / MANIFEST_NAME).is_file():
-        with PlaceMap.open(out) as merged:
+        with open_map(out) as merged:
             if merged.get_property(_MADE_OF_PROPERTY) == made_of:
                 return len(merged)
     raise MapError(f"{out} exists already; choose a new folder for the merged map")
 
 
-def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[_Plan]:
+def _plan(maps: Sequence[MapReader], config: MergeConfig) -> list[_Plan]:
     taken: set[str] = set()
     frames = {maps[0].frame_id}
     plans = []
@@ -177,7 +183,7 @@ def _plan(maps: Sequence[PlaceMap], config: MergeConfig) -> list[_Plan]:
     return plans
 
 
-def _shares_frame(first: PlaceMap, other: PlaceMap, config: MergeConfig) -> bool:
+def _shares_frame(first: MapReader, other: MapReader, config: MergeConfig) -> bool:
     """Whether the poses of a map are in the frame of the first; without poses nothing hinges on it.
 
     Raises:
@@ -204,7 +210,7 @@ def _shares_frame(first: PlaceMap, other: PlaceMap, config: MergeConfig) -> bool
     return True
 
 
-def _pose_frames(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> PoseFrames:
+def _pose_frames(maps: Sequence[MapReader], plans: Sequence[_Plan]) -> PoseFrames:
     """Frames of the poses of all places, in the order that they are copied in."""
     frames = PoseFrames()
     planned = [(plan, place) for source, plan in zip(maps, plans, strict=True) for place in source.places()]
@@ -213,7 +219,7 @@ def _pose_frames(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> PoseFrames
     return frames
 
 
-def _origins(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, SessionOrigin]:
+def _origins(maps: Sequence[MapReader], plans: Sequence[_Plan]) -> dict[str, SessionOrigin]:
     """What the maps keep of their sessions' poses, by the new names."""
     return {
         plan.sessions[session]: origin
@@ -223,7 +229,7 @@ def _origins(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, Sess
     }
 
 
-def _cameras(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, MountedCamera]:
+def _cameras(maps: Sequence[MapReader], plans: Sequence[_Plan]) -> dict[str, MountedCamera]:
     """The cameras of the maps' sessions, by the new names."""
     return {
         plan.sessions[session]: mounted
@@ -233,23 +239,22 @@ def _cameras(maps: Sequence[PlaceMap], plans: Sequence[_Plan]) -> dict[str, Moun
     }
 
 
-def _copy(source: PlaceMap, merged: PlaceMap, plan: _Plan, progress: Callable[[int], object] | None) -> None:
-    places = source.places()
-    with closing(PlaceStore(source.path, writable=False)) as store:
-        for start in range(0, len(places), _COMMIT_PLACES):
-            batch = places[start : start + _COMMIT_PLACES]
-            merged.add(_new_places(store, source, batch, plan))
-            if progress:
-                progress(len(batch))
+def whole_places(source: MapReader, places: Sequence[Place]) -> list[NewPlace]:
+    """Places with all that is stored of them, as they would join another map.
 
+    Args:
+        source: map of the places.
+        places: of it.
 
-def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], plan: _Plan) -> list[NewPlace]:
-    model = source.fingerprint
-    place_ids = [place.place_id for place in batch]
+    Raises:
+        MapError: one is damaged.
+    """
+    store, model = source.store, source.fingerprint
+    place_ids = [place.place_id for place in places]
     features = store.features(place_ids, model.global_dim, model.local_dim)
     return [
         NewPlace(
-            plan.sessions[place.session],
+            place.session,
             place.stamp_ns,
             place.source,
             place.pose,
@@ -260,5 +265,29 @@ def _new_places(store: PlaceStore, source: PlaceMap, batch: Sequence[Place], pla
             points,
             store.digest(place.place_id),
         )
-        for place, found, points in zip(batch, features, store.points(place_ids), strict=True)
+        for place, found, points in zip(places, features, store.points(place_ids), strict=True)
     ]
+
+
+def copy_properties(source: MapReader, target: MapReader) -> None:
+    """Give a map all that is known of another one with the same places, but for how that one is stored.
+
+    Args:
+        source: of the values.
+        target: open for writing.
+    """
+    for key in source.store.property_keys():
+        value = source.get_property(key)
+        if value is not None and key not in _OF_STORAGE:
+            target.set_property(key, value)
+    if source.pca is not None and isinstance(target, PlaceMap):
+        target.set_pca(source.pca)
+
+
+def _copy(source: MapReader, merged: PlaceMap, plan: _Plan, progress: Callable[[int], object] | None) -> None:
+    places = source.places()
+    for start in range(0, len(places), COMMIT_PLACES):
+        batch = whole_places(source, places[start : start + COMMIT_PLACES])
+        merged.add([replace(place, session=plan.sessions[place.session]) for place in batch])
+        if progress:
+            progress(len(batch))

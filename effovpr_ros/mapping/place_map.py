@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from effovpr_ros.core.file_lock import FileLock
 from effovpr_ros.core.files import usable_path
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor_config import ModelFingerprint
-from effovpr_ros.features.pca import fit_pca
+from effovpr_ros.features.pca import PcaProjection, fit_pca
 from effovpr_ros.mapping.codec import as_stored, require_dimension
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import write_index
@@ -126,8 +125,14 @@ class PlaceMap(MapReader):
         """Open what a manifest describes.
 
         Raises:
+            MapError: damaged, or in shards.
             _ReplacedError: another program replaced the manifest meanwhile; what else was read may not belong to it.
         """
+        if manifest.shards:
+            raise MapError(
+                f"map {folder} lies in {len(manifest.shards)} shards, and this works on a map of one folder; make one "
+                f"with `effovpr map merge NEW_MAP {folder}`"
+            )
         store = PlaceStore(folder, writable=lock is not None, online=lock is not None and cls._ONLINE)
         try:
             try:
@@ -181,8 +186,12 @@ class PlaceMap(MapReader):
         # At once: places that are stored before the manifest are in this frame.
         self._manifest = replace(self._manifest, datum=datum).write(self.path)
 
-    def add(self, places: Sequence[NewPlace]) -> list[int]:
+    def add(self, places: Sequence[NewPlace], numbers: Sequence[int] | None = None) -> list[int]:
         """Append places in one transaction; they are searchable at once, and `flush` saves the index.
+
+        Args:
+            places: of the map's model.
+            numbers: that they get, ascending and from `next_id` on; None: the next ones.
 
         Returns:
             Their numbers.
@@ -196,7 +205,7 @@ class PlaceMap(MapReader):
             return []
         for place in places:
             require_dimension(place.features.global_descriptor, self.fingerprint.global_dim, place.source)
-        place_ids = self._store.add(places)
+        place_ids = self._store.add(places, numbers)
         # As they will be read again, so that a map answers the same before and after a kill.
         self._index.add(self._project(as_stored(np.stack([place.features.global_descriptor for place in places]))))
         numbered = zip(place_ids, places, strict=True)
@@ -224,20 +233,24 @@ class PlaceMap(MapReader):
             index=self._index.summary,
         ).write(self.path)
 
+    def reindex(self, flat_limit: int) -> None:
+        """Make the index anew, for a part of a larger map.
+
+        Args:
+            flat_limit: more places than this are searched by codes.
+
+        Raises:
+            MapError: opened read-only.
+        """
+        self._require_writable()
+        blocks = partial(self._descriptor_blocks, 0)
+        self._index = DescriptorIndex.build(self.global_dim, len(self), blocks, limit=flat_limit)
+
     def _frames_of(self, session: str, origins: Mapping[str, SessionOrigin]) -> dict[str, str]:
         """Frame of a session's poses and their body, as the manifest says it."""
         origin = origins.get(session, SessionOrigin())
         frame_id = self._frames.frame_of(session, self.next_id) or self.frame_id
         return {"frame_id": frame_id, "child_frame_id": origin.child_frame_id}
-
-    def set_property(self, key: str, value: bytes) -> None:
-        """Store a small value with the map.
-
-        Raises:
-            MapError: opened read-only, or the disk is full.
-        """
-        self._require_writable()
-        self._store.set_property(key, value)
 
     def fit_pca(self, dimension: int, examples: NDArray[np.float32] | None = None) -> None:
         """Index and save principal components of the global descriptors, theirs or those of (N, D) `examples`.
@@ -247,28 +260,17 @@ class PlaceMap(MapReader):
             MapError: opened read-only.
         """
         self._require_writable()
-        self._pca = fit_pca(self.global_descriptors() if examples is None else examples, dimension)
-        self._store.set_property(PCA_PROPERTY, self._pca.to_bytes())
-        blocks = partial(self._descriptor_blocks, 0)
-        self._index = DescriptorIndex.build(dimension, len(self), blocks, stays_exact=self._ONLINE)
+        self.set_pca(fit_pca(self.global_descriptors() if examples is None else examples, dimension))
         self.flush()
 
-    def close(self) -> None:
-        """Close the store; unsaved places stay in it and are indexed at the next opening."""
-        self._store.close()
-        if self._lock is not None:
-            self._lock.release()
+    def set_pca(self, pca: PcaProjection) -> None:
+        """Index by principal components that are known, such as another map's.
 
-    def __enter__(self) -> Self:
-        """Enter a context that closes the map."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def _require_writable(self) -> None:
-        if not self._writable:
-            raise MapError(f"map {self.path} is open read-only; open it with writable=True")
+        Raises:
+            MapError: opened read-only.
+        """
+        self._require_writable()
+        self._store.set_property(PCA_PROPERTY, pca.to_bytes())
+        self._pca = pca
+        blocks = partial(self._descriptor_blocks, 0)
+        self._index = DescriptorIndex.build(len(pca.components), len(self), blocks, stays_exact=self._ONLINE)

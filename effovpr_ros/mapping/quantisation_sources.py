@@ -9,7 +9,7 @@ from pathlib import Path
 
 from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.engines.quantisation_images import QuantisationImages, readable
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.sources.frame import Frame
 
 
@@ -17,7 +17,7 @@ def map_quantisation_images(path: Path) -> QuantisationImages:
     """The thumbnails of a map."""
 
     def images() -> list[RgbImage]:
-        with PlaceMap.open(path) as place_map:
+        with open_map(path) as place_map:
 
             def load(place_id: int) -> RgbImage:
                 return decode_image(place_map.thumbnail(place_id), f"thumbnail {place_id}")

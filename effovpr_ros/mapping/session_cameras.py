@@ -11,7 +11,7 @@ from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.mapping.session_origins import Properties
 
 if TYPE_CHECKING:
-    from effovpr_ros.mapping.place_map import PlaceMap
+    from effovpr_ros.mapping.map_reading import MapReader
 
 _PROPERTY = "session_cameras"
 
@@ -36,7 +36,7 @@ def write_cameras(properties: Properties, cameras: Mapping[str, MountedCamera]) 
     properties.set_property(_PROPERTY, json.dumps(content).encode())
 
 
-def set_session_camera(place_map: PlaceMap, session: str, mounted: MountedCamera) -> None:
+def set_session_camera(place_map: MapReader, session: str, mounted: MountedCamera) -> None:
     """Say which camera the images of a session are from; one that is known already is kept if it is the same.
 
     Raises:

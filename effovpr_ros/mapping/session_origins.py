@@ -13,6 +13,7 @@ from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.sources.frame import PoseKind, PoseOrigin
 
 if TYPE_CHECKING:
+    from effovpr_ros.mapping.map_reading import MapReader
     from effovpr_ros.mapping.place_map import PlaceMap
 
 _PROPERTY = "session_origins"
@@ -125,7 +126,7 @@ def join_session(place_map: PlaceMap, session: str, origin: PoseOrigin, session_
     return notes
 
 
-def odometry_drives(place_map: PlaceMap) -> set[str]:
+def odometry_drives(place_map: MapReader) -> set[str]:
     """Drives whose odometry is the map's frame; none where the frame is known to be another one."""
     origins = read_origins(place_map)
     in_map_frame = {place.session for place in place_map.places() if place.map_pose is not None}

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.mapping.checked import blob, integer, refuse, text
-from effovpr_ros.mapping.codec import MAX_GRID, EncodedLocal, decode_globals, decode_local, encode_global, encode_local
+from effovpr_ros.mapping.codec import (
+    MAX_GRID,
+    EncodedLocal,
+    decode_globals,
+    decode_local,
+    decode_rounded,
+    encode_global,
+    encode_local,
+)
 from effovpr_ros.mapping.database import Database, Execute
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.pose_frames import PoseFrames
@@ -37,6 +45,8 @@ _CHECKSUM_SUFFIX = "/crc32"
 _LEAST_PLACE_BYTES, _LONGEST_NUMBER = 64, 18
 _FRAMES_PROPERTY = "session_frames"
 _UNKNOWN_PROPERTY = "unknown_from"
+STORE_PROPERTIES = (_FRAMES_PROPERTY, _UNKNOWN_PROPERTY)
+"""Of how places are stored; each store has its own."""
 
 
 class PlaceStore:
@@ -62,7 +72,7 @@ class PlaceStore:
         self._has_points, self._digest_column = tables.points, "digest" if tables.digests else "''"
         try:
             # The file is longer than its places, unless its trees go round in circles.
-            if len(self) * _LEAST_PLACE_BYTES > self._database.size_bytes:
+            if self._num_rows() * _LEAST_PLACE_BYTES > self._database.size_bytes:
                 raise MapFormatError(f"{self._path} is damaged; restore the map from a copy or rebuild it")
             if writable and self.get_property(_UNKNOWN_PROPERTY) is None:
                 self.set_property(_UNKNOWN_PROPERTY, str(self.guessed_below).encode())
@@ -70,8 +80,12 @@ class PlaceStore:
             self.close()
             raise
 
-    def add(self, places: Sequence[NewPlace]) -> list[int]:
+    def add(self, places: Sequence[NewPlace], numbers: Sequence[int] | None = None) -> list[int]:
         """Append places in one transaction.
+
+        Args:
+            places: to append.
+            numbers: that they get, ascending and above those there are; None: the next ones.
 
         Returns:
             Their numbers.
@@ -81,9 +95,10 @@ class PlaceStore:
         """
         with self._database.transaction() as connection:
             first = connection.execute("SELECT coalesce(max(id) + 1, 0) FROM places").fetchone()[0]
-            for place_id, place in enumerate(places, start=first):
+            given = list(range(first, first + len(places))) if numbers is None else list(numbers)
+            for place_id, place in zip(given, places, strict=True):
                 _insert(connection.execute, place_id, place)
-            return list(range(first, first + len(places)))
+            return given
 
     def remove(self, place_ids: Collection[int]) -> None:
         """Remove places in one transaction; the space in the file is used again."""
@@ -117,7 +132,7 @@ class PlaceStore:
 
     def __len__(self) -> int:
         """Number of places."""
-        return int(self._query("SELECT count(id) FROM places")[0][0])
+        return self._num_rows()
 
     @property
     def guessed_below(self) -> int:
@@ -140,8 +155,12 @@ class PlaceStore:
 
     def sessions(self) -> list[str]:
         """Names of the sessions in order of appearance."""
-        rows = self._query("SELECT session FROM places GROUP BY session ORDER BY min(id)")
-        return [text(row[0], f"a session in {self._path}") for row in rows]
+        return list(self.session_starts())
+
+    def session_starts(self) -> dict[str, int]:
+        """The first place of each session, in order of appearance."""
+        rows = self._query("SELECT session, min(id) FROM places GROUP BY session ORDER BY min(id)")
+        return {text(session, f"a session in {self._path}"): first for session, first in rows}
 
     def places(self, place_ids: Sequence[int] | None = None) -> list[Place]:
         """Places by ascending number; all where none are named."""
@@ -226,7 +245,9 @@ class PlaceStore:
         return [found[place_id] for place_id in place_ids]
 
     def features(self, place_ids: Sequence[int], dimension: int, width: int) -> list[Features]:
-        """All features of places, in the order asked for; `dimension` is D of the model, `width` is C.
+        """All features of places, in the order asked for, to be stored again; `dimension` is D, `width` is C.
+
+        Global descriptors are as rounded, not normalised again.
 
         Raises:
             MapError: no such place, or damaged.
@@ -238,7 +259,7 @@ class PlaceStore:
             f"JOIN global_descriptors ON place_id = id WHERE id IN ({marks})",
             tuple(place_ids),
         )
-        descriptors = decode_globals([row[3] for row in rows], dimension)
+        descriptors = decode_rounded([row[3] for row in rows], dimension)
         found = {
             row[0]: (descriptor, _grid(row[1:3], f"place {row[0]}"))
             for row, descriptor in zip(rows, descriptors, strict=True)
@@ -320,6 +341,11 @@ class PlaceStore:
             raise MapFormatError(f"{key} of {self._path} does not fit its checksum")
         return value
 
+    def property_keys(self) -> list[str]:
+        """Names of all values that are stored beside the places."""
+        keys = [text(row[0], f"a property of {self._path}") for row in self._query("SELECT key FROM properties")]
+        return [key for key in keys if not key.endswith(_CHECKSUM_SUFFIX)]
+
     def set_property(self, key: str, value: bytes) -> None:
         """Store a small binary value, and its checksum."""
         rows = [(key, value), (key + _CHECKSUM_SUFFIX, _stored_checksum(value))]
@@ -347,6 +373,9 @@ class PlaceStore:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def _num_rows(self) -> int:
+        return int(self._query("SELECT count(id) FROM places")[0][0])
 
     def _query(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         return self._database.query(sql, values)

@@ -14,7 +14,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, Transform, TransformSta
 from tf2_msgs.msg import TFMessage
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.adapters.base import Adapter
@@ -53,7 +53,7 @@ class MapOdomBroadcaster(Adapter):
         node: GuardedNode,
         config: MapOdomConfig,
         body_frame: str,
-        map_of: Callable[[], PlaceMap | None],
+        map_of: Callable[[], MapReader | None],
         resources: ExitStack,
     ) -> None:
         """Advertise and subscribe.
@@ -75,7 +75,7 @@ class MapOdomBroadcaster(Adapter):
         )
         self._answers: deque[tuple[int, Sighting | None]] = deque(maxlen=100)
         self._fused = MapOdom(config)
-        self._map: PlaceMap | None = None
+        self._map: MapReader | None = None
         self._wrong_map = ""
         self._heard_s = time.monotonic()
         self._jumped_s = -_JUMP_IS_RECENT_S
@@ -187,7 +187,7 @@ def sighting_of(match: PlaceMatch) -> Sighting:
     )
 
 
-def _why_not(place_map: PlaceMap, odom_frame: str, body_frame: str) -> str:
+def _why_not(place_map: MapReader, odom_frame: str, body_frame: str) -> str:
     """What of a map's frames speaks against placing the odometry's frame in it; empty if nothing does."""
     if place_map.frame_id == odom_frame:
         return (

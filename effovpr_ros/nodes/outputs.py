@@ -14,7 +14,7 @@ from visualization_msgs.msg import MarkerArray
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.mapping.builder import make_thumbnail
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.base import Adapter
@@ -101,7 +101,7 @@ class Outputs(NodeOutputs):
         if self._markers.get_subscription_count():
             self._markers.publish(conversions.match_markers(recognition, match.header))
 
-    def publish_map(self, place_map: PlaceMap) -> None:
+    def publish_map(self, place_map: MapReader) -> None:
         """Publish the places, not more than can be drawn, as markers; late subscribers get them too."""
         places = place_map.places(at_most=_MOST_MARKERS)
         self._markers.publish(conversions.map_markers(places, place_map.frame_id))

@@ -15,8 +15,9 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.presets import MAP_SETTINGS, config_for_map
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer
@@ -78,7 +79,7 @@ class RecognitionEngine:
         self._extractor: FeatureExtractor | None = None
         self._recognizer: PlaceRecognizer | None = None
         self._sequence: SequenceFilter | None = None
-        self.place_map: PlaceMap | None = None
+        self.place_map: MapReader | None = None
 
     @property
     def device(self) -> str:
@@ -94,7 +95,7 @@ class RecognitionEngine:
         """Go on with a faster engine if one was found since the last image; whether that is so."""
         return self._extractor is not None and self._extractor.take_over()
 
-    def load_map(self, path: Path) -> PlaceMap:
+    def load_map(self, path: Path) -> MapReader:
         """Open a map, load its model unless it is loaded already, and use both from the next image on.
 
         The map in use stays if anything fails.
@@ -104,7 +105,7 @@ class RecognitionEngine:
             EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights of its model.
         """
-        place_map = PlaceMap.open(path)
+        place_map = open_map(path)
         try:
             extractor = self._extractor
             if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
@@ -160,7 +161,7 @@ class RecognitionEngine:
         hint: Hint | None,
         stamp_ns: int | None = None,
         odometry: Pose | None = None,
-    ) -> tuple[RigAnswer, PlaceMap, PlaceRecognizer]:
+    ) -> tuple[RigAnswer, MapReader, PlaceRecognizer]:
         """Recognise the pictures of one moment with the map in use; returns that map and its recogniser too.
 
         Args:

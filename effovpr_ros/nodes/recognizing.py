@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 
 from effovpr_ros.core.errors import EffoVPRError, ImageError, NodeError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
@@ -138,11 +138,11 @@ class Recognizing(Configured[Query]):
         self._worker.submit(partial(self.engine.set_config, settings.recognizer, settings.given))
         self.robot.listen_for_sequence(settings.recognizer.sequence_length > 0)
 
-    def load_map(self, folder: Path) -> Future[PlaceMap]:
+    def load_map(self, folder: Path) -> Future[MapReader]:
         """Open another map after the image at hand."""
         return self._worker.submit(partial(self.engine.load_map, folder))
 
-    def show_map(self, place_map: PlaceMap) -> None:
+    def show_map(self, place_map: MapReader) -> None:
         """Log a map that was loaded, and publish its places."""
         self._announce(place_map)
         self._publish_map_markers()
@@ -270,7 +270,7 @@ class Recognizing(Configured[Query]):
 
     # Reports
 
-    def _announce(self, place_map: PlaceMap) -> None:
+    def _announce(self, place_map: MapReader) -> None:
         self._node.map_parameters.show(self.engine.config)
         self._node.get_logger().info(
             f"map {place_map.name} ({place_map.path}): {len(place_map)} places, model "

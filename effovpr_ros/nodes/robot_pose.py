@@ -9,7 +9,7 @@ from dataclasses import replace
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.configured import Health
 from effovpr_ros.nodes.guarded_node import GuardedNode
@@ -30,7 +30,7 @@ class RobotPose:
         node: GuardedNode,
         config: MapOdomConfig,
         body_frame: str,
-        map_of: Callable[[], PlaceMap | None],
+        map_of: Callable[[], MapReader | None],
         resources: ExitStack,
     ) -> None:
         """Subscribe and advertise what `publish_tf` needs.

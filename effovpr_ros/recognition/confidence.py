@@ -22,7 +22,7 @@ import numpy as np
 from effovpr_ros.core.errors import MapFormatError
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.features.local_projection import FULL, setting_for_codes
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.evidence import FIGURES, POINT_FIGURES, Evidence, MapNull, NullLeads
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
@@ -149,7 +149,7 @@ def setting_name(fingerprint: ModelFingerprint, config: RecognizerConfig) -> str
     )
 
 
-def read_confidence_models(place_map: PlaceMap) -> tuple[ConfidenceModel, ...]:
+def read_confidence_models(place_map: MapReader) -> tuple[ConfidenceModel, ...]:
     """Confidence models that a map holds; those of another version are left out, with a warning."""
     stored = place_map.get_property(_PROPERTY)
     try:
@@ -159,7 +159,7 @@ def read_confidence_models(place_map: PlaceMap) -> tuple[ConfidenceModel, ...]:
         return ()
 
 
-def store_confidence_model(place_map: PlaceMap, model: ConfidenceModel) -> None:
+def store_confidence_model(place_map: MapReader, model: ConfidenceModel) -> None:
     """Keep a model in a map; one of the same setting is replaced.
 
     Raises:
@@ -169,7 +169,7 @@ def store_confidence_model(place_map: PlaceMap, model: ConfidenceModel) -> None:
     place_map.set_property(_PROPERTY, json.dumps([item.to_dict() for item in (*others, model)]).encode())
 
 
-def read_map_null(place_map: PlaceMap, setting: str) -> MapNull | None:
+def read_map_null(place_map: MapReader, setting: str) -> MapNull | None:
     """What is known of a map's wrong answers for a setting; None where nothing is, or what is there is damaged."""
     stored = place_map.get_property(_NULL_PROPERTY)
     if not stored and place_map.get_property(_FORMER_NULL_PROPERTY):
@@ -192,7 +192,7 @@ def _null_of(values: Mapping[str, Any]) -> MapNull:
     return MapNull(**{**values, "leads": leads, "spacing_m": None if spacing_m is None else _finite(spacing_m)})
 
 
-def store_map_null(place_map: PlaceMap, null: MapNull) -> None:
+def store_map_null(place_map: MapReader, null: MapNull) -> None:
     """Keep in a map what its wrong answers reach, in place of what was known before.
 
     Raises:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_map_null, setting_name, store_map_null
 from effovpr_ros.recognition.evidence import USUAL_LEADS, MapNull, NullLeads, evidence_for
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -35,7 +35,7 @@ _USUAL_PLACES = 10.0
 _GREATEST_LEADS = NullLeads(1.2, 0.6, 2.4, 1.6)
 
 
-def measure_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
+def measure_map_null(extractor: FeatureExtractor, place_map: MapReader, config: RecognizerConfig) -> MapNull | None:
     """Ask a map about at most 40 of its places, each while it and what is near it are hidden.
 
     Near is what counts as one place where points are compared (`same_place.apart_by_points`). Where positions are
@@ -99,7 +99,7 @@ def typical_spacing_m(places: Sequence[Place]) -> float | None:
     return float(np.median(np.concatenate(nearest))) if nearest else None
 
 
-def keep_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: RecognizerConfig) -> MapNull | None:
+def keep_map_null(extractor: FeatureExtractor, place_map: MapReader, config: RecognizerConfig) -> MapNull | None:
     """Measure what a map's wrong answers reach, and store it; what is stored stays while the map has not changed.
 
     Raises:
@@ -114,7 +114,7 @@ def keep_map_null(extractor: FeatureExtractor, place_map: PlaceMap, config: Reco
     return measured
 
 
-def _is_in_order(place_map: PlaceMap) -> bool:
+def _is_in_order(place_map: MapReader) -> bool:
     """Whether places look more like the next one of their session than like others, by global descriptors."""
     places = place_map.places()
     pairs = [(a.place_id, b.place_id) for a, b in pairwise(places) if a.session == b.session]

@@ -24,8 +24,8 @@ from effovpr_ros.geometry.points import Points
 from effovpr_ros.geometry.query_rays import QueryPicture
 from effovpr_ros.geometry.rig import RigView
 from effovpr_ros.geometry.verified_matches import with_fundamental
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import read_cameras
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCandidate
@@ -59,7 +59,7 @@ class PoseMeasurer:
         cameras: of the map's sessions.
     """
 
-    def __init__(self, place_map: PlaceMap, config: RecognizerConfig, third_stage: ThirdStage) -> None:
+    def __init__(self, place_map: MapReader, config: RecognizerConfig, third_stage: ThirdStage) -> None:
         """Read the map's cameras.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from effovpr_ros.core.errors import ConfigError, MapFormatError
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.features.weights import OFFLINE_MODEL
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def map_settings(config: RecognizerConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in MAP_SETTINGS}
 
 
-def settings_of_map(place_map: PlaceMap, base: RecognizerConfig | None = None) -> dict[str, Any]:
+def settings_of_map(place_map: MapReader, base: RecognizerConfig | None = None) -> dict[str, Any]:
     """The settings that a map was made for.
 
     Maps of earlier versions carry none: one whose descriptors are not centred was made for the paper's score and T2,
@@ -65,7 +65,7 @@ def settings_of_map(place_map: PlaceMap, base: RecognizerConfig | None = None) -
 
 
 def config_for_map(
-    place_map: PlaceMap, given: Mapping[str, Any], base: RecognizerConfig | None = None
+    place_map: MapReader, given: Mapping[str, Any], base: RecognizerConfig | None = None
 ) -> RecognizerConfig:
     """A recogniser's settings for a map: what is given, else what the map was made for, else the base.
 

@@ -14,8 +14,8 @@ from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
@@ -62,7 +62,7 @@ class PlaceRecognizer:
     def __init__(
         self,
         extractor: FeatureExtractor,
-        place_map: PlaceMap,
+        place_map: MapReader,
         config: RecognizerConfig,
         *,
         null: MapNull | None = None,

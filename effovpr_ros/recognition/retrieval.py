@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from effovpr_ros.core.geodesy import ground_xyz
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import Features
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 # How much more is asked of the index each time that too few candidates are left, up to so many times `top_k`.
@@ -21,7 +21,7 @@ _MOST = 64
 
 
 def retrieve(
-    place_map: PlaceMap,
+    place_map: MapReader,
     features: Features,
     config: RecognizerConfig,
     *,

@@ -18,8 +18,8 @@ from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.geometry.point_codec import decode_points, encode_points
 from effovpr_ros.geometry.points import WORKING_SIDE, PointExtractor, Points, no_points
 from effovpr_ros.geometry.verified_matches import VerifiedMatches, verify
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.decision import Decision, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.reordering import reorder
@@ -105,7 +105,7 @@ class ThirdStage:
         is_usable: whether the weights of its network were as they should be, as far as is known.
     """
 
-    def __init__(self, place_map: PlaceMap, config: RecognizerConfig, device: str = "cpu") -> None:
+    def __init__(self, place_map: MapReader, config: RecognizerConfig, device: str = "cpu") -> None:
         """Nothing is loaded before it is needed."""
         self.extractor = point_extractor(device)
         self.is_usable = True

@@ -169,7 +169,7 @@ def test_a_failed_merge_leaves_nothing_and_a_killed_one_is_replaced(tmp_path: Pa
         raise MapError("disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(merge_module, "_new_places", full)
+        patch.setattr(merge_module, "whole_places", full)
         with pytest.raises(MapError, match="disk is full"):
             merge_maps(tmp_path / "out", maps, PLAIN)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "out.merging"]

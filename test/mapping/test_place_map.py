@@ -238,7 +238,7 @@ def test_negative_zeros_of_a_pose_are_no_damage(tmp_path: Path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"format_version": 2}, "format 2, this version reads 1; update effovpr_ros"),
+        ({"format_version": 3}, "format 3, this version reads 1 and 2; update effovpr_ros"),
         ({"format_version": 0}, "rebuild the map"),
         ({"format_version": None}, "names no format_version"),
         ({"model": {"architecture": "x"}}, "lacks weights_sha256"),

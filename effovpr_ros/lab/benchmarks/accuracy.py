@@ -17,12 +17,12 @@ from effovpr_ros.lab.evaluation.metrics import recall_at_k
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod
 from effovpr_ros.lab.evaluation.runner import MethodResult, database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.vlad import VladMethod
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
-MethodMaker = Callable[[FeatureExtractor, PlaceMap, RecognizerConfig], Method]
+MethodMaker = Callable[[FeatureExtractor, MapReader, RecognizerConfig], Method]
 ALL_STAGES, BOTH_STAGES, FIRST_STAGE = "effovpr", "effovpr, stages 1 and 2", "effovpr, stage 1"
 FULL_CODES = "effovpr, full local descriptors"
 VLAD, ORB_BOW = "vlad", "orb-bow"
@@ -118,17 +118,17 @@ def _of_extractor(
     return rows
 
 
-def _all_stages(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+def _all_stages(extractor: FeatureExtractor, place_map: MapReader, recognition: RecognizerConfig) -> Method:
     # Without a budget of time, which would let recall depend on what else the machine does.
     recognition = replace(recognition, verify_budget_ms=0.0)
     return EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, recognition))
 
 
-def _both_stages(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+def _both_stages(extractor: FeatureExtractor, place_map: MapReader, recognition: RecognizerConfig) -> Method:
     return _all_stages(extractor, place_map, replace(recognition, verify="off"))
 
 
-def _first_stage(extractor: FeatureExtractor, place_map: PlaceMap, recognition: RecognizerConfig) -> Method:
+def _first_stage(extractor: FeatureExtractor, place_map: MapReader, recognition: RecognizerConfig) -> Method:
     return _both_stages(extractor, place_map, replace(recognition, rerank=False))
 
 

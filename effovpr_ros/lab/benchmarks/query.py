@@ -16,6 +16,7 @@ from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
 from effovpr_ros.lab.benchmarks.synthetic import second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -206,5 +207,5 @@ def _one_query(
     }
 
 
-def _visits(place_map: PlaceMap, count: int) -> NDArray[np.float32]:
+def _visits(place_map: MapReader, count: int) -> NDArray[np.float32]:
     return second_visits(place_map.global_descriptors(), count)

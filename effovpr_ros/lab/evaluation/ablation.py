@@ -15,7 +15,7 @@ from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.lab.evaluation.variants import database_variants, query_variants
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.matching.reranking import SCORES
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -202,7 +202,7 @@ class Ablation:
         return [network.reading(config) for config in configs]
 
 
-def _keypoints_per_place(place_map: PlaceMap) -> float:
+def _keypoints_per_place(place_map: MapReader) -> float:
     return sum(len(place_map.local_features([number])[0]) for number in range(len(place_map))) / len(place_map)
 
 

@@ -14,8 +14,9 @@ from effovpr_ros.core.images import RgbImage, decode_image
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, among, past_frames, require_positives
 from effovpr_ros.lab.evaluation.positions import positives_by_pose
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.mapping.store import PlaceStore
 from effovpr_ros.sources.bag_files import POSE_TYPES, bag_topics
 from effovpr_ros.sources.bags import BagSource
@@ -67,7 +68,7 @@ def from_bag(map_path: Path, bag: Path, truth: PoseTruth, *, image_topic: str = 
         MapError: the map cannot be opened.
         SourceError: the bag cannot be read or lacks a topic.
     """
-    with PlaceMap.open(map_path) as place_map:
+    with open_map(map_path) as place_map:
         places, datum = map_frames(place_map), place_map.datum
     source = open_drive(bag, truth, datum, map_path, image_topic=image_topic)
     queries = drive_frames(source)
@@ -157,7 +158,7 @@ def drive_frames(source: BagSource) -> list[Frame]:
     return frames
 
 
-def map_frames(place_map: PlaceMap) -> list[Frame]:
+def map_frames(place_map: MapReader) -> list[Frame]:
     """Places of a map as frames, with their thumbnails as images and poses in the map frame.
 
     Raises:
@@ -178,7 +179,6 @@ def map_frames(place_map: PlaceMap) -> list[Frame]:
             f"{place_map.frame_id}, so that nothing can be said of what is near them; build it from a bag with "
             "a pose topic, a table, or geo-tagged images"
         )
-    load = partial(_thumbnail, place_map.path)
     return [
         Frame(
             name=place_name(place),
@@ -186,7 +186,7 @@ def map_frames(place_map: PlaceMap) -> list[Frame]:
             stamp_ns=place.stamp_ns,
             pose=_pose(place, place_map.datum),
             geo=place.geo,
-            load=partial(load, place.place_id),
+            load=partial(_thumbnail, *place_map.folder_of(place.place_id)),
         )
         for place in place_map.places()
     ]

@@ -14,8 +14,8 @@ from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_regression import Trial, fit_confidence_model
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import (
     ConfidenceModel,
     choose_confidence_model,
@@ -57,13 +57,13 @@ class ConfidenceFitConfig:
             raise EvaluationError(f"radius {self.radius_m} m and {self.max_queries} queries must be positive")
 
 
-def num_queries(place_map: PlaceMap, config: ConfidenceFitConfig) -> int:
+def num_queries(place_map: MapReader, config: ConfidenceFitConfig) -> int:
     """How many places `self_trials` asks about."""
     return len(_chosen(place_map.places(), config))
 
 
 def self_trials(
-    place_map: PlaceMap,
+    place_map: MapReader,
     extractor: FeatureExtractor,
     recognizer: PlaceRecognizer,
     config: ConfidenceFitConfig,
@@ -162,7 +162,7 @@ def _near(place: Place, other: Place, radii: float, config: ConfidenceFitConfig)
     return place.session == other.session and ids_apart <= radii * config.same_place_ids
 
 
-def _picture(place_map: PlaceMap, place: Place, config: ConfidenceFitConfig) -> RgbImage:
+def _picture(place_map: MapReader, place: Place, config: ConfidenceFitConfig) -> RgbImage:
     image = decode_image(place_map.thumbnail(place.place_id), f"thumbnail of place {place.place_id}")
     if len(place_map.sessions) == 1:
         rng = np.random.default_rng((config.seed, place.place_id))
@@ -171,7 +171,7 @@ def _picture(place_map: PlaceMap, place: Place, config: ConfidenceFitConfig) -> 
 
 
 def fit_confidence(
-    place_map: PlaceMap,
+    place_map: MapReader,
     extractor: FeatureExtractor,
     recognizer: PlaceRecognizer,
     config: ConfidenceFitConfig,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.features.extractor import Features
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
-from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import Latency, PlaceRecognizer, Recognition, Status
 from effovpr_ros.recognition.temporal import SequenceFilter
 from effovpr_ros.sources.frame import Frame
@@ -92,7 +92,7 @@ class EffoVPRMethod:
     Where the sequence is on, the queries of one session and folder, in their order, are one stream.
     """
 
-    def __init__(self, place_map: PlaceMap, recognizer: PlaceRecognizer) -> None:
+    def __init__(self, place_map: MapReader, recognizer: PlaceRecognizer) -> None:
         """Join a map and its recogniser."""
         self._recognizer = recognizer
         self._sequence = SequenceFilter(recognizer)

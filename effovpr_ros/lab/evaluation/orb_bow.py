@@ -15,7 +15,7 @@ from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.lab.evaluation.method import Answer, Query
 from effovpr_ros.mapping.builder import shrink
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.recognizer import Latency
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class OrbBowMethod:
 
     calibrated = False
 
-    def __init__(self, place_map: PlaceMap, top_k: int, num_words: int = NUM_WORDS) -> None:
+    def __init__(self, place_map: MapReader, top_k: int, num_words: int = NUM_WORDS) -> None:
         """Learn the vocabulary from the map and describe its places.
 
         Args:
@@ -189,7 +189,7 @@ def _to_grey(image: RgbImage) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _read_grey(place_map: PlaceMap, place_id: int) -> NDArray[np.uint8]:
+def _read_grey(place_map: MapReader, place_id: int) -> NDArray[np.uint8]:
     """(H, W) uint8 thumbnail."""
     jpeg = np.frombuffer(place_map.thumbnail(place_id), np.uint8)
     return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), np.uint8)

@@ -15,7 +15,7 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset, require_positives
 from effovpr_ros.lab.evaluation.match_records import RecordedAnswer
 from effovpr_ros.lab.evaluation.method import Answer
 from effovpr_ros.lab.evaluation.runner import MethodResult
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.sources.bag_files import IMAGE_TYPES, bag_topics
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
@@ -116,7 +116,7 @@ def judge_recording(
 
 
 def _open_map(map_path: Path) -> _Map:
-    with PlaceMap.open(map_path) as place_map:
+    with open_map(map_path) as place_map:
         parts = place_map.bytes_by_part()
         stored = parts["global_descriptors"] + parts["local_descriptors"]
         return _Map(dict(enumerate(map_frames(place_map))), place_map.datum, stored / len(place_map))

@@ -14,8 +14,10 @@ from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, Method, Query
 from effovpr_ros.mapping.builder import make_thumbnail
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import describe_points
 
@@ -94,7 +96,7 @@ def database_map(
     *,
     known: Sequence[Features] | None = None,
     with_points: bool = False,
-) -> Iterator[PlaceMap]:
+) -> Iterator[MapReader]:
     """The map that is evaluated, open.
 
     It is the data set's own, opened read-only, or one made of the database images in a scratch folder, as the node
@@ -115,7 +117,7 @@ def database_map(
         ModelMismatchError: it was made by another model.
     """
     if dataset.map_path is not None:
-        with PlaceMap.open(dataset.map_path) as place_map:
+        with open_map(dataset.map_path) as place_map:
             place_map.require_model(extractor.fingerprint)
             progress(len(place_map))
             yield place_map

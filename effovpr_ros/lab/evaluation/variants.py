@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor, Features
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig
 from effovpr_ros.features.tails import NONE, find_tail
@@ -17,6 +18,7 @@ from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.runner import database_map
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -123,7 +125,7 @@ def extract_all(
 @contextmanager
 def variant_map(
     dataset: Dataset, extracted: Extracted, stored: StoredAs, progress: Callable[[int], object]
-) -> Iterator[PlaceMap]:
+) -> Iterator[MapReader]:
     """The map that a variant answers on, open.
 
     Raises:
@@ -133,6 +135,10 @@ def variant_map(
     made = database_map(dataset, extracted.queries, extracted.extractor, progress, known=extracted.database)
     with made as place_map:
         if stored.pca:
+            if not isinstance(place_map, PlaceMap):
+                raise ConfigError(
+                    f"map {place_map.path} lies in shards and gets no principal components; merge it first"
+                )
             examples = _descriptors(extracted.extractor, stored.pca_images) if stored.pca_images else None
             place_map.fit_pca(stored.pca, examples)
         yield place_map
@@ -150,7 +156,7 @@ def _descriptors(extractor: FeatureExtractor, folder: str) -> NDArray[np.float32
 
 
 def variant_method(
-    place_map: PlaceMap, extracted: Extracted, variant: Variant, asked: Sequence[Query]
+    place_map: MapReader, extracted: Extracted, variant: Variant, asked: Sequence[Query]
 ) -> VariantMethod:
     """A variant's method on its map, for queries as they will be asked."""
     recognizer = PlaceRecognizer(extracted.extractor, place_map, variant.recognizer)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.lab.evaluation.method import Answer, Query
 from effovpr_ros.mapping.index import DescriptorIndex
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.recognizer import Latency
 
 NUM_WORDS = 32
@@ -31,7 +31,7 @@ class VladMethod:
 
     calibrated = False
 
-    def __init__(self, place_map: PlaceMap, top_k: int, num_words: int = NUM_WORDS) -> None:
+    def __init__(self, place_map: MapReader, top_k: int, num_words: int = NUM_WORDS) -> None:
         """Learn the vocabulary from the map and describe its places.
 
         Args:
@@ -121,7 +121,7 @@ def _normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
-def _sample(place_map: PlaceMap) -> NDArray[np.float32]:
+def _sample(place_map: MapReader) -> NDArray[np.float32]:
     """(N, C) local descriptors, as many of every place."""
     rng = np.random.default_rng(_SEED)
     most = max(1, _SAMPLE // max(1, len(place_map)))

@@ -14,7 +14,7 @@ from effovpr_ros.core.images import decode_image, read_image
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.lab.training.place_classes import TrainingFrame
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.sources.bag_files import is_bag
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
@@ -128,7 +128,7 @@ def _guess(spec: SourceSpec) -> str:
 
 def _from_map(spec: SourceSpec) -> TrainingSource:
     """Places with poses: the original images where they are, else the thumbnails."""
-    with PlaceMap.open(spec.path) as place_map:
+    with open_map(spec.path) as place_map:
         frames = []
         for place in place_map.places():
             original = Path(spec.images) / place.source if spec.images else None
