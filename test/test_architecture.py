@@ -37,7 +37,6 @@ ROS_MODULES = {
 
 MAX_LINES = 300
 LARGER = {
-    "features/tails.py": 350,
     "mapping/builder.py": 330,
     "mapping/store.py": 410,
     "nodes/camera_node.py": 370,

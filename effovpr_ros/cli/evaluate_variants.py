@@ -15,7 +15,8 @@ from effovpr_ros.cli.evaluate_methods import Baseline, convert_setting, fit_meth
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
-from effovpr_ros.features.tails import find_tail, is_tail
+from effovpr_ros.features.tail_file import is_tail
+from effovpr_ros.features.tails import find_tail
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Method
 from effovpr_ros.lab.evaluation.runner import Run, run_methods

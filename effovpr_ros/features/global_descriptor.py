@@ -10,7 +10,7 @@ from torch.nn import functional
 from effovpr_ros.core.errors import ConfigError, WeightsError
 from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.regional import REGIONAL_DIM, RegionalPooling, pooled_length, regional_descriptor
-from effovpr_ros.features.tails import Tail
+from effovpr_ros.features.tail_file import Tail
 
 
 class GlobalDescriptor:

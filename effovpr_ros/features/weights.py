@@ -14,7 +14,8 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.features.state_dicts import StateDict, fingerprint, require_finite, to_timm
-from effovpr_ros.features.tails import Tail, apply_tail, find_tail
+from effovpr_ros.features.tail_file import Tail
+from effovpr_ros.features.tails import apply_tail, find_tail
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 
 _logger = logging.getLogger(__name__)

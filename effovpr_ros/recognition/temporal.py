@@ -50,12 +50,9 @@ _MIN_TRACK_FRAMES = 3.0
 # Probability that an image of a track was right by itself, see `support_of`.
 _MIN_SUPPORT = 0.65
 # Frames of a robot that has not moved repeat one piece of evidence.
-_STILL_M = 0.1
-_STILL_RAD = 0.05
+_STILL_M, _STILL_RAD = 0.1, 0.05
 _STILL_SIMILARITY = 0.995
-_MAX_SPEED_M_S = 60.0
-_MAX_STEP_M = 50.0
-_MIN_STEP_S = 0.1
+_MAX_SPEED_M_S, _MAX_STEP_M, _MIN_STEP_S = 60.0, 50.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,9 @@ class SequenceFilter:
             recognizer: gives thresholds, and poses to answers; off while its `sequence_length` is 0.
         """
         self._recognizer = recognizer
-        self._anchor: tuple[NDArray[np.float32], Pose | None] | None = None
-        self._odometry: Pose | None = None
-        self._stamp_ns: int | None = None
+        self._anchor: tuple[NDArray[np.float32], Pose | None] | None
+        self._odometry: Pose | None
+        self._stamp_ns: int | None
         self.reset()
 
     def reset(self) -> None:

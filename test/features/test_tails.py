@@ -18,7 +18,8 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.features.state_dicts import fingerprint
-from effovpr_ros.features.tails import Tail, TailInfo, apply_tail, read_tail, write_tail
+from effovpr_ros.features.tail_file import Tail, TailInfo, read_tail, write_tail
+from effovpr_ros.features.tails import apply_tail
 from effovpr_ros.features.weights import load_weights
 from effovpr_ros.lab.training.model import TrainableTail
 from effovpr_ros.mapping.place_map import PlaceMap

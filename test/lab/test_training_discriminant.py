@@ -10,7 +10,7 @@ import test_training_run as runs
 import torch
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.tails import read_tail
+from effovpr_ros.features.tail_file import read_tail
 from effovpr_ros.lab.training.discriminant import linear_discriminants
 from effovpr_ros.lab.training.training_config import TrainConfig
 

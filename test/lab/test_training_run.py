@@ -19,7 +19,7 @@ from synthetic import picture, tiny_weights
 
 from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.features.tails import read_tail
+from effovpr_ros.features.tail_file import read_tail
 from effovpr_ros.lab.training import trainer
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
 from effovpr_ros.lab.training.distributed import Processes

@@ -31,7 +31,8 @@ from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.engines.agreement import Agreement
 from effovpr_ros.engines.cache import read_record
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.tails import Tail, TailInfo, find_tail, write_tail
+from effovpr_ros.features.tail_file import Tail, TailInfo, write_tail
+from effovpr_ros.features.tails import find_tail
 from effovpr_ros.features.weights import load_weights
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_confidence_models, shipped, store_confidence_model

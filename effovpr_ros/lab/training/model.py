@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.backbone import Backbone
 from effovpr_ros.features.regional import RegionalPooling, pooled_length
-from effovpr_ros.features.tails import Tail, TailInfo
+from effovpr_ros.features.tail_file import Tail, TailInfo
 
 FULL = "full"
 """Name of the head without a layer: the pooled vector itself."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.features.backbone import create_backbone
 from effovpr_ros.features.extractor_config import ExtractorConfig
-from effovpr_ros.features.tails import TailInfo
+from effovpr_ros.features.tail_file import TailInfo
 from effovpr_ros.features.weights import LoadedWeights, load_weights
 from effovpr_ros.lab.training.augmentation import AugmentationConfig
 from effovpr_ros.lab.training.distributed import Processes

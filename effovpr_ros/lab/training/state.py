@@ -17,7 +17,7 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, TrainingError
 from effovpr_ros.core.files import write_atomically
-from effovpr_ros.features.tails import TailInfo
+from effovpr_ros.features.tail_file import TailInfo
 from effovpr_ros.lab.training.validation import HeadRecall
 from effovpr_ros.mapping.manifest import now
 

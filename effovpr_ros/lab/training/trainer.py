@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from effovpr_ros.core.errors import ConfigError, TrainingError
-from effovpr_ros.features.tails import TailInfo, write_tail
+from effovpr_ros.features.tail_file import TailInfo, write_tail
 from effovpr_ros.lab.training.distributed import Processes
 from effovpr_ros.lab.training.head_start import start_heads
 from effovpr_ros.lab.training.losses import CosFace
