@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from effovpr_ros.cli.evaluate_methods import (
 from effovpr_ros.cli.evaluate_table import summary_table
 from effovpr_ros.cli.evaluate_variants import parse_variants, run_variants, split_variants
 from effovpr_ros.cli.options import Subparsers, add_device_options, add_model_options, print_json
+from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.ablation import parse_factors, plan_settings
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
@@ -70,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     own, others = split_variants(options.methods)
     settings = parse_methods(own, base)
     factors = parse_factors(options.ablate) if options.ablate is not None else ()
+    _require_one_camera(options, [*(name for name, made in settings.items() if callable(made)), *others])
     dataset: Dataset = options.dataset(options)
     _print_notes(dataset)
     config = extractor_for(options, dataset)
@@ -108,6 +111,15 @@ def _run(options: argparse.Namespace) -> int:
         configs = {name: made for name, made in settings.items() if isinstance(made, RecognizerConfig)}
         run = Run(dataset, results, options.command_line, queries, methods, configs, extractor.fingerprint)
         return _finish(options, run)
+
+
+def _require_one_camera(options: argparse.Namespace, methods: Sequence[str]) -> None:
+    """Refuse methods that look at one image, where several cameras ask."""
+    topics = getattr(options, "image_topic", "")
+    if isinstance(topics, list) and len(topics) > 1 and methods:
+        raise ConfigError(
+            f"{' and '.join(methods)} cannot ask with several cameras; leave them out, or name one --image-topic"
+        )
 
 
 def _run_live(options: argparse.Namespace) -> int:

@@ -89,10 +89,10 @@ def add_bag_form(forms: Subparsers) -> argparse.ArgumentParser:
     )
     bag.add_argument("map", type=Path, help="map folder; its model and stored descriptors are used")
     bag.add_argument("bag", type=Path, help="rosbag2 folder or .mcap file")
-    add_pose_options(bag, required=True)
+    add_pose_options(bag, required=True, rig=True)
     add_model_options(bag, of_a_map=True)
     bag.set_defaults(
-        dataset=lambda given: from_bag(given.map, given.bag, pose_truth(given), image_topic=given.image_topic)
+        dataset=lambda given: from_bag(given.map, given.bag, pose_truth(given), image_topics=given.image_topic)
     )
     return bag
 
@@ -113,7 +113,7 @@ def add_live_form(forms: Subparsers) -> argparse.ArgumentParser:
     live.add_argument("--match-topic", default=MATCH_TOPIC, help="~/match of the node, in the bag or running")
     live.add_argument("--map", type=Path, help="the map that the node used; tells which queries are on mapped ground")
     live.add_argument("--rate", type=float, default=1.0, help="speed at which images are played to the running node")
-    add_pose_options(live, required=True)
+    add_pose_options(live, required=True, rig=True)
     return live
 
 
@@ -157,7 +157,7 @@ def judge_live(options: argparse.Namespace) -> LiveRun:
         _answers(options),
         pose_truth(options),
         map_path=options.map,
-        image_topic=options.image_topic,
+        image_topic=options.image_topic[0],
     )
 
 
@@ -183,11 +183,11 @@ def _answers(options: argparse.Namespace) -> list[RecordedAnswer]:
     images = [topic for topic, kind in topics.items() if kind in IMAGE_TYPES]
     if options.match_topic in topics or not images or MATCH_TYPE in topics.values():
         return read_matches(options.bag, options.match_topic)
-    image_topic = options.image_topic or images[0]
-    if not options.image_topic and len(images) > 1:
+    named: list[str] = [topic for topic in options.image_topic if topic]
+    if not named and len(images) > 1:
         raise EvaluationError(
             f"bag {options.bag} has no {options.match_topic}, so that its images are played to the running node; "
-            f"name one of {', '.join(images)} with --image-topic"
+            f"name some of {', '.join(images)} with --image-topic, those of one body's cameras that it listens to"
         )
     node = options.match_topic.removesuffix("/match")
     if node in ("", options.match_topic):
@@ -199,10 +199,10 @@ def _answers(options: argparse.Namespace) -> list[RecordedAnswer]:
             {
                 "--running": node,
                 "--bag": options.bag,
-                "--image-topic": image_topic,
                 "--out": lines,
                 "--rate": options.rate,
             },
+            ["--image-topic", *(named or images)],
         )
         if code:
             raise EvaluationError(

@@ -111,13 +111,18 @@ def given_model_options(options: argparse.Namespace) -> list[tuple[str, str, obj
     return [(f"--{name}", _MODEL_FIELDS[name], value) for name, value in values.items() if value is not None]
 
 
-def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Where the truth is in a bag."""
+def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False, rig: bool = False) -> None:
+    """Where the truth is in a bag, and its images; `image_topic` is a list where a rig may ask."""
     kinds = "Odometry, PoseStamped, PoseWithCovarianceStamped, Path or NavSatFix"
     parser.add_argument(
         "--pose", default=_TRUTH.pose_topic, required=required, metavar="TOPIC", help=f"topic of true poses: {kinds}"
     )
-    parser.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag; the only image topic if empty")
+    text = "of a bag; the only image topic if empty"
+    if rig:
+        text += "; several are cameras of one body, whose images of one moment are one query"
+        parser.add_argument("--image-topic", nargs="+", default=[""], metavar="TOPIC", help=text)
+    else:
+        parser.add_argument("--image-topic", default="", metavar="TOPIC", help=text)
     parser.add_argument(
         "--radius", type=float, default=_TRUTH.radius_m, help="metres within which poses of a bag show one place"
     )

@@ -403,7 +403,7 @@ def test_live_without_answers_to_judge(tmp_path: Path, capsys: pytest.CaptureFix
             [blind],
             "no topic /place_recognizer/match of effovpr_ros/msg/PlaceMatch; name it with --match-topic; topics: /fix",
         ),
-        ([stereo], "its images are played to the running node; name one of /left, /right with --image-topic"),
+        ([stereo], "its images are played to the running node; name some of /left, /right with --image-topic"),
         ([drive, "--match-topic", "/answers"], "--match-topic '/answers' is no NODE/match"),
         ([record(tmp_path / "live"), "--match-topic", "/b/match"], "no topic /b/match of effovpr_ros/msg/PlaceMatch"),
     ):

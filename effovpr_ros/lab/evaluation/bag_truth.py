@@ -11,16 +11,21 @@ from pathlib import Path
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage, decode_image
+from effovpr_ros.core.mounted_cameras import MountedCamera, camera_names
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.lab.evaluation.ground_truth import Dataset, among, past_frames, require_positives
 from effovpr_ros.lab.evaluation.positions import positives_by_pose
+from effovpr_ros.lab.evaluation.rig_queries import CameraFrame, Moment, cameras_of, looking, moments_of
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
+from effovpr_ros.mapping.session_cameras import read_cameras
 from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.mapping.store import PlaceStore
+from effovpr_ros.sources.bag_cameras import camera_of_bag
 from effovpr_ros.sources.bag_files import POSE_TYPES, bag_topics
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
+from effovpr_ros.sources.pose_origin import origin_of_bag
 
 
 @dataclass(frozen=True)
@@ -54,33 +59,72 @@ class PoseTruth:
         return f"within {self.radius_m:g} m{turned}"
 
 
-def from_bag(map_path: Path, bag: Path, truth: PoseTruth, *, image_topic: str = "") -> Dataset:
+def from_bag(map_path: Path, bag: Path, truth: PoseTruth, *, image_topics: Sequence[str] = ("",)) -> Dataset:
     """Images of a bag against the places of a map.
+
+    Of several cameras the images of one moment are one query. Where all mountings are known, here and in the map, a
+    heading is where a camera looks: a place that one camera saw is right where another one looks the same way.
 
     Args:
         map_path: with poses in the frame of the bag's pose topic, or with a datum where that gives fixes.
         bag: rosbag2 directory or .mcap file.
         truth: its poses.
-        image_topic: empty for the only one.
+        image_topics: one a camera of one body; empty for the only one.
 
     Raises:
-        EvaluationError: a map without poses, no image with a pose, or no query on mapped ground.
+        EvaluationError: a map without poses, no image with a pose, a topic twice, or no query on mapped ground.
         MapError: the map cannot be opened.
         SourceError: the bag cannot be read or lacks a topic.
     """
     with open_map(map_path) as place_map:
         places, datum = map_frames(place_map), place_map.datum
-    source = open_drive(bag, truth, datum, map_path, image_topic=image_topic)
-    queries = drive_frames(source)
+        mounted = cameras_of(places, read_cameras(place_map))
+    twice = sorted({topic for topic in image_topics if image_topics.count(topic) > 1})
+    if twice:
+        raise EvaluationError(f"--image-topic names {', '.join(twice)} twice; name each camera once")
+    sources = [open_drive(bag, truth, datum, map_path, image_topic=topic) for topic in image_topics]
+    source, names = sources[0], camera_names([source.image_topic for source in sources])
+    moments = moments_of([_camera_frames(source, name) for source, name in zip(sources, names, strict=True)])
+    queries = [moment[0].frame for moment in moments]
     everything = [range(len(places))] * len(queries)
-    right = truth.positives(places, queries)
+    right = _positives(truth, places, mounted, moments)
     name = f"{source.session} in {map_path.resolve().name}"
-    dataset = Dataset(name, places, queries, right, everything, map_path=map_path, notes=_left_out(source))
+    notes = [note for source in sources for note in _left_out(source)]
+    if len(sources) > 1:
+        alone = sum(len(moment) < len(sources) for moment in moments)
+        notes.append(f"{len(moments)} queries of {' and '.join(names)}, {alone} of them without the image of a camera")
+    dataset = Dataset(
+        name,
+        places,
+        queries,
+        right,
+        everything,
+        map_path=map_path,
+        notes=notes,
+        moments=moments if len(sources) > 1 else (),
+    )
     return require_positives(
         dataset,
         f"check --radius, and whether {source.pose_topic} and the map share one frame (none is {truth.limits} of a "
         "place of the map)",
     )
+
+
+def _camera_frames(source: BagSource, name: str) -> list[CameraFrame]:
+    camera, _ = camera_of_bag(source, origin_of_bag(source).child_frame_id)
+    return [CameraFrame(name, frame, camera) for frame in drive_frames(source)]
+
+
+def _positives(
+    truth: PoseTruth, places: Sequence[Frame], mounted: Sequence[MountedCamera | None], moments: Sequence[Moment]
+) -> list[frozenset[int]]:
+    """For each moment, the places that show what one of its cameras sees."""
+    items = [item for moment in moments for item in moment]
+    asked, stored = looking([item.frame for item in items], [item.camera for item in items]), looking(places, mounted)
+    if asked is None or stored is None:
+        asked, stored = [item.frame for item in items], list(places)
+    found = iter(truth.positives(stored, asked))
+    return [frozenset[int]().union(*(next(found) for _ in moment)) for moment in moments]
 
 
 def from_bag_loops(

@@ -123,6 +123,7 @@ def draw_entry(dataset: Dataset, query: Query, answer: Answer, outcome: QueryOut
     """
     if outcome.best is None:
         raise ValueError(f"query {outcome.query} has no answer to draw")
+    query = query.picture(answer.picture)
     image = query.frame.load()
     verified = answer.recognition.verified if answer.recognition else None
 

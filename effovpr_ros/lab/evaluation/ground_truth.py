@@ -10,6 +10,7 @@ from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.lab.evaluation.named_truth import read_named_truth
 from effovpr_ros.lab.evaluation.positions import in_common_frame, positions_xy, within_radius
+from effovpr_ros.lab.evaluation.rig_queries import Moment
 from effovpr_ros.sources.frame import Frame
 from effovpr_ros.sources.images import ImageFolder, open_image_folder
 
@@ -30,6 +31,8 @@ class Dataset:
         map_path: the map that the database images are the places of; None: a map is made of them.
         conditions: for each query, what it was taken in (session, season, ...); empty where the data name none.
         notes: what a reader of the figures has to know: images left out, assumptions made.
+        moments: for each query, the images of all cameras, of which the query itself is the first; empty where one
+            camera asks.
         database_known: False where only the places that were answered are known, so that nothing is said of a guess;
             the last of `database` then stands for all others.
     """
@@ -43,6 +46,7 @@ class Dataset:
     conditions: Sequence[str] = ()
     notes: Sequence[str] = ()
     database_known: bool = True
+    moments: Sequence[Moment] = ()
 
     @property
     def limits(self) -> list[range | None]:
@@ -56,7 +60,13 @@ class Dataset:
             EvaluationError: they do not speak of the same number of queries.
         """
         wanted = len(self.queries)
-        parts = {"positives": self.positives, "allowed": self.allowed, "conditions": self.conditions or self.queries}
+        parts: dict[str, Sequence[object]] = {
+            "positives": self.positives,
+            "allowed": self.allowed,
+            "conditions": self.conditions or self.queries,
+        }
+        if self.moments:
+            parts["moments"] = self.moments
         for part, values in parts.items():
             if len(values) != wanted:
                 raise EvaluationError(f"{self.name}: {wanted} queries, but {len(values)} {part}; give one a query")

@@ -71,18 +71,20 @@ class Run:
 def extract_queries(
     dataset: Dataset, extractor: FeatureExtractor, progress: Callable[[int], object]
 ) -> tuple[Query, ...]:
-    """Features of every query, one image a forward pass, as a robot asks.
+    """Features of every query, one image a forward pass, as a robot asks; of several cameras all of a moment at once.
 
     Raises:
         ImageError: an image cannot be read.
     """
     queries = []
-    for frame, among in zip(dataset.queries, dataset.limits, strict=True):
-        image = frame.load()
+    moments = dataset.moments or [()] * len(dataset.queries)
+    for frame, among, moment in zip(dataset.queries, dataset.limits, moments, strict=True):
+        images = [item.frame.load() for item in moment] or [frame.load()]
         started = time.perf_counter()
-        features = extractor.extract([image])[0]
+        features = extractor.extract(images)
         extract_ms = (time.perf_counter() - started) * 1e3
-        queries.append(Query(frame, features, extract_ms, among))
+        rig = tuple(zip(moment, features, strict=True)) if moment else ()
+        queries.append(Query(frame, features[0], extract_ms, among, rig))
         progress(1)
     return tuple(queries)
 
