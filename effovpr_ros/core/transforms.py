@@ -166,8 +166,11 @@ class TransformTree:
         self.set_back = 0
         self.moved = 0
 
-    def add(self, parent: str, child: str, stamp_ns: int, pose: Pose, *, is_static: bool = False) -> None:
+    def add(self, parent: str, child: str, stamp_ns: int, pose: Pose, *, is_static: bool = False) -> bool:
         """Keep where a frame is. A frame that gets another parent is forgotten under the first.
+
+        Returns:
+            Whether that says anything new.
 
         Raises:
             TransformError: names that are empty or equal, or a loop: the transform is left out.
@@ -184,9 +187,12 @@ class TransformTree:
         if edge is None or edge.parent != parent or edge.is_static != is_static:
             self.moved += edge is not None
             edge = self._edges[child] = _Edge(parent, is_static)
-        elif is_static and edge.poses[-1] != pose:
+        elif is_static:
+            if edge.poses[-1] == pose:
+                return False
             self.moved += 1
         self.set_back += edge.add(stamp_ns, pose)
+        return True
 
     def latest_ns(self, target: str, source: str) -> int | None:
         """Newest time at which a frame's pose in another is known; None where only static transforms join them.

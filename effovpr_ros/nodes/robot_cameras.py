@@ -137,6 +137,7 @@ class RobotCameras:
                 self._said[key] = value
                 self._node.get_logger().info(f"{key.replace('_', ' ')}: {value}")
         values["static_transforms_changed"] = str(self._transforms.num_changed if self._transforms else 0)
+        values["static_transforms_left_out"] = str(self._transforms.left_out if self._transforms else 0)
         if not self.is_one:
             values["queries_incomplete"] = str(self.moments.incomplete)
             values["images_late"] = str(self.moments.late)

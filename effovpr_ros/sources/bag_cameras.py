@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from effovpr_ros.core.cameras import CameraModel
-from effovpr_ros.core.errors import CameraError, EffoVPRError, SourceError
+from effovpr_ros.core.errors import CameraError, EffoVPRError, SourceError, TransformError
 from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic, rectified_mounting
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.core.transforms import compose, inverse
+from effovpr_ros.core.transforms import TransformTree
 from effovpr_ros.sources.bag_files import opened_bag
 from effovpr_ros.sources.bag_poses import pose_of
 from effovpr_ros.sources.bags import BagSource
@@ -97,34 +99,41 @@ def frame_of(message: Any) -> str:
     return str(message.header.frame_id).lstrip("/")
 
 
-def static_transform(transforms: list[Any], parent: str, child: str) -> Pose | None:
+def static_transform(transforms: Iterable[Any], parent: str, child: str) -> Pose | None:
     """Pose of a frame in another by a chain of static transforms, in either direction; None where none leads there.
 
     Args:
-        transforms: geometry_msgs/TransformStamped of rclpy or of `rosbags`; of two for one pair the later counts.
+        transforms: geometry_msgs/TransformStamped of rclpy or of `rosbags`; of two of one frame the later counts. What
+            has no value, or would close a loop, is left out.
         parent: frame that the pose is in.
         child: frame whose pose it is.
     """
+    tree = TransformTree()
+    for item in transforms:
+        with suppress(EffoVPRError):
+            add_static(tree, item)
+    return pose_in(tree, parent, child)
+
+
+def add_static(tree: TransformTree, item: Any) -> bool:
+    """Keep a geometry_msgs/TransformStamped of /tf_static, of rclpy or of `rosbags`; whether it says anything new.
+
+    Raises:
+        TrajectoryError: it has no value.
+        TransformError: names that are empty or equal, or a loop.
+    """
+    pose = pose_of(item.transform.translation, item.transform.rotation)
+    return tree.add(str(item.header.frame_id), str(item.child_frame_id), 0, pose, is_static=True)
+
+
+def pose_in(tree: TransformTree, parent: str, child: str) -> Pose | None:
+    """Pose of a frame in another by static transforms; None where no chain of them leads there, or one has no name."""
     if not parent or not child:
         return None
-    links: dict[str, dict[str, Pose]] = {}
-    for item in transforms:
-        above, below = str(item.header.frame_id).lstrip("/"), str(item.child_frame_id).lstrip("/")
-        try:
-            pose = pose_of(item.transform.translation, item.transform.rotation)
-        except EffoVPRError:
-            continue
-        links.setdefault(above, {})[below] = pose
-        links.setdefault(below, {})[above] = inverse(pose)
-    reached = {parent: Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))}
-    waiting = [parent]
-    while waiting and child not in reached:
-        frame = waiting.pop(0)
-        for near, step in links.get(frame, {}).items():
-            if near not in reached:
-                reached[near] = compose(reached[frame], step)
-                waiting.append(near)
-    return reached.get(child)
+    try:
+        return tree.lookup(parent, child, 0)
+    except TransformError:
+        return None
 
 
 def info_topic_beside(image_topic: str) -> str:

@@ -199,7 +199,7 @@ def test_a_transform_that_comes_late_or_changes_counts_from_then_on(harness: Cal
     publisher = h.client.create_publisher(CameraInfo, "/camera_info", RESULT_QOS)
     h.publish_until(info(), said(h, diagnostics, "no static transform"), "the camera", publisher)
     latched = h.client.create_publisher(TFMessage, "/tf_static", LATCHED)
-    # A frame that is its own ancestor leads nowhere, and does no harm.
+    # What would make a frame its own ancestor is left out.
     loop = [transform("a", parse_pose(AHEAD), "b"), transform("b", parse_pose(AHEAD), "a")]
     latched.publish(TFMessage(transforms=[*loop, transform("optical", parse_pose(BACK))]))
     h.wait(said(h, diagnostics, "/tf_static from base_link to optical"), "the late transform")
@@ -208,6 +208,11 @@ def test_a_transform_that_comes_late_or_changes_counts_from_then_on(harness: Cal
     latched.publish(TFMessage(transforms=[transform("optical", parse_pose(AHEAD))]))
     h.publish_until(image, lambda: abs(poses[-1].pose.pose.position.x - 100.0) < 1e-6, "a pose as the map's")
     h.wait(lambda: values(diagnostics)["static_transforms_changed"] == "1", "the change in diagnostics")
+    assert values(diagnostics)["static_transforms_left_out"] == "1"
+    # Told again, nothing is new.
+    latched.publish(TFMessage(transforms=[transform("optical", parse_pose(AHEAD))]))
+    h.publish_until(image, lambda: len(poses) > 3, "another pose")
+    assert values(diagnostics)["static_transforms_changed"] == "1"
 
 
 TWO = {

@@ -113,6 +113,23 @@ def test_chains_lead_up_and_down():
     assert static_transform(links, "base", "gps") is None
 
 
+def test_what_has_no_value_or_would_close_a_loop_is_left_out():
+    """A publisher that tells the same the other way round took the place of the first one once."""
+    nothing, zero = link("base", "mast", (1.0, 0.0, 0.0)), link("base", "mast", (1.0, 0.0, 0.0))
+    nothing.transform.translation.x = math.nan
+    zero.transform.rotation.w = 0.0
+    links = [link("base", "mast", (0.5, 0.0, 0.0)), link("mast", "base", (9.0, 0.0, 0.0)), nothing, zero]
+    links += [link("", "mast", (1.0, 0.0, 0.0)), link("mast", "mast", (1.0, 0.0, 0.0))]
+    pose = static_transform(links, "base", "mast")
+    assert pose is not None
+    assert pose.known_xyz == (0.5, 0.0, 0.0)
+    # Of two of one frame the later counts, also under another parent, as in tf2.
+    moved = static_transform([*links, link("lift", "mast", (2.0, 0.0, 0.0))], "lift", "mast")
+    assert moved is not None
+    assert moved.known_xyz == (2.0, 0.0, 0.0)
+    assert static_transform([*links, link("lift", "mast", (2.0, 0.0, 0.0))], "base", "mast") is None
+
+
 def test_a_calibration_file(tmp_path: Path):
     path = tmp_path / "camera.yaml"
     path.write_text(YAML)
