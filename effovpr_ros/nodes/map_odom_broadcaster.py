@@ -14,12 +14,11 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, Transform, TransformSta
 from tf2_msgs.msg import TFMessage
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.mapping.map_reading import MapReader
-from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.conversions import ns_from_time, pose_message, time_from_ns
 from effovpr_ros.nodes.guarded_node import GuardedNode
+from effovpr_ros.nodes.map_engine import MapInUse
 from effovpr_ros.nodes.other_broadcasters import OtherBroadcasters
 from effovpr_ros.nodes.robot_odometry import TF_QOS, RobotOdometry
 from effovpr_ros.recognition.map_odom import MapOdom, Track
@@ -53,7 +52,7 @@ class MapOdomBroadcaster(Adapter):
         node: GuardedNode,
         config: MapOdomConfig,
         body_frame: str,
-        map_of: Callable[[], MapReader | None],
+        map_of: Callable[[], MapInUse | None],
         resources: ExitStack,
     ) -> None:
         """Advertise and subscribe.
@@ -75,7 +74,7 @@ class MapOdomBroadcaster(Adapter):
         )
         self._answers: deque[tuple[int, Sighting | None]] = deque(maxlen=100)
         self._fused = MapOdom(config)
-        self._map: MapReader | None = None
+        self._map: MapInUse | None = None
         self._wrong_map = ""
         self._heard_s = time.monotonic()
         self._jumped_s = -_JUMP_IS_RECENT_S
@@ -187,14 +186,14 @@ def sighting_of(match: PlaceMatch) -> Sighting:
     )
 
 
-def _why_not(place_map: MapReader, odom_frame: str, body_frame: str) -> str:
+def _why_not(place_map: MapInUse, odom_frame: str, body_frame: str) -> str:
     """What of a map's frames speaks against placing the odometry's frame in it; empty if nothing does."""
     if place_map.frame_id == odom_frame:
         return (
             f"the frame of map {place_map.name} is {odom_frame!r}, as the odometry's: it was built from odometry; "
             "build it with --frame-id map"
         )
-    bodies = {origin.child_frame_id for origin in read_origins(place_map).values()} - {"", body_frame}
+    bodies = place_map.bodies - {body_frame}
     if bodies:
         return (
             f"map {place_map.name} holds poses of {', '.join(sorted(bodies))}, and body_frame is {body_frame!r}; set "

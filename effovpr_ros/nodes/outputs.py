@@ -110,12 +110,12 @@ class Outputs(NodeOutputs):
         self,
         image: RgbImage,
         recognition: Recognition,
-        recognizer: PlaceRecognizer,
+        recognizer: PlaceRecognizer | None,
         header: Header,
     ) -> None:
-        """Draw the query beside the best place, if anybody listens."""
+        """Draw the query beside the best place, if anybody listens; a server's answer has no picture of the place."""
         listens = self._node.context.ok() and self._debug.get_subscription_count()
-        if not recognition.candidates or not listens:
+        if recognizer is None or not recognition.candidates or not listens:
             return
         picture = draw_answer(recognizer, image, recognition)
         message = CompressedImage(header=header, format="jpeg", data=make_thumbnail(picture, WIDTH_PX))

@@ -61,7 +61,8 @@ class CameraNodeConfig:
     )
     map_root: str = setting(
         "",
-        "Maps are opened and saved in this folder alone; empty: anywhere. Set at the start only.",
+        "Maps are opened and saved in this folder, or asked for below this address, alone; empty: anywhere. Set at the "
+        "start only.",
         read_only=True,
     )
 
@@ -70,7 +71,7 @@ class CameraNodeConfig:
 class NodeConfig:
     """Settings of `place_recognizer` itself; they are read when it is configured."""
 
-    map_path: str = setting("", "Map directory; empty: wait for ~/load_map.")
+    map_path: str = setting("", "Map directory, or address of a server (https://...); empty: wait for ~/load_map.")
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(
         10.0, "Least radius of a ~/hint; three standard deviations of the hint if larger.", min=0.1, max=100000.0

@@ -10,28 +10,39 @@ from typing import Any
 
 from rclpy.parameter import Parameter
 
-from effovpr_ros.core.errors import NodeError
+from effovpr_ros.core.errors import ConfigError, NodeError
 from effovpr_ros.nodes import camera_config, parameters
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.camera_config import QueryCameraConfig
 from effovpr_ros.nodes.camera_node import CameraNode, run_camera_node
 from effovpr_ros.nodes.executor import settled
 from effovpr_ros.nodes.localize_request import LocalizeRequest
-from effovpr_ros.nodes.map_paths import map_folder
+from effovpr_ros.nodes.map_engine import MapEngine
+from effovpr_ros.nodes.map_paths import map_folder, map_server
 from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig
 from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.recognizing import RecognizerSettings, Recognizing
 from effovpr_ros.nodes.relocalizing import Relocalizing
+from effovpr_ros.nodes.served_map_engine import ServedMapEngine
+from effovpr_ros.nodes.server_config import ServerConfig
 from effovpr_ros.nodes.worker import LatestWorker
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.remote.tokens import is_server
 from effovpr_ros.srv import LoadMap, Localize
 
-CONFIGS = (NodeConfig(), QueryCameraConfig(), RecognizerConfig(), MapOdomConfig(), MatchAdapterConfig())
+CONFIGS = (
+    NodeConfig(),
+    ServerConfig(),
+    QueryCameraConfig(),
+    RecognizerConfig(),
+    MapOdomConfig(),
+    MatchAdapterConfig(),
+)
 """Whose fields are parameters beside those of `CameraNodeConfig`."""
 
 
-class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Recognizing]):
+class PlaceRecognizerNode(CameraNode[RecognizerSettings, MapEngine, Recognizing]):
     """Callbacks hand the newest image over; a worker recognises and publishes."""
 
     def __init__(self, **options: Any) -> None:
@@ -58,17 +69,24 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
             recognizer,
             camera_config.read_cameras(self, changed),
             parameters.read(self, MapOdomConfig, changed),
+            parameters.read(self, ServerConfig, changed),
             self.map_parameters.given(recognizer, changed),
         )
 
-    def _load(self, settings: RecognizerSettings) -> RecognitionEngine:
-        engine = RecognitionEngine(settings.camera, self.map_parameters.own(settings.recognizer), settings.given)
+    def _load(self, settings: RecognizerSettings) -> MapEngine:
+        own, root = self.map_parameters.own(settings.recognizer), settings.camera.map_root
+        if is_server(settings.node.map_path):
+            if settings.cameras.several:
+                raise ConfigError("several cameras cannot ask a server; use one, or a map of this machine")
+            server = map_server(settings.node.map_path, root)
+            return ServedMapEngine(server, settings.camera, settings.server, own, settings.node.num_candidates)
+        engine = RecognitionEngine(settings.camera, own, settings.given)
         if settings.node.map_path:
-            engine.load_map(map_folder(settings.node.map_path, settings.camera.map_root))
+            engine.load_map(map_folder(settings.node.map_path, root))
         return engine
 
     def _make_configured(
-        self, settings: RecognizerSettings, engine: RecognitionEngine, worker: LatestWorker, resources: ExitStack
+        self, settings: RecognizerSettings, engine: MapEngine, worker: LatestWorker, resources: ExitStack
     ) -> Recognizing:
         return Recognizing(self, settings, engine, worker, resources)
 
@@ -99,12 +117,12 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, RecognitionEngine, Reco
         loading = state.load_map(folder)
         await settled(loading, self)
         try:
-            place_map = loading.result()
+            loaded = loading.result()
         except CancelledError as error:
             raise NodeError("the node is being cleaned up or shut down") from error
-        state.show_map(place_map)
+        state.show_map(loaded)
         self.set_own("map_path", str(folder))
-        response.success, response.message = True, f"map {place_map.name} with {len(place_map)} places"
+        response.success, response.message = True, f"map {loaded.name} with {state.engine.num_places} places"
         return response
 
 

@@ -23,14 +23,14 @@ class Answer:
         image: the picture whose candidates the answer has.
         header: of that picture.
         recognition: of all pictures of the query.
-        recognizer: that answered.
+        recognizer: that answered; None where a server did.
     """
 
     match: PlaceMatch
     image: RgbImage
     header: Header
     recognition: Recognition
-    recognizer: PlaceRecognizer
+    recognizer: PlaceRecognizer | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the node recognises with: an open map, the model it names, and the recogniser of both."""
+"""What the node recognises with on its own: an open map, the model it names, and the recogniser of both."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint, config_for_fingerprint
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
+from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.parameters import CameraNodeConfig
+from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
 from effovpr_ros.recognition.presets import MAP_SETTINGS, config_for_map
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -46,7 +49,7 @@ def load_model(
 
 
 def load_model_of(
-    fingerprint: ModelFingerprint, node_config: CameraNodeConfig, quantisation_images: QuantisationImages
+    fingerprint: ModelFingerprint, node_config: CameraNodeConfig, quantisation_images: QuantisationImages | None
 ) -> FeatureExtractor:
     """The model that a map names; raises as `load_model`."""
     config = config_for_fingerprint(
@@ -59,7 +62,18 @@ def load_model_of(
     return load_model(config, node_config, quantisation_images)
 
 
-class RecognitionEngine:
+def map_in_use(place_map: MapReader) -> MapInUse:
+    """What is said of an open map.
+
+    Raises:
+        MapFormatError: what it keeps of its sessions is damaged.
+    """
+    bodies = frozenset(origin.child_frame_id for origin in read_origins(place_map).values()) - {""}
+    architecture = place_map.fingerprint.architecture
+    return MapInUse(place_map.name, str(place_map.path), place_map.frame_id, architecture, bodies, place_map)
+
+
+class RecognitionEngine(MapEngine):
     """Map, model and recogniser, replaceable as one between two images; for one thread."""
 
     def __init__(
@@ -79,7 +93,7 @@ class RecognitionEngine:
         self._extractor: FeatureExtractor | None = None
         self._recognizer: PlaceRecognizer | None = None
         self._sequence: SequenceFilter | None = None
-        self.place_map: MapReader | None = None
+        self.map_in_use: MapInUse | None = None
 
     @property
     def device(self) -> str:
@@ -95,7 +109,17 @@ class RecognitionEngine:
         """Go on with a faster engine if one was found since the last image; whether that is so."""
         return self._extractor is not None and self._extractor.take_over()
 
-    def load_map(self, path: Path) -> MapReader:
+    @property
+    def num_places(self) -> int:
+        """Of the map; 0 without one."""
+        return len(self.place_map) if self.place_map is not None else 0
+
+    @property
+    def place_map(self) -> MapReader | None:
+        """The open map; None without one."""
+        return self.map_in_use.place_map if self.map_in_use is not None else None
+
+    def load_map(self, path: Path) -> MapInUse:
         """Open a map, load its model unless it is loaded already, and use both from the next image on.
 
         The map in use stays if anything fails.
@@ -115,10 +139,11 @@ class RecognitionEngine:
             config = config_for_map(place_map, self._given, self._base)
             recognizer = PlaceRecognizer(extractor, place_map, config)
             recognizer.load()
+            in_use = map_in_use(place_map)
         except BaseException:
             place_map.close()
             raise
-        previous, self.place_map = self.place_map, place_map
+        previous, self.map_in_use = self.place_map, in_use
         if self._extractor is not None and self._extractor is not extractor:
             self._extractor.close()
         self._extractor, self._recognizer, self._config = extractor, recognizer, config
@@ -127,12 +152,15 @@ class RecognitionEngine:
         self._sequence = SequenceFilter(recognizer)
         if previous is not None:
             previous.close()
-        return place_map
+        return in_use
 
     @property
     def config(self) -> RecognizerConfig:
         """The settings in use."""
         return self._config
+
+    def require(self, config: RecognizerConfig) -> None:
+        """All settings can be followed."""
 
     def set_config(self, config: RecognizerConfig, given: Mapping[str, Any] | None = None) -> None:
         """Use other thresholds from the next image on; `given` as when made."""
@@ -161,29 +189,26 @@ class RecognitionEngine:
         hint: Hint | None,
         stamp_ns: int | None = None,
         odometry: Pose | None = None,
-    ) -> tuple[RigAnswer, MapReader, PlaceRecognizer]:
-        """Recognise the pictures of one moment with the map in use; returns that map and its recogniser too.
-
-        Args:
-            pictures: at least one.
-            hint: optional prior.
-            stamp_ns: of pictures of the stream, 0 if unknown; None for those that do not belong to it.
-            odometry: pose of the robot at that time, if known.
+        doubtful: bool = False,
+    ) -> tuple[RigAnswer, MapInUse, PlaceRecognizer]:
+        """Recognise the pictures of one moment with the map in use; see `MapEngine`.
 
         Raises:
             MapError: there is no map.
         """
-        if self._recognizer is None or self.place_map is None:
+        if self._recognizer is None or self.map_in_use is None:
             raise MapError("no map is loaded; set the parameter map_path or call ~/load_map")
         answer = recognize_rig(self._recognizer, pictures, hint=hint)
         if stamp_ns is not None and self._sequence is not None:
             judged = self._sequence.update(answer.recognition, stamp_ns=stamp_ns or None, odometry=odometry)
             answer = replace(answer, recognition=judged)
-        return answer, self.place_map, self._recognizer
+        if doubtful:
+            answer = replace(answer, recognition=with_doubtful_pose(self._recognizer, answer.recognition))
+        return answer, self.map_in_use, self._recognizer
 
     def close(self) -> None:
         """Close the map."""
-        place_map, self.place_map = self.place_map, None
+        place_map, self.map_in_use = self.place_map, None
         self._recognizer = self._sequence = None
         if self._extractor is not None:
             self._extractor.close()

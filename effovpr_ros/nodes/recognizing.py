@@ -18,7 +18,6 @@ from std_msgs.msg import Header
 
 from effovpr_ros.core.errors import EffoVPRError, ImageError, NodeError
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import MatchAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
@@ -28,14 +27,14 @@ from effovpr_ros.nodes.guarded_node import GuardedNode, describe
 from effovpr_ros.nodes.hints import Hints
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.localize_request import LocalizeRequest
+from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.outputs import RESULT_QOS, Outputs
 from effovpr_ros.nodes.parameters import CameraNodeConfig, NodeConfig
 from effovpr_ros.nodes.queries import Answer, Query
-from effovpr_ros.nodes.recognition_engine import RecognitionEngine
 from effovpr_ros.nodes.robot_cameras import CameraImage, Images, RobotCameras
 from effovpr_ros.nodes.robot_pose import RobotPose
+from effovpr_ros.nodes.server_config import ServerConfig
 from effovpr_ros.nodes.worker import LatestWorker
-from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
 from effovpr_ros.recognition.recognizer import Hint
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -61,6 +60,7 @@ class RecognizerSettings:
     recognizer: RecognizerConfig
     cameras: CameraConfigs = field(default_factory=CameraConfigs)
     map_odom: MapOdomConfig = field(default_factory=MapOdomConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,7 +71,7 @@ class Recognizing(Configured[Query]):
         self,
         node: GuardedNode,
         settings: RecognizerSettings,
-        engine: RecognitionEngine,
+        engine: MapEngine,
         worker: LatestWorker,
         resources: ExitStack,
     ) -> None:
@@ -100,17 +100,16 @@ class Recognizing(Configured[Query]):
         self._waiting: list[LocalizeRequest] = []
         self._for_an_image: list[LocalizeRequest] = []
         body_frame = settings.adapters.body_frame
-        self.robot = RobotPose(node, settings.map_odom, body_frame, lambda: engine.place_map, resources)
+        self.robot = RobotPose(node, settings.map_odom, body_frame, lambda: engine.map_in_use, resources)
         self.robot.listen_for_sequence(settings.recognizer.sequence_length > 0)
         adapters = make_adapters(node, settings.adapters.names, settings.adapters)
         self.outputs = Outputs(node, [*adapters, *self.robot.adapters], body_frame)
         resources.callback(self.outputs.destroy)
         self._subscribe(PoseWithCovarianceStamped, "~/hint", self._hints.on_hint, RESULT_QOS)
-        place_map = engine.place_map
-        if place_map is None:
+        if engine.map_in_use is None:
             node.get_logger().warning("map_path is empty: images are answered once ~/load_map has loaded a map")
         else:
-            self._announce(place_map)
+            self._announce(engine.map_in_use)
 
     def activate(self) -> None:
         """Start answering."""
@@ -134,17 +133,18 @@ class Recognizing(Configured[Query]):
         self.engine.close()
 
     def use(self, settings: RecognizerSettings) -> None:
-        """Use other thresholds from the next image on."""
+        """Use other thresholds from the next image on; a ConfigError where they cannot be followed."""
+        self.engine.require(settings.recognizer)
         self._worker.submit(partial(self.engine.set_config, settings.recognizer, settings.given))
         self.robot.listen_for_sequence(settings.recognizer.sequence_length > 0)
 
-    def load_map(self, folder: Path) -> Future[MapReader]:
+    def load_map(self, folder: Path) -> Future[MapInUse]:
         """Open another map after the image at hand."""
         return self._worker.submit(partial(self.engine.load_map, folder))
 
-    def show_map(self, place_map: MapReader) -> None:
+    def show_map(self, map_in_use: MapInUse) -> None:
         """Log a map that was loaded, and publish its places."""
-        self._announce(place_map)
+        self._announce(map_in_use)
         self._publish_map_markers()
 
     # Calls of ~/localize
@@ -214,7 +214,7 @@ class Recognizing(Configured[Query]):
         self._offered += self._offer(query)
 
     def _hint_for(self, header: Header) -> Hint | None:
-        return self._hints.of(header, self.engine.place_map.frame_id if self.engine.place_map else "")
+        return self._hints.of(header, self.engine.map_in_use.frame_id if self.engine.map_in_use else "")
 
     # Worker
 
@@ -231,14 +231,13 @@ class Recognizing(Configured[Query]):
         stamp_ns = conversions.ns_from_time(query.header.stamp) if query.in_stream else None
         odometry = self.robot.odometry_of_sequence(stamp_ns) if stamp_ns is not None else None
         pictures = [RigPicture(image, item.camera, item.name) for item, image in decoded]
-        answer, place_map, recognizer = self.engine.recognize(pictures, query.hint, stamp_ns, odometry)
+        doubtful = self.robot.weighs_doubtful_answers
+        answer, map_in_use, recognizer = self.engine.recognize(pictures, query.hint, stamp_ns, odometry, doubtful)
         recognition, (item, image) = answer.recognition, decoded[answer.number]
-        if self.robot.weighs_doubtful_answers:
-            recognition = with_doubtful_pose(recognizer, recognition)
         match = conversions.match_message(
             recognition,
-            Header(stamp=item.message.header.stamp, frame_id=place_map.frame_id),
-            map_name=place_map.name,
+            Header(stamp=item.message.header.stamp, frame_id=map_in_use.frame_id),
+            map_name=map_in_use.name,
             num_candidates=self._config.num_candidates,
             total_ms=(time.monotonic() - query.received_s) * 1e3,
         )
@@ -270,21 +269,21 @@ class Recognizing(Configured[Query]):
 
     # Reports
 
-    def _announce(self, place_map: MapReader) -> None:
+    def _announce(self, map_in_use: MapInUse) -> None:
         self._node.map_parameters.show(self.engine.config)
         self._node.get_logger().info(
-            f"map {place_map.name} ({place_map.path}): {len(place_map)} places, model "
-            f"{place_map.fingerprint.architecture}, device {self.engine.device}"
+            f"map {map_in_use.name} ({map_in_use.where}): {self.engine.num_places} places, model "
+            f"{map_in_use.architecture}, device {self.engine.device}"
         )
 
     def _publish_map_markers(self) -> None:
-        if self.engine.place_map is not None:
-            self.outputs.publish_map(self.engine.place_map)
+        if self.engine.map_in_use is not None and self.engine.map_in_use.place_map is not None:
+            self.outputs.publish_map(self.engine.map_in_use.place_map)
 
     def _own_health(self, now_s: float) -> Health:
-        place_map = self.engine.place_map
-        level, text = DiagnosticStatus.OK, "recognising" if self.is_active else "inactive"
-        if place_map is None:
+        map_in_use, (level, text) = self.engine.map_in_use, self.engine.trouble()
+        text = text or ("recognising" if self.is_active else "inactive")
+        if map_in_use is None:
             level, text = DiagnosticStatus.WARN, "no map is loaded; call ~/load_map"
         problem = self._cameras.problem(self.engine.measures_poses)
         if problem and level == DiagnosticStatus.OK and self.is_active:
@@ -294,7 +293,8 @@ class Recognizing(Configured[Query]):
             **self._cameras.values(),
             "queries": str(self._offered),
             "localize_calls": str(self.asked),
-            "map": str(place_map.path) if place_map else "",
-            "places": str(len(place_map)) if place_map else "0",
+            "map": map_in_use.where if map_in_use else "",
+            "places": str(self.engine.num_places),
+            **self.engine.values(),
         }
         return self.robot.joined(Health(level, text, self.engine.device, values))

@@ -9,10 +9,10 @@ from dataclasses import replace
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.nodes.adapters.base import Adapter
 from effovpr_ros.nodes.configured import Health
 from effovpr_ros.nodes.guarded_node import GuardedNode
+from effovpr_ros.nodes.map_engine import MapInUse
 from effovpr_ros.nodes.map_odom_broadcaster import MapOdomBroadcaster
 from effovpr_ros.nodes.odometry import OdometryListener
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
@@ -30,7 +30,7 @@ class RobotPose:
         node: GuardedNode,
         config: MapOdomConfig,
         body_frame: str,
-        map_of: Callable[[], MapReader | None],
+        map_of: Callable[[], MapInUse | None],
         resources: ExitStack,
     ) -> None:
         """Subscribe and advertise what `publish_tf` needs.

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
@@ -36,6 +37,43 @@ class Reach(enum.Enum):
     LATE = "late"
     GONE = "gone"
     REFUSES = "refuses"
+
+
+@dataclass(frozen=True)
+class QuestionOptions:
+    """What a question says beside its picture.
+
+    Attributes:
+        hint: where the camera is believed to be.
+        camera: that took the picture.
+        candidates: at most so many are answered.
+        doubtful: the pose of an AMBIGUOUS answer is measured too.
+    """
+
+    hint: Hint | None = None
+    camera: MountedCamera | None = None
+    candidates: int = 10
+    doubtful: bool = False
+
+    def parameters(self) -> dict[str, str]:
+        """Of the URL."""
+        values = {"candidates": str(self.candidates)}
+        values |= hint_parameters(self.hint) if self.hint is not None else {}
+        values |= camera_parameters(self.camera) if self.camera is not None else {}
+        return {**values, "measure_doubtful": "true"} if self.doubtful else values
+
+
+class RefusedError(ServerError):
+    """The server answered that it does not.
+
+    Attributes:
+        status: of HTTP.
+    """
+
+    def __init__(self, text: str, status: int) -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.status = status
 
 
 class MapServer:
@@ -80,28 +118,22 @@ class MapServer:
         """
         return read_map_info(self._json("GET", "/v1/map"), self.url)
 
-    def localize_image(
-        self, picture: bytes, *, hint: Hint | None = None, camera: MountedCamera | None = None, candidates: int = 10
-    ) -> Answers:
+    def localize_image(self, picture: bytes, options: QuestionOptions | None = None) -> Answers:
         """Ask with a JPEG or PNG; see `localize_features`."""
         kind = "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
-        return self._localize("/v1/localize", picture, kind, hint, camera, candidates)
+        return self._localize("/v1/localize", picture, kind, options)
 
-    def localize_features(
-        self, query: bytes, *, hint: Hint | None = None, camera: MountedCamera | None = None, candidates: int = 10
-    ) -> Answers:
+    def localize_features(self, query: bytes, options: QuestionOptions | None = None) -> Answers:
         """Ask with features.
 
         Args:
             query: as `queries.encode_query` makes it.
-            hint: where the camera is believed to be.
-            camera: that took the picture.
-            candidates: at most so many are answered.
+            options: of the question; the defaults if None.
 
         Raises:
             ServerError: out of reach, late, refuses, or answers what cannot be read; says which.
         """
-        return self._localize("/v1/localize_features", query, FEATURES_TYPE, hint, camera, candidates)
+        return self._localize("/v1/localize_features", query, FEATURES_TYPE, options)
 
     def get(self, path: str, *, timeout_s: float, largest: int = _LARGEST_ANSWER) -> bytes:
         """The bytes of a path.
@@ -131,12 +163,8 @@ class MapServer:
         """Close."""
         self.close()
 
-    def _localize(
-        self, path: str, body: bytes, kind: str, hint: Hint | None, camera: MountedCamera | None, candidates: int
-    ) -> Answers:
-        values = {"candidates": str(candidates)}
-        values |= hint_parameters(hint) if hint is not None else {}
-        values |= camera_parameters(camera) if camera is not None else {}
+    def _localize(self, path: str, body: bytes, kind: str, options: QuestionOptions | None) -> Answers:
+        values = (options or QuestionOptions()).parameters()
         return read_answers(self._json("POST", f"{path}?{urlencode(values)}", body, kind), self.url)
 
     def _json(self, method: str, path: str, body: bytes = b"", kind: str = "") -> Any:
@@ -169,7 +197,7 @@ class MapServer:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 raise self._failed(Reach.GONE, f"cannot be reached: {reason}") from error
         if reply.status != http.HTTPStatus.OK:
-            raise self._failed(Reach.REFUSES, _refusal(reply))
+            raise RefusedError(str(self._failed(Reach.REFUSES, _refusal(reply))), reply.status)
         self._reached(Reach.OK)
         return reply.body
 

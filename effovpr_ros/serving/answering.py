@@ -11,6 +11,7 @@ from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.recognition.answer import Hint, Recognition
+from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.remote.queries import FeatureQuery, decode_query
 from effovpr_ros.serving.service import GeoHint, Question
@@ -80,9 +81,10 @@ def recognize(
         image_size_wh: pixels of the picture.
         points: gives those of the picture, if they are wanted; None: the third stage does not run.
     """
-    return recognizer.recognize_features(
+    found = recognizer.recognize_features(
         features,
         points=points,
         hint=hint_in_map(question.hint, recognizer.place_map.datum),
         camera=question.camera.camera(image_size_wh),
     )
+    return with_doubtful_pose(recognizer, found) if question.doubtful else found

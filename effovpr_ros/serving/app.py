@@ -31,7 +31,7 @@ from effovpr_ros.serving.gate import Gate, RefusedError, read_body
 from effovpr_ros.serving.limits import Limits, Tokens, retry_after
 from effovpr_ros.serving.metrics import Metrics
 from effovpr_ros.serving.parameters import Parameters, parameters
-from effovpr_ros.serving.service import BusyError, MapService, NotThereError, Question
+from effovpr_ros.serving.service import BusyError, MapService, NotThereError
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def create_app(service: MapService, limits: Limits, tokens: Tokens) -> FastAPI:
         gate.count(request)
         with gate.admitted(metrics):
             body = await read_body(request, limits.max_bytes)
-            question = Question(body, is_features, asked.hint, asked.camera, asked.candidates, limits.max_pixels)
+            question = asked.question(body, is_features, limits.max_pixels)
             try:
                 answers = await asyncio.wait_for(service.answer(question), limits.answer_timeout_s)
             except (asyncio.TimeoutError, TimeoutError) as error:

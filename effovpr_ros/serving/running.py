@@ -14,7 +14,8 @@ import uvicorn
 
 from effovpr_ros.core.errors import ConfigError, ServerError
 
-_STOP_S = 10
+# An idle connection of TLS ends only when its client says so.
+_STOP_S = 3
 _LARGEST_HEADERS = 2**15
 
 

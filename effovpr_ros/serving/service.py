@@ -39,6 +39,7 @@ class Question:
         hint: where the camera is believed to be.
         camera: that took the picture.
         candidates: at most so many are answered.
+        doubtful: the pose of an AMBIGUOUS answer is measured too.
         max_pixels: a larger picture is refused.
     """
 
@@ -47,6 +48,7 @@ class Question:
     hint: Hint | GeoHint | None
     camera: CameraParameters
     candidates: int
+    doubtful: bool
     max_pixels: int
 
 

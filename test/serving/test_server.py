@@ -29,7 +29,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.answer import Hint
 from effovpr_ros.recognition.third_stage import point_extractor
 from effovpr_ros.remote.answers import answer_record
-from effovpr_ros.remote.client import MapServer, Reach
+from effovpr_ros.remote.client import MapServer, QuestionOptions, Reach
 from effovpr_ros.remote.queries import FeatureQuery, encode_query
 from effovpr_ros.serving.limits import Limits
 from effovpr_ros.serving.running import Address
@@ -77,7 +77,7 @@ def test_a_picture_is_answered_as_the_library_answers_it(client: MapServer, fold
     picture_5 = jpeg(picture(5))
     with open_map(folder / "house", weights=weights, device="cpu", engine="torch", settings={"verify": "on"}) as house:
         expected = answer_record(house.recognize(decode_image(picture_5, "picture")), 3)
-    answers = client.localize_image(picture_5, candidates=3)
+    answers = client.localize_image(picture_5, QuestionOptions(candidates=3))
     (result,) = answers.results
     assert (answers.map, result.status, result.candidates[0].place_id) == ("house", "MATCH", 5)
     # Another number of threads adds up in another order.
@@ -105,7 +105,7 @@ def test_features_are_answered_as_their_picture_is(client: MapServer, folder: Pa
 
 
 def test_a_hint_leaves_out_what_is_elsewhere(client: MapServer, url: str):
-    (result,) = client.localize_image(jpeg(picture(5)), hint=Hint((40.0, 0.0, 0.0), 25.0)).results
+    (result,) = client.localize_image(jpeg(picture(5)), QuestionOptions(hint=Hint((40.0, 0.0, 0.0), 25.0))).results
     assert {item.place_id for item in result.candidates} == {1, 2, 3}
     geo = DATUM.to_geo((40.0, 0.0, 0.0))
     path = f"/v1/localize?hint_latitude={geo.latitude_deg}&hint_longitude={geo.longitude_deg}&hint_radius_m=25"
@@ -116,7 +116,7 @@ def test_a_hint_leaves_out_what_is_elsewhere(client: MapServer, url: str):
 
 def test_a_camera_may_be_told(client: MapServer):
     camera = MountedCamera(CameraModel((96, 72), (80.0, 80.0), (47.5, 35.5), "plumb_bob", (0.1, 0.0, 0.0, 0.0)))
-    (result,) = client.localize_image(jpeg(picture(5)), camera=camera).results
+    (result,) = client.localize_image(jpeg(picture(5)), QuestionOptions(camera=camera)).results
     # The map keeps no camera, which is said: nothing is measured.
     assert result.measured == "no calibration: the map keeps none for session 'house'"
 

@@ -1,0 +1,245 @@
+"""Recognises in a map that a server has: features or pictures go there, answers come back, late ones do not count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from effovpr_ros.core.errors import ConfigError, MapError, ServerError
+from effovpr_ros.core.poses import Pose
+from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.geometry.points import WORKING_SIDE
+from effovpr_ros.mapping.builder import make_thumbnail
+from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
+from effovpr_ros.nodes.parameters import CameraNodeConfig
+from effovpr_ros.nodes.recognition_engine import load_model_of
+from effovpr_ros.nodes.server_config import FEATURES, ServerConfig
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer
+from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+from effovpr_ros.recognition.rig_query import RigAnswer, RigPicture
+from effovpr_ros.recognition.third_stage import point_extractor
+from effovpr_ros.remote.answers import Answers, recognition_of
+from effovpr_ros.remote.client import MapServer, QuestionOptions, Reach, RefusedError
+from effovpr_ros.remote.map_info import MapInfo
+from effovpr_ros.remote.queries import FeatureQuery, encode_query
+from effovpr_ros.remote.tokens import read_tokens
+
+_CONFLICT = 409
+_NO_FEATURES = Features(
+    np.empty(0, np.float32), LocalFeatures(np.empty((0, 0), np.int8), np.empty((0, 2), np.uint8)), (1, 1)
+)
+_LEVELS = {
+    Reach.UNKNOWN: DiagnosticStatus.OK,
+    Reach.OK: DiagnosticStatus.OK,
+    Reach.LATE: DiagnosticStatus.WARN,
+    Reach.GONE: DiagnosticStatus.ERROR,
+    Reach.REFUSES: DiagnosticStatus.ERROR,
+}
+
+
+class ServedMapEngine(MapEngine):
+    """Asks one server; an image that it does not answer in time has no answer."""
+
+    def __init__(
+        self,
+        url: str,
+        node_config: CameraNodeConfig,
+        server_config: ServerConfig,
+        config: RecognizerConfig,
+        num_candidates: int,
+    ) -> None:
+        """Ask the server what it has, and load the model that its map names where features are to be sent.
+
+        Args:
+            url: of the server.
+            node_config: of the node.
+            server_config: how the server is asked.
+            config: of the recogniser; the server has its own, of this one counts whether candidates are verified.
+            num_candidates: that are asked for.
+
+        Raises:
+            ServerError: out of reach, late, or refuses.
+            ConfigError: no such address, no token in the file, or settings that a server cannot follow.
+            WeightsError: no usable weights of the map's model.
+            EngineError: the engine is not installed, or its descriptors are not PyTorch's.
+        """
+        self.require(config)
+        self._node_config, self._server_config, self._config = node_config, server_config, config
+        self._num_candidates = num_candidates
+        tokens = read_tokens(server_config.server_token_file, "server_token_file")
+        self._server = MapServer(
+            url,
+            token=tokens[0] if tokens else "",
+            ca_file=server_config.server_ca_file,
+            timeout_s=server_config.server_timeout_s,
+        )
+        self._extractor: FeatureExtractor | None = None
+        self._last_ms = 0.0
+        try:
+            self._use(self._server.info())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def config(self) -> RecognizerConfig:
+        """As given; the server has its own."""
+        return self._config
+
+    @property
+    def device(self) -> str:
+        """Where the model runs and by which engine; the server's name where it extracts."""
+        return f"{self._extractor.device}, {self._extractor.engine.name}" if self._extractor else self._server.url
+
+    @property
+    def engine_state(self) -> dict[str, str]:
+        """The engine in use and how it came to be that, for people; empty without a model."""
+        return self._extractor.engine_state if self._extractor else {}
+
+    @property
+    def measures_poses(self) -> bool:
+        """Whether the server does."""
+        return self._info.measures_poses
+
+    @property
+    def num_places(self) -> int:
+        """As the server said last."""
+        return self._info.places
+
+    def take_over(self) -> bool:
+        """Go on with a faster engine if one was found since the last image; whether that is so."""
+        return self._extractor is not None and self._extractor.take_over()
+
+    def load_map(self, path: Path) -> MapInUse:
+        """Refuse: what was set up is for a server."""
+        raise MapError(
+            f"maps come from {self._server.url}; clean the node up and set map_path to {path} to use that one"
+        )
+
+    def require(self, config: RecognizerConfig) -> None:
+        """Refuse a sequence of images, which the server does not see."""
+        if config.sequence_length:
+            raise ConfigError(
+                f"sequence_length {config.sequence_length}: a server judges each image alone; set it to 0, or use a "
+                "map of this machine"
+            )
+
+    def set_config(self, config: RecognizerConfig, given: Mapping[str, Any] | None = None) -> None:
+        """Keep them; the server has its own."""
+        self._config = config
+
+    def restart_sequence(self) -> None:
+        """There is none."""
+
+    def recognize(
+        self,
+        pictures: Sequence[RigPicture],
+        hint: Hint | None,
+        stamp_ns: int | None = None,
+        odometry: Pose | None = None,
+        doubtful: bool = False,
+    ) -> tuple[RigAnswer, MapInUse, PlaceRecognizer | None]:
+        """Ask the server; see `MapEngine`.
+
+        Raises:
+            ServerError: no answer in time, or none at all.
+            ConfigError: pictures of several cameras.
+        """
+        if len(pictures) != 1:
+            raise ConfigError("a server is asked with one camera's images; use a map of this machine for several")
+        (picture,) = pictures
+        started_s = time.perf_counter()
+        ask, features, extract_ms = self._question(picture, hint, doubtful)
+        try:
+            answers = ask()
+        except RefusedError as error:
+            if error.status != _CONFLICT:
+                raise
+            # The map was replaced by one of another model.
+            self._use(self._server.info())
+            ask, features, extract_ms = self._question(picture, hint, doubtful)
+            answers = ask()
+        if len(answers.results) != 1:
+            raise ServerError(f"{self._server.url}: {len(answers.results)} answers to one image")
+        if answers.revision != self._info.revision:
+            self._use(self._server.info())
+        assert self.map_in_use is not None
+        recognition = recognition_of(answers.results[0], features, self._server.url)
+        self._last_ms = (time.perf_counter() - started_s) * 1e3
+        latency = replace(
+            recognition.latency_ms, extract=recognition.latency_ms.extract + extract_ms, total=self._last_ms
+        )
+        recognition = replace(recognition, latency_ms=latency, camera=picture.camera)
+        return RigAnswer(recognition, 0, (recognition,), (0,)), self.map_in_use, None
+
+    def trouble(self) -> tuple[bytes, str]:
+        """Whether the server answers."""
+        reach = self._server.reach
+        if _LEVELS[reach] == DiagnosticStatus.OK:
+            return DiagnosticStatus.OK, ""
+        since_s = time.monotonic() - self._server.since_s
+        return _LEVELS[reach], f"server {self._server.url} {reach.value} for {since_s:.1f} s: images are not answered"
+
+    def values(self) -> dict[str, str]:
+        """For /diagnostics."""
+        return {
+            "server": self._server.reach.value,
+            "server_late": str(self._server.late),
+            "server_failures": str(self._server.failures),
+            "server_last_ms": f"{self._last_ms:.1f}",
+            "map_revision": self._info.revision,
+        }
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._extractor is not None:
+            self._extractor.close()
+        self._server.close()
+
+    def _question(
+        self, picture: RigPicture, hint: Hint | None, doubtful: bool
+    ) -> tuple[Callable[[], Answers], Features, float]:
+        """What asks the server, the features of the picture, and how many milliseconds they took."""
+        rest = QuestionOptions(hint, picture.camera, self._num_candidates, doubtful)
+        if self._extractor is None:
+            return partial(self._server.localize_image, _as_jpeg(picture), rest), _NO_FEATURES, 0.0
+        started_s = time.perf_counter()
+        (features,) = self._extractor.extract([picture.image])
+        points = None
+        if self._info.points and self._config.verify != "off":
+            found = point_extractor(str(self._extractor.device))
+            # Points of another kind cannot be matched with the server's.
+            points = found.extract(picture.image) if found.kind == self._info.points else None
+        height, width = picture.image.shape[:2]
+        data = encode_query(FeatureQuery(features, (width, height), points), self._extractor.fingerprint)
+        extract_ms = (time.perf_counter() - started_s) * 1e3
+        return partial(self._server.localize_features, data, rest), features, extract_ms
+
+    def _use(self, info: MapInfo) -> None:
+        """Follow what the server says of its map."""
+        if self._server_config.server_query == FEATURES:
+            extractor = self._extractor
+            if extractor is None or info.model.differences(extractor.fingerprint):
+                self._extractor = load_model_of(info.model, self._node_config, None)
+                self._extractor.seek_faster_engine()
+                if extractor is not None:
+                    extractor.close()
+            if info.points and self._config.verify != "off":
+                point_extractor(str(self._extractor.device if self._extractor else "cpu")).load()
+        bodies, known = frozenset(info.bodies), self.map_in_use
+        if known is None or (known.name, known.frame_id, known.bodies) != (info.name, info.frame_id, bodies):
+            architecture = info.model.architecture
+            self.map_in_use = MapInUse(info.name, self._server.url, info.frame_id, architecture, bodies)
+        self._info = info
+
+
+def _as_jpeg(picture: RigPicture) -> bytes:
+    """No larger than points are looked for in."""
+    return make_thumbnail(picture.image, WORKING_SIDE)

@@ -1,0 +1,27 @@
+"""How a map that a server has is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from effovpr_ros.core.settings import choice, ranged, setting
+
+FEATURES, JPEG = "features", "jpeg"
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How the server of `map_path` https://... is asked; read when the node is configured."""
+
+    server_query: str = choice(
+        FEATURES,
+        (FEATURES, JPEG),
+        "A served map is asked with features that this node extracts, or with JPEGs, for which it needs no model.",
+    )
+    server_timeout_s: float = ranged(
+        1.0, 0.01, 60.0, "An image that the server has not answered by then is not answered at all."
+    )
+    server_token_file: str = setting(
+        "", "File with the token of the server; empty: the environment variable EFFOVPR_TOKEN, if it is set."
+    )
+    server_ca_file: str = setting("", "Certificates (PEM) that the server's is signed by; empty: those of the system.")
