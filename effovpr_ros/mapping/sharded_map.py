@@ -16,7 +16,7 @@ from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.sharded_store import ShardedIndex, ShardedStore
-from effovpr_ros.mapping.shards import ShardEntry
+from effovpr_ros.mapping.shards import Box, ShardEntry, extent_of
 
 SHARD_BYTES = 2**32
 """Of shards that stay open while nobody uses them."""
@@ -99,6 +99,11 @@ class ShardedMap(MapReader):
                 with self._store.shards.use(number) as shard:
                     found.append(self._store.numbers.rows[number][shard.rows_near(centre_xy, radius_m)])
         return np.sort(np.concatenate(found))
+
+    def extent_xy(self) -> Box | None:
+        """Least x and y and greatest x and y of the places, as the shards are known to have them; opens none."""
+        boxes = [entry.extent_xy for entry in self.shards if entry.extent_xy is not None]
+        return extent_of(np.array(boxes).reshape(-1, 2)) if boxes else None
 
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk of descriptors, thumbnails, points and index, of all shards."""

@@ -19,10 +19,11 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.mapping.session_cameras import read_cameras
 from effovpr_ros.mapping.session_origins import read_origins
+from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.mapping.store import STORE_NAME
 from effovpr_ros.recognition.confidence import read_confidence_models, read_map_null, setting_name
 from effovpr_ros.recognition.presets import config_for_map
@@ -50,7 +51,7 @@ class ServedMap:
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
 
-    def extractor(self, place_map: PlaceMap) -> FeatureExtractor:
+    def extractor(self, place_map: MapReader) -> FeatureExtractor:
         """The model that an open map names.
 
         Raises:
@@ -73,10 +74,10 @@ class ServedMap:
         return tuple(found)
 
 
-def revision_of(place_map: PlaceMap, config: RecognizerConfig) -> str:
+def revision_of(place_map: MapReader, config: RecognizerConfig) -> str:
     """Changes with the map's places, and with what it knows of its confidence and cameras."""
     known = (
-        repr(place_map.manifest),
+        place_map.revision,
         len(place_map),
         read_confidence_models(place_map),
         read_map_null(place_map, setting_name(place_map.fingerprint, config)),
@@ -101,7 +102,7 @@ class Revision:
         Raises:
             EffoVPRError: no usable map, model or settings.
         """
-        self.place_map = PlaceMap.open(served.path)
+        self.place_map = open_map(served.path)
         try:
             self.config = config_for_map(self.place_map, served.settings)
             fits = extractor is not None and not self.place_map.fingerprint.differences(extractor.fingerprint)
@@ -151,7 +152,7 @@ def map_info(recognizer: PlaceRecognizer, revision: str) -> MapInfo:
         model=place_map.fingerprint,
         points=recognizer.third_stage.extractor.kind if config.verify != "off" else "",
         measures_poses=bool(recognizer.poses.cameras) and config.measure_pose,
-        shards=1,
+        shards=max(1, len(place_map.manifest.shards)),
     )
 
 

@@ -26,6 +26,7 @@ from effovpr_ros.core.errors import ServerError
 from effovpr_ros.core.images import decode_image
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.sharding import shard_map
 from effovpr_ros.recognition.answer import Hint
 from effovpr_ros.recognition.third_stage import point_extractor
 from effovpr_ros.remote.answers import answer_record
@@ -321,3 +322,16 @@ def test_a_newer_revision_answers_without_a_failed_question(tmp_path: Path):
         with MapServer(url, timeout_s=30.0) as client:
             assert client.info().places == 10
             assert b"effovpr_newer_revision_refused 1.0" in client.get("/metrics", timeout_s=20.0)
+
+
+def test_a_map_in_shards_is_served_as_the_one_map(folder: Path, tmp_path: Path):
+    shard_map(folder / "house", tmp_path / "cut", num_shards=3)
+    (tmp_path / "vit_tiny_test_patch14.safetensors").write_bytes(tiny_weights(folder).read_bytes())
+    with server(folder / "house") as (whole, _), server(tmp_path / "cut") as (cut, service):
+        assert service.revisions.current.info.shards == 3
+        with MapServer(whole, timeout_s=20.0) as one, MapServer(cut, timeout_s=20.0) as three:
+            assert three.info().extent == one.info().extent
+            for number in (1, 6):
+                (expected,), (answered,) = (c.localize_image(jpeg(picture(number))).results for c in (one, three))
+                assert replace(answered, latency_ms=expected.latency_ms) == expected
+            assert three.get("/v1/places/7/picture", timeout_s=20.0) == one.get("/v1/places/7/picture", timeout_s=20.0)
