@@ -30,6 +30,7 @@ setup(
         "effovpr_ros": [
             "py.typed",
             "cli/templates/*.html",
+            "lab/benchmarks/*.json",
             "lab/demo_photos/*/*",
             "recognition/*.json",
             "lab/evaluation/templates/*.html",

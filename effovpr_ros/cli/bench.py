@@ -25,12 +25,14 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import SimulationError
+from effovpr_ros.core.version import version
 from effovpr_ros.engines.catalogue import AUTO, OPENVINO_INT8, what_is_missing
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.benchmarks.accuracy import AccuracyFigures, engines_to_compare, measure_accuracy
 from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
+from effovpr_ros.lab.benchmarks.earlier import EarlierRun, compare, keep, kept_of, stored_runs
 from effovpr_ros.lab.benchmarks.machine import describe_machine
 from effovpr_ros.lab.benchmarks.map_size import measure_map
 from effovpr_ros.lab.benchmarks.network import measure_network
@@ -74,6 +76,9 @@ def add_parser(commands: Subparsers) -> None:
         help="data sets for accuracy: database/ and queries/ (with positives.csv, or positions in the images), images/ "
         "with loops.csv, or images/ with GPS tags, whose every second is a query; else two rendered drives",
     )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="add this run's ratios to a file, for later releases to compare with"
+    )
     add_preset_option(parser)
     add_model_options(parser)
     add_device_options(parser)
@@ -94,7 +99,33 @@ def _run(options: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         print(report)
-    return 0
+    run = kept_of(report, version())
+    if run is None:
+        return 0
+    code = _compare(run)
+    if options.keep is not None:
+        keep(run, options.keep)
+    return code
+
+
+def _compare(run: EarlierRun) -> int:
+    """Say how the default path compares with that of an earlier release; 1 where it became slower."""
+    found = compare(run, stored_runs())
+    if found is None:
+        print(f"no earlier run of a {run.machine} with {run.model} to compare with", file=sys.stderr)
+        return 0
+    before, changes = found
+    print(f"beside version {before.version} of {before.started} (load {before.load}):", file=sys.stderr)
+    for change in changes:
+        print(f"  {change}", file=sys.stderr)
+    worse = [str(change) for change in changes if change.is_worse]
+    if worse:
+        print(
+            f"effovpr: SLOWER than version {before.version}: {'; '.join(worse)}; repeat it on a machine that does "
+            f"nothing else (load before this run: {run.load})",
+            file=sys.stderr,
+        )
+    return int(bool(worse))
 
 
 class Bench:

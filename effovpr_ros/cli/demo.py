@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +85,12 @@ def add_parser(commands: Subparsers) -> None:
         "a drive with drifting odometry",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        help="speed of the replay; 0: each image once the last is answered (slam: as recorded)",
+    )
     parser.add_argument("--json", action="store_true", help="print the table as one JSON object")
     add_device_options(parser)
     parser.set_defaults(run=_run)
@@ -114,30 +123,33 @@ def _run(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> None:
     """Drive twice; a drive that is recorded already is kept."""
     way_back = replace(QUERY_DRIVE, start_ns=QUERY_DRIVE.start_ns + _DAY_NS, seed=3)
+    # The longest first.
     drives = (
-        _Drive("first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False),
         _Drive("second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True),
+        _Drive("first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False),
         _Drive(FIRST_REAR, MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False, camera=recording.REAR, every=2),
         _Drive(SECOND_REAR, QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True, camera=recording.REAR, every=3),
         _Drive(WAY_BACK, MAPPING_WAYPOINTS_M[::-1], way_back, disturbed=True, every=3),
     )
     wanted = [drive for drive in drives if not (options.out / drive.name / "metadata.yaml").is_file()]
-    if not wanted:
-        return
+    # Each drive has a simulator of its own, so that its pictures do not depend on what was recorded before.
+    record = partial(_record_drive, options.out)
+    workers = max(1, min(len(wanted), os.cpu_count() or 1))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in tqdm(pool.map(record, wanted), total=len(wanted), unit="drive", desc="record", disable=None):
+            pass
+
+
+def _record_drive(out: Path, drive: _Drive) -> None:
     with Level(LEVEL) as level:
-        floor = level.free_floor()
-        for drive in wanted:
-            poses = plan_drive(floor, drive.waypoints_m, drive.config)[:: drive.every]
-            with tqdm(total=len(poses), unit="frame", desc=drive.name, disable=None) as bar:
-                recording.record_drive(
-                    level,
-                    poses,
-                    options.out / drive.name,
-                    disturbed=drive.disturbed,
-                    seed=drive.config.seed,
-                    camera=drive.camera,
-                    progress=lambda done: bar.update(done),
-                )
+        recording.record_drive(
+            level,
+            plan_drive(level.free_floor(), drive.waypoints_m, drive.config)[:: drive.every],
+            out / drive.name,
+            disturbed=drive.disturbed,
+            seed=drive.config.seed,
+            camera=drive.camera,
+        )
 
 
 def _build_map(options: argparse.Namespace) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +20,7 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.simulation.level import CAMERA
 from effovpr_ros.lab.simulation.recording import FRONT, ODOMETRY_TOPIC, REAR, DriveCamera
@@ -50,39 +55,66 @@ def run_rig(options: argparse.Namespace, extractor: FeatureExtractor, spacing: B
         SimulationError: a part of the demo that this needs was not run.
     """
     folder = _map_of_both(options.out, extractor, spacing)
-    second = {frame.stamp_ns: frame for frame in _frames(options.out, "second_drive", FRONT)}
-    rear = list(_frames(options.out, SECOND_REAR, REAR))
-    back = list(_frames(options.out, WAY_BACK, FRONT))
-    extractor.seek_faster_engine(2 * len(rear) + len(back))
-    with PlaceMap.open(options.out / "building_map") as of_front, PlaceMap.open(folder) as of_both:
-        one, two = (_recognizer(extractor, place_map) for place_map in (of_front, of_both))
+    # One process would leave much of the processor unused between its many short steps.
+    shares = os.cpu_count() or 1
+    config = replace(extractor.config, engine=extractor.engine.name)
+    with ProcessPoolExecutor(shares, mp_context=get_context("spawn")) as pool:
+        parts = list(
+            tqdm(
+                pool.map(partial(_ask, options.out, folder, config, shares), range(shares)),
+                total=shares,
+                unit="share",
+                desc="two cameras",
+                disable=None,
+            )
+        )
+    twice = [item for part in parts for item in part.twice]
+    ways = [item for part in parts for item in part.ways]
+    truths, alone, together = [item[0] for item in twice], [item[1] for item in twice], [item[2] for item in twice]
+    with PlaceMap.open(options.out / "building_map") as of_front:
         places = [place.pose for place in of_front.places() if place.pose is not None]
-        asked = _Asked(extractor)
-        with tqdm(total=len(rear) + len(back), unit="frame", desc="two cameras", disable=None) as bar:
-            truths: list[Pose] = []
-            alone: list[BodyAnswer] = []
-            together: list[BodyAnswer] = []
-            for behind in rear:
-                ahead = second[behind.stamp_ns]
-                front = asked.of(ahead.load())
-                truths.append(_truth(ahead))
-                alone.append(_body(one, _answer(one, front, FRONT), FRONT))
-                answers = [_answer(two, front, FRONT), _answer(two, asked.of(behind.load()), REAR)]
-                fused = fuse(two, answers, ["front", "rear"])
-                together.append(_body(two, fused.recognition, (FRONT, REAR)[fused.number]))
-                bar.update()
-            ways: list[tuple[Pose, BodyAnswer, BodyAnswer]] = []
-            for frame in back:
-                seen = asked.of(frame.load())
-                found = [_body(recognizer, _answer(recognizer, seen, FRONT), FRONT) for recognizer in (one, two)]
-                ways.append((_truth(frame), found[0], found[1]))
-                bar.update()
     mapped, back_mapped = (
         [any(is_right(place, truth) for place in places) for truth in of] for of in (truths, [way[0] for way in ways])
     )
     result = score_rig(truths, mapped, alone, together, ways, back_mapped)
     (options.out / _FIGURES).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     return result
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Answers to some of the frames, each beside its truth.
+
+    Attributes:
+        twice: of the second drive: truth, answer of the front camera, and of both.
+        ways: of the way back: truth, answer in the map of front pictures, and in that of both.
+    """
+
+    twice: list[tuple[Pose, BodyAnswer, BodyAnswer]]
+    ways: list[tuple[Pose, BodyAnswer, BodyAnswer]]
+
+
+def _ask(out: Path, folder: Path, config: ExtractorConfig, shares: int, share: int) -> _Part:
+    """Ask about every so many frames."""
+    second = {frame.stamp_ns: frame for frame in _frames(out, "second_drive", FRONT)}
+    part = _Part([], [])
+    extractor = FeatureExtractor(config)
+    asked = _Asked(extractor)
+    with PlaceMap.open(out / "building_map") as of_front, PlaceMap.open(folder) as of_both:
+        one, two = (_recognizer(extractor, place_map) for place_map in (of_front, of_both))
+        for behind in _frames(out, SECOND_REAR, REAR)[share::shares]:
+            ahead = second[behind.stamp_ns]
+            front = asked.of(ahead.load())
+            alone = _body(one, _answer(one, front, FRONT), FRONT)
+            answers = [_answer(two, front, FRONT), _answer(two, asked.of(behind.load()), REAR)]
+            fused = fuse(two, answers, ["front", "rear"])
+            together = _body(two, fused.recognition, (FRONT, REAR)[fused.number])
+            part.twice.append((_truth(ahead), alone, together))
+        for frame in _frames(out, WAY_BACK, FRONT)[share::shares]:
+            seen = asked.of(frame.load())
+            in_one, in_two = (_body(recognizer, _answer(recognizer, seen, FRONT), FRONT) for recognizer in (one, two))
+            part.ways.append((_truth(frame), in_one, in_two))
+    return part
 
 
 def read_rig(out: Path) -> RigScore | None:
@@ -152,7 +184,8 @@ def _frames(out: Path, name: str, camera: DriveCamera) -> list[Frame]:
 
 
 def _recognizer(extractor: FeatureExtractor, place_map: MapReader) -> PlaceRecognizer:
-    recognizer = PlaceRecognizer(extractor, place_map, config_for_map(place_map, {}))
+    # The answers are to depend on the pictures alone, and not on how busy the machine is.
+    recognizer = PlaceRecognizer(extractor, place_map, config_for_map(place_map, {"verify_budget_ms": 0.0}))
     recognizer.load()
     return recognizer
 

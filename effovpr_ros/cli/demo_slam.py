@@ -71,7 +71,8 @@ def _replay(folder: Path, options: argparse.Namespace) -> None:
         "--odom-topic": ODOMETRY_TOPIC,
         "--camera-info-topic": CAMERA_INFO_TOPIC,
         "--out": folder,
-        "--rate": options.rate,
+        # Keyframes have no answer to wait for.
+        "--rate": options.rate or 1.0,
         "--device": options.device,
     }
     # A pose graph has no use for a keyframe without odometry.

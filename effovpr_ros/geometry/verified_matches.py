@@ -136,7 +136,8 @@ class _Products:
     """Inner products of one query's descriptors with those of candidates, in memory that each uses again."""
 
     def __init__(self, query: Points) -> None:
-        self._columns = _as_tensor(np.ascontiguousarray(query.descriptors.T))
+        # In torch's own memory, see `matching.cpu`.
+        self._columns = torch.from_numpy(query.descriptors.T).clone(memory_format=torch.contiguous_format)
         self._memory = torch.empty((_BLOCK, len(query)), dtype=torch.int32)
 
     def nearest(self, descriptors: NDArray[np.int8]) -> tuple[NDArray[np.int64], Int32, Int32]:

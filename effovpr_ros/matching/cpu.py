@@ -74,7 +74,8 @@ class _Cosines:
         columns = -(-len(query) // _VECTOR) * _VECTOR
         # The last keypoint is repeated. Of equals the first is chosen, so that repetitions never are.
         padded = np.minimum(np.arange(columns), len(query) - 1)
-        transposed = torch.from_numpy(np.ascontiguousarray(query.codes[padded].T))
+        # Torch's own memory begins where a vector does; products with columns that do not take twice as long.
+        transposed = torch.from_numpy(query.codes[padded].T).clone(memory_format=torch.contiguous_format)
         self._columns = transposed if integer else transposed.float()
         self._inverse_norms = torch.from_numpy(query.inverse_norms[padded])
         self._products = torch.empty((most_keypoints, columns), dtype=torch.int32)

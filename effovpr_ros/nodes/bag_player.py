@@ -21,12 +21,15 @@ from rosgraph_msgs.msg import Clock
 
 from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.settings import setting
+from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.conversions import time_from_ns
 from effovpr_ros.nodes.parameters import declare, read
 from effovpr_ros.nodes.program import run_node
-from effovpr_ros.sources.bag_files import remedy, storage_path
+from effovpr_ros.sources.bag_files import IMAGE_TYPES, remedy, storage_path
 
 _CLOCK_PERIOD_S = 0.02
+# A node that has no answer to an image, as to one that cannot be decoded, holds up the next one for so long.
+_ANSWER_WITHIN_S = 5.0
 _ROS2_TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 
@@ -42,6 +45,11 @@ class PlayerConfig:
         default_factory=lambda: [""], metadata={"description": "Topics to play; [''] for all whose type is installed."}
     )
     start_delay_s: float = setting(1.0, "Wait for discovery before the first message.", min=0.0, max=3600.0)
+    answers_topic: str = setting(
+        "",
+        "Topic of effovpr_ros/PlaceMatch: the next image waits for the answer to the last one, for at most 5 s, and "
+        "not for its time. Empty: times as recorded.",
+    )
 
 
 class BagPlayer(Node):
@@ -72,6 +80,10 @@ class BagPlayer(Node):
             raise SourceError(f"bag {path} cannot be read: {error}; {remedy(path)}") from error
         self._targets = self._advertise()
         self._clock_publisher = self.create_publisher(Clock, "/clock", 10) if self._config.clock else None
+        self._answered = threading.Event()
+        self._answered.set()
+        if self._config.answers_topic:
+            self.create_subscription(PlaceMatch, self._config.answers_topic, lambda _: self._answered.set(), 10)
         thread = threading.Thread(target=self._play, name="play", daemon=True)
         thread.start()
         # The thread ends before the bag is closed.
@@ -124,15 +136,29 @@ class BagPlayer(Node):
         started_s, first_ns = time.monotonic(), self._reader.start_time
         connections = [item for item in self._reader.connections if item.id in self._targets]
         for connection, stamp_ns, data in self._reader.messages(connections=connections):
-            due_s = started_s + (stamp_ns - first_ns) * 1e-9 / self._config.rate
-            while (left_s := due_s - time.monotonic()) > 0.0 and not self._stop.is_set():
-                self._publish_clock(int(first_ns + (time.monotonic() - started_s) * 1e9 * self._config.rate))
-                self._stop.wait(min(left_s, _CLOCK_PERIOD_S))
+            if not self._config.answers_topic:
+                self._await_time(started_s, stamp_ns - first_ns)
+            elif connection.msgtype in IMAGE_TYPES:
+                self._await_answer()
+                self._answered.clear()
             if self._stop.is_set():
                 return
             self._publish_clock(stamp_ns)
             self._targets[connection.id].publish(self._serialised(connection, bytes(data)))
             self.published += 1
+        self._await_answer()
+
+    def _await_time(self, started_s: float, since_first_ns: int) -> None:
+        due_s = started_s + since_first_ns * 1e-9 / self._config.rate
+        while (left_s := due_s - time.monotonic()) > 0.0 and not self._stop.is_set():
+            passed_ns = (time.monotonic() - started_s) * 1e9 * self._config.rate
+            self._publish_clock(int(self._reader.start_time + passed_ns))
+            self._stop.wait(min(left_s, _CLOCK_PERIOD_S))
+
+    def _await_answer(self) -> None:
+        ends_s = time.monotonic() + _ANSWER_WITHIN_S
+        while not self._answered.wait(_CLOCK_PERIOD_S) and not self._stop.is_set() and time.monotonic() < ends_s:
+            continue
 
     def _serialised(self, connection: Connection, data: bytes) -> bytes:
         """A message as ROS 2 serialises it."""

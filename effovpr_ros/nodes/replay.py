@@ -39,7 +39,11 @@ _ACTIVE_TIMEOUT_S = 30.0
 
 
 class MatchRecorder(AnswerRecorder):
-    """Writes each PlaceMatch of one recogniser as a line of JSON."""
+    """Writes each PlaceMatch of one recogniser as a line of JSON.
+
+    Attributes:
+        topic: of the answers.
+    """
 
     def __init__(self, out: TextIO, recognizer: str = "/place_recognizer", **options: object) -> None:
         """Subscribe.
@@ -49,7 +53,8 @@ class MatchRecorder(AnswerRecorder):
             recognizer: name of the recogniser.
             options: of `rclpy.node.Node`.
         """
-        matches = Answers(PlaceMatch, f"{recognizer}/match", match_record, out)
+        self.topic = f"{recognizer}/match"
+        matches = Answers(PlaceMatch, self.topic, match_record, out)
         super().__init__("match_recorder", recognizer, [matches], **options)
 
     def await_running(self, image_topic: str) -> None:
@@ -80,6 +85,7 @@ def replay(options: argparse.Namespace) -> int:
     Raises:
         NodeError: a process failed.
     """
+    _require_one_topic_in_step(options)
     for topic in options.image_topic:
         require_images(options.bag, topic, options.image_transport)
     # A namespace of its own tells this recogniser from any other on the same domain.
@@ -117,6 +123,7 @@ def play_to_running(options: argparse.Namespace) -> int:
     Raises:
         NodeError: it is not there, or the player failed.
     """
+    _require_one_topic_in_step(options)
     for topic in options.image_topic:
         require_images(options.bag, topic)
     with Path(options.out).open("w", encoding="utf-8") as out:
@@ -133,7 +140,8 @@ def play_to_running(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace, recorder: MatchRecorder, still_runs: Callable[[], None]) -> None:
     topics = [*options.image_topic, *topics_of_cameras(Path(options.bag), options.image_topic)]
-    play_bag(options.bag, topics, options.rate, recorder, still_runs)
+    in_step = recorder.topic if options.rate == 0.0 else ""
+    play_bag(options.bag, topics, options.rate, recorder, still_runs, in_step)
 
 
 def camera_parameters(image_topics: Sequence[str], image_transport: str) -> dict[str, str]:
@@ -161,6 +169,11 @@ def topics_of_cameras(bag: Path, image_topics: Sequence[str]) -> list[str]:
     return [topic for topic in wanted if topic in there]
 
 
+def _require_one_topic_in_step(options: argparse.Namespace) -> None:
+    if options.rate == 0.0 and len(options.image_topic) > 1:
+        raise NodeError("--rate 0 plays one --image-topic; for several cameras give a speed, such as --rate 1")
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="replay", description="Replay a bag through place_recognizer over DDS.")
     recogniser = parser.add_mutually_exclusive_group(required=True)
@@ -172,7 +185,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--image-transport", choices=("raw", "compressed"), default="compressed")
     parser.add_argument("--out", required=True, help="file of JSON lines to write")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed; 0: each image once the last is answered")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--engine", choices=ENGINE_NAMES, default=DEFAULT_ENGINE)
     return parser.parse_args(arguments)

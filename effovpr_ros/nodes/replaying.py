@@ -31,6 +31,7 @@ _RECORD_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_ALL, reliability=QoSRelia
 _START_TIMEOUT_S = 120.0
 _TRANSITION_TIMEOUT_S = 120.0
 _QUIET_S = 3.0
+_QUIET_IN_STEP_S = 0.5
 # Discovery on a busy machine takes a second or two; an image published before it is lost.
 _DISCOVERY_S = 4.0
 
@@ -113,9 +114,22 @@ class AnswerRecorder(Node):
 
 
 def play_bag(
-    bag: str, topics: Sequence[str], rate: float, recorder: AnswerRecorder, still_runs: Callable[[], None]
+    bag: str,
+    topics: Sequence[str],
+    rate: float,
+    recorder: AnswerRecorder,
+    still_runs: Callable[[], None],
+    answers_topic: str = "",
 ) -> None:
     """Play topics of a bag and record until player and node are quiet.
+
+    Args:
+        bag: its folder.
+        topics: to play.
+        rate: speed, where there is no answers_topic.
+        recorder: of the answers.
+        still_runs: called while waiting; raises where the node's process has ended.
+        answers_topic: of PlaceMatch; each image is played once the last one is answered. Empty: by time.
 
     Raises:
         NodeError: the player failed, or what `still_runs` raises.
@@ -123,13 +137,14 @@ def play_bag(
     listed = ", ".join(f"'{topic}'" for topic in topics)
     parameters = {
         "bag_path": str(Path(bag).resolve()),
-        "rate": f"{rate:.6f}",
         "topics": f"[{listed}]",
         "clock": "false",
         "start_delay_s": f"{_DISCOVERY_S}",
+        **({"answers_topic": answers_topic} if answers_topic else {"rate": f"{rate:.6f}"}),
     }
+    quiet_s = _QUIET_IN_STEP_S if answers_topic else _QUIET_S
     with node_process("bag_player", parameters, []) as player, tqdm(unit="answer", disable=None) as bar:
-        while player.poll() is None or time.monotonic() - recorder.last_s < _QUIET_S:
+        while player.poll() is None or time.monotonic() - recorder.last_s < quiet_s:
             rclpy.spin_once(recorder, timeout_sec=0.2)
             still_runs()
             bar.update(recorder.recorded - bar.n)

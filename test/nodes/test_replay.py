@@ -149,6 +149,53 @@ def test_a_running_node_is_evaluated(running_recognizer: str, tmp_path: Path, ca
     assert live["position_error_m"] == {"p50": 0.5, "p95": pytest.approx(0.5 + 0.85 * 6.5), "max": 7.0, "count": 4}
 
 
+def test_each_image_waits_for_the_last_ones_answer(tmp_path: Path):
+    bag, out = tmp_path / "drive", tmp_path / "m.jsonl"
+    with BagWriter(bag) as writer:
+        for number in range(5):
+            # All within five thousandths of a second: played by time, they would wait in the node together.
+            writer.write_image(TOPIC, 1000 * SECOND + number * 10**6, picture(number), "camera")
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("slow", context=context)
+    publisher = node.create_publisher(PlaceMatch, "/slow/match", 10)
+    waiting: list[CompressedImage] = []
+    most_waiting = 0
+
+    def receive(image: CompressedImage) -> None:
+        nonlocal most_waiting
+        waiting.append(image)
+        most_waiting = max(most_waiting, len(waiting))
+
+    def answer() -> None:
+        if waiting:
+            publisher.publish(PlaceMatch(header=waiting.pop(0).header))
+
+    node.create_subscription(CompressedImage, TOPIC, receive, 10)
+    node.create_timer(0.3, answer)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        arguments = ["--running", "/slow", "--bag", str(bag), "--image-topic", TOPIC, "--out", str(out)]
+        assert replay.main([*arguments, "--rate", "0"]) == 0
+    finally:
+        executor.shutdown()
+        thread.join()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    stamps = [json.loads(line)["stamp_ns"] for line in out.read_text().splitlines()]
+    assert stamps == [1000 * SECOND + number * 10**6 for number in range(5)]
+    assert most_waiting == 1
+
+
+def test_several_cameras_are_played_by_time(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--running", "/any", "--bag", str(drive), "--out", str(tmp_path / "m"), "--rate", "0"]
+    assert replay.main([*arguments, "--image-topic", TOPIC, TOPIC]) == 1
+    assert "--rate 0 plays one --image-topic" in capsys.readouterr().err
+
+
 def test_a_node_that_does_not_run_is_said(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -130,9 +130,12 @@ def disturb(image: RgbImage, time_s: float, generator: np.random.Generator) -> R
     height, width = image.shape[:2]
     exposure = 1.0 + 0.35 * math.sin(time_s / 7.0)
     cast = np.array([1.0 + 0.08 * math.sin(time_s / 11.0), 1.0, 1.0 - 0.08 * math.sin(time_s / 11.0)])
-    values = cv2.blur(image, (1 + 2 * int(generator.integers(0, 4)), 1)).astype(np.float32) * (exposure * cast)
-    values += generator.normal(0.0, 6.0, values.shape)
-    disturbed = np.clip(values, 0.0, 255.0).astype(np.uint8)
+    blurred = cv2.blur(image, (1 + 2 * int(generator.integers(0, 4)), 1))
+    # In place: most of the time would go into memory that is taken and given back.
+    values = generator.standard_normal(image.shape)
+    values *= 6.0
+    values += blurred * (exposure * cast)
+    disturbed = np.clip(values, 0.0, 255.0, out=values).astype(np.uint8)
     passing = (time_s % _OCCLUSION_EVERY_S) / _OCCLUSION_LASTS_S
     if time_s > _OCCLUSION_EVERY_S and passing < 1.0:
         centre = (int(width * (1.2 * passing - 0.1)), int(height * 0.65))
