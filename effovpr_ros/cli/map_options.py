@@ -72,7 +72,7 @@ def _agrees(
     if name == "model":
         return NAMED_MODELS.get(str(value), str(value)).split(".")[0] == fingerprint.architecture
     if name == "local_block" and isinstance(value, int):
-        return extractor.backbone.block_number(value) == extractor.block
+        return extractor.layout.block_number(value) == extractor.block
     if name == "global_kind" and fingerprint.tail_sha256:
         # A tail has a kind of its own, whatever is said.
         return True

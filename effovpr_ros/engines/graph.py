@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def graph_key(
     return f"{architecture}-{image_size}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
-def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) -> Path:
+def ensure_graph(folder: Path, load: Callable[[], Backbone], requested: RequestedOutputs) -> Path:
     """The graph of a network in a folder of the cache, exported unless it is there already.
 
     The batch is fixed at one image, which every runtime runs faster; positions were resampled when the backbone was
@@ -100,7 +100,7 @@ def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) 
 
     Args:
         folder: for this graph only, see `graph_key`.
-        backbone: fp32.
+        load: gives the network.
         requested: what is read.
 
     Raises:
@@ -110,6 +110,7 @@ def ensure_graph(folder: Path, backbone: Backbone, requested: RequestedOutputs) 
     if graph.is_file():
         return graph
     _logger.info("exporting the network to %s", graph)
+    backbone = load()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as partial:
@@ -135,8 +136,9 @@ def files_of(graph: Path) -> list[Path]:
 
 def _export(backbone: Backbone, requested: RequestedOutputs, path: Path) -> None:
     flat = FlatNetwork(copy.deepcopy(backbone).cpu().float(), requested).eval()
-    rows, columns = backbone.grid_hw
-    example = torch.zeros(1, 3, rows * backbone.patch_size, columns * backbone.patch_size)
+    layout = backbone.layout
+    rows, columns = layout.grid_hw
+    example = torch.zeros(1, 3, rows * layout.patch_size, columns * layout.patch_size)
     num_bytes = sum(parameter.numel() for parameter in flat.parameters()) * 4
     try:
         with torch.no_grad(), warnings.catch_warnings():

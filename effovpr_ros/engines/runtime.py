@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError
 from effovpr_ros.engines import catalogue
-from effovpr_ros.engines.agreement import Agreement, DenseFeatures, require_agreement, scenes, verify
+from effovpr_ros.engines.agreement import Agreement, require_agreement, scenes, verify
 from effovpr_ros.engines.cache import (
     cache_root,
     content_digest,
@@ -26,10 +26,10 @@ from effovpr_ros.engines.cache import (
 )
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
 from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_graph, files_of, graph_key
+from effovpr_ros.engines.model import FeatureHead, Model
 from effovpr_ros.engines.networks import Network, Session, in_bf16, one_by_one
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.engines.selection import Choice, Trial, fastest, medians_side_by_side
-from effovpr_ros.features.backbone import Backbone, BackboneOutput
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
@@ -37,31 +37,7 @@ _logger = logging.getLogger(__name__)
 MIN_MEAN_OF_AUTO = 0.9999
 """Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
 
-
-@dataclass(frozen=True)
-class Model:
-    """A network and what it is known by; fields as in `ModelFingerprint`."""
-
-    backbone: Backbone
-    architecture: str
-    weights_sha256: str
-    tail_sha256: str
-    image_size: int
-
-
-@dataclass(frozen=True)
-class FeatureHead:
-    """What is computed from a forward pass of a network.
-
-    Attributes:
-        requested: outputs of a forward pass.
-        describe: its descriptors.
-        fingerprint: equal for two heads whose descriptors may be compared.
-    """
-
-    requested: RequestedOutputs
-    describe: Callable[[BackboneOutput], DenseFeatures]
-    fingerprint: str
+_BY_PYTORCH = (catalogue.TORCH, catalogue.TORCH_BF16, catalogue.TORCH_COMPILE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +69,7 @@ class Engines:
         """Prepare; nothing is exported yet.
 
         Args:
-            model: on its device.
+            model: that they run.
             quantisation_images: for an 8-bit engine.
         """
         self._model, self._quantisation_images = model, quantisation_images
@@ -120,6 +96,11 @@ class Engines:
         require_agreement(name, agreement)
         _logger.info("engine %s: %s", name, agreement)
         return RunningEngine(name, run, agreement)
+
+    def forget(self, name: str, head: FeatureHead) -> None:
+        """Give up an engine that another one has taken over from, with PyTorch's weights."""
+        self._networks.pop((name, head.requested), None)
+        self._model.load.release()
 
     def may_choose(self) -> bool:
         """Whether `auto` has more than PyTorch to choose from."""
@@ -195,7 +176,7 @@ class Engines:
         known = Agreement.from_record(recorded.get("agreement")) if recorded is not None else None
         if known is not None:
             return known
-        backbone, requested = self._model.backbone, head.requested
+        backbone, requested = self._model.load(), head.requested
         # 8 bits hold what they were calibrated for, so they are judged on images of that kind.
         images = self._required_images().checking() if name == catalogue.OPENVINO_INT8 else scenes()
         agreement = verify(
@@ -225,7 +206,9 @@ class Engines:
         return self._networks[name, requested]
 
     def _make(self, name: str, requested: RequestedOutputs) -> Network:
-        backbone = self._model.backbone
+        if name not in _BY_PYTORCH:
+            return one_by_one(self._session(name, requested), requested)
+        backbone = self._model.load()
         if name == catalogue.TORCH:
             if self._device.type == "cuda":
                 return CapturedNetwork(
@@ -234,14 +217,12 @@ class Engines:
             return lambda pixels: backbone(pixels, requested.blocks, to_the_end=requested.to_the_end)
         if name == catalogue.TORCH_BF16:
             return in_bf16(FlatNetwork(backbone, requested), requested)
-        if name == catalogue.TORCH_COMPILE:
-            keep_compiled_code()
-            compiled = torch.compile(FlatNetwork(backbone, requested))
-            return lambda pixels: requested.gather(compiled(pixels))
-        return one_by_one(self._session(name, requested), requested)
+        keep_compiled_code()
+        compiled = torch.compile(FlatNetwork(backbone, requested))
+        return lambda pixels: requested.gather(compiled(pixels))
 
     def _session(self, name: str, requested: RequestedOutputs) -> Session:
-        graph = ensure_graph(self._folder(requested), self._model.backbone, requested)
+        graph = ensure_graph(self._folder(requested), self._model.load, requested)
         if name == catalogue.TENSORRT:
             from effovpr_ros.engines.tensorrt_runtime import TensorRtSession, ensure_plan
 
@@ -291,8 +272,7 @@ class Engines:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._model.backbone.parameters()).device
+        return self._model.device
 
     def _placed(self, pixels: Tensor) -> Tensor:
-        parameter = next(self._model.backbone.parameters())
-        return pixels.to(parameter.device, parameter.dtype)
+        return pixels.to(self._model.device, self._model.dtype)

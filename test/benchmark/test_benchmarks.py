@@ -108,7 +108,7 @@ def test_short_local_descriptors_are_compared_faster(offline_extractor: FeatureE
     rng = np.random.default_rng(0)
     cells = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2).astype(np.uint8)
     reranker, medians = Reranker(RerankConfig()), {}
-    for width in (offline_extractor.backbone.width, offline_extractor.fingerprint.local_dim):
+    for width in (offline_extractor.layout.width, offline_extractor.fingerprint.local_dim):
         codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (101, PLACE_KEYPOINTS, width)).astype(np.int8)
         query, *candidates = (LocalFeatures(item, cells) for item in codes)
         medians[width] = median_ms(partial(reranker.score, query, candidates))

@@ -40,8 +40,8 @@ def test_facets_and_attention_equal_a_direct_computation(name: str, block: int):
     np.testing.assert_allclose(output.cls, tokens[:, 0], rtol=1e-4, atol=1e-5)
     for number, facet in enumerate(FACETS):
         expected = qkv[:, prefix:, 24 * number : 24 * (number + 1)]
-        np.testing.assert_allclose(backbone.facet(output.blocks[block], facet), expected, rtol=1e-5, atol=1e-6)
-    attention = backbone.attention_to_cls(output.blocks[block])
+        np.testing.assert_allclose(backbone.layout.facet(output.blocks[block], facet), expected, rtol=1e-5, atol=1e-6)
+    attention = backbone.layout.attention_to_cls(output.blocks[block])
     for image in range(2):
         heads = []
         for head in range(2):
@@ -146,7 +146,7 @@ def test_centred_facets_have_no_mean_and_the_papers_are_as_they_come(tmp_path: P
     extractor = tiny_extractor(tmp_path, centered=True)
     with torch.inference_mode():
         reading = extractor.backbone(pixels, {extractor.block}, to_the_end=True)
-        facet = extractor.backbone.facet(reading.blocks[extractor.block], "value")[0].numpy()
+        facet = extractor.layout.facet(reading.blocks[extractor.block], "value")[0].numpy()
         cls = functional.normalize(reading.cls, dim=-1)[0].numpy()
     np.testing.assert_array_equal(extractor.extract([image])[0].local.codes, encode(facet - facet.mean(0)))
     paper = extractor.reading(replace(extractor.config, centered=False, global_kind="cls"))

@@ -92,7 +92,7 @@ def test_the_extractor_projects_what_it_would_have_encoded(tmp_path: Path, monke
     assert extractor.fingerprint.local_dim == 6
     assert "tiny-pca6" in full.fingerprint.differences(extractor.fingerprint)[-1]
     output = full.run([picture(1)], full.requested_outputs)
-    facet = full.backbone.facet(output.blocks[full.block], "value")[0].numpy()
+    facet = full.layout.facet(output.blocks[full.block], "value")[0].numpy()
     wanted = encode((facet - facet.mean(axis=0)) @ components.T)
     assert np.abs(extractor.extract([picture(1)])[0].local.codes - wanted).max() <= 1
     # A map's fingerprint brings its own codes back, whatever the default is.

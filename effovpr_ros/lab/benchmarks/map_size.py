@@ -54,6 +54,6 @@ def measure_map(path: Path, extractor: FeatureExtractor, places: int, images: Se
         opened_ms = (time.perf_counter() - started) * 1e3
         parts = {name: round(size / places, 1) for name, size in place_map.bytes_by_part().items()}
         keypoints = len(place_map.local_features([0])[0])
-    rows, columns = extractor.backbone.grid_hw
-    whole = rows * columns * extractor.backbone.width * np.dtype(np.float16).itemsize
+    rows, columns = extractor.layout.grid_hw
+    whole = rows * columns * extractor.layout.width * np.dtype(np.float16).itemsize
     return MapFigures(places, keypoints, parts, whole, round(spent_s, 1), round(opened_ms, 1))

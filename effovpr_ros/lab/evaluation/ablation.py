@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.backbone import FACETS, Backbone
+from effovpr_ros.features.backbone import FACETS, Layout
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
@@ -41,7 +41,7 @@ class Factor:
 
     config: type[ExtractorConfig] | type[RecognizerConfig]
     field: str
-    values: Callable[[Backbone], Sequence[Value]]
+    values: Callable[[Layout], Sequence[Value]]
 
 
 FACTORS: dict[str, Factor] = {
@@ -124,7 +124,7 @@ def plan_settings(
         factor = FACTORS[name]
         varies_extractor = factor.config is ExtractorConfig
         own: Value = getattr(base if varies_extractor else recognizer, factor.field)
-        values = list(factor.values(extractor.backbone))
+        values = list(factor.values(extractor.layout))
         if own not in values:
             values = sorted([*values, own])
         for value in values:
@@ -188,7 +188,7 @@ class Ablation:
 
     def _arranged(self) -> Iterator[list[ExtractorConfig]]:
         """Settings of one input size, as many at a time as their features fit into memory."""
-        patch, width = self._extractor.backbone.patch_size, self._extractor.backbone.width
+        patch, width = self._extractor.layout.patch_size, self._extractor.layout.width
         images = len(self._dataset.queries) + len(self._dataset.database)
         for side in sorted({config.image_size for config in self._recognizers}):
             configs = [config for config in self._recognizers if config.image_size == side]

@@ -62,14 +62,14 @@ class TrainableTail(nn.Module):
         self.backbone = backbone
         self._pooling, self._facet, self._centered = pooling, facet, centered
         self._checkpointing = gradient_checkpointing
-        self._end = backbone.block_number(local_block) if pooling == "regional" else backbone.depth
+        self._end = backbone.layout.block_number(local_block) if pooling == "regional" else backbone.layout.depth
         run = self._end + 1 if pooling == "regional" else self._end
         if not 0 <= train_blocks <= run:
             raise ConfigError(f"--train-blocks {train_blocks}: {pooling} runs {run} blocks; use 0 to {run}")
         self._train_blocks, self._first = train_blocks, run - train_blocks
-        self._pool = RegionalPooling(backbone.grid_hw, next(backbone.parameters()).device)
-        self.length = backbone.width if pooling == "cls" else pooled_length(backbone.width)
-        self.cls_width = backbone.width if pooling == "regional" else 0
+        self._pool = RegionalPooling(backbone.layout.grid_hw, next(backbone.parameters()).device)
+        self.length = backbone.layout.width if pooling == "cls" else pooled_length(backbone.layout.width)
+        self.cls_width = backbone.layout.width if pooling == "regional" else 0
         self.dims = tuple(self._dimension(text) for text in dims)
         if not self.dims or len(set(self.dims)) < len(self.dims):
             raise ConfigError(f"--dims {','.join(dims)}: name each length once, as 128,{FULL}")
@@ -195,5 +195,5 @@ class TrainableTail(nn.Module):
             return pooled
         reading = self.backbone.read_block(self._end, tokens)
         with torch.autocast(tokens.device.type, enabled=False):
-            facets = self.backbone.read_facet(reading, self._facet, centered=self._centered)
+            facets = self.backbone.layout.read_facet(reading, self._facet, centered=self._centered)
             return self._pool(reading.cls, facets)

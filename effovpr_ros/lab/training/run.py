@@ -152,7 +152,7 @@ def _make_tail(request: TrainRequest, base: LoadedWeights, device: torch.device)
         base_sha256=base.sha256,
         train_blocks=config.train_blocks,
         pooling=config.pooling,
-        block=backbone.block_number(config.local_block),
+        block=backbone.layout.block_number(config.local_block),
         facet=request.facet,
         centered=request.centered,
         dims=tail.dims,
