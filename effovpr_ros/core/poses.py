@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from effovpr_ros.core.errors import GeodesyError, TrajectoryError
 
+FARTHEST_M = 1e8
+"""Farther than any two points on Earth: coordinates beyond it are no measurement."""
+
 _NORM_TOLERANCE = 1e-9
 
 

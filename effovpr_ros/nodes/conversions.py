@@ -14,7 +14,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.poses import FARTHEST_M, Pose
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch
 from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Status
@@ -22,9 +22,6 @@ from effovpr_ros.recognition.recognizer import DecidedBy, Hint, Recognition, Sta
 LATENCY_STAGES = ("extract", "search", "rerank", "verify", "decide", "total")
 """In messages, whose decide holds the pose's time too."""
 """Stages of effovpr_ros/PlaceMatch; each is a field with the suffix _ms."""
-
-_FARTHEST_M = 1e8
-"""Farther than any two points on Earth."""
 
 _COLOURS = {
     Status.NO_MATCH: ColorRGBA(r=0.8, g=0.2, b=0.2, a=1.0),
@@ -205,10 +202,10 @@ def hint_from_message(message: PoseWithCovarianceStamped, min_radius_m: float) -
     """
     position, covariance = message.pose.pose.position, message.pose.covariance
     # Not by max and min, which pass over NaN.
-    if not all(abs(value) <= _FARTHEST_M for value in (position.x, position.y, position.z)):
+    if not all(abs(value) <= FARTHEST_M for value in (position.x, position.y, position.z)):
         raise ConfigError(f"its position ({position.x}, {position.y}, {position.z}) is not finite or not on Earth")
     variances = (float(covariance[0]), float(covariance[7]))
-    if not all(0.0 <= value <= _FARTHEST_M**2 for value in variances):
+    if not all(0.0 <= value <= FARTHEST_M**2 for value in variances):
         raise ConfigError(f"its variances of x and y {variances} are no variances in square metres; 0 if unknown")
     return Hint((position.x, position.y, position.z), max(3.0 * math.sqrt(max(variances)), min_radius_m))
 

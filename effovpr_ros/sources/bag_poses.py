@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any
 
 from effovpr_ros.core.errors import EffoVPRError, SourceError, TrajectoryError
-from effovpr_ros.core.poses import Pose
+from effovpr_ros.core.poses import FARTHEST_M, Pose
 from effovpr_ros.core.transforms import compose
 from effovpr_ros.sources.tags import geo_fix
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory
@@ -197,6 +197,10 @@ def pose_of(position: Any, orientation: Any) -> Pose:
         orientation: geometry_msgs/Quaternion, likewise.
 
     Raises:
-        TrajectoryError: a value is not finite, or the quaternion is zero.
+        TrajectoryError: a value is not finite, a coordinate not on Earth, or the quaternion zero.
     """
+    if any(abs(value) > FARTHEST_M for value in (position.x, position.y, position.z)):
+        raise TrajectoryError(
+            f"position ({position.x:g}, {position.y:g}, {position.z:g}) m is farther than any on Earth"
+        )
     return Pose((position.x, position.y, position.z), (orientation.x, orientation.y, orientation.z, orientation.w))

@@ -254,6 +254,10 @@ def test_odometry_that_is_missing_or_jumps_is_told(harness: Callable[..., Harnes
     drive.tf.publish(transform("base_link", "lens", drive.time_s, 0.0))
     drive.tf.publish(transform("lens", "base_link", drive.time_s, 0.0))
     h.wait(lambda: drive.values()["tf_left_out"] == "1", "the loop")
+    # So are values that no robot reaches, which would carry the map's frame off with them.
+    drive.tf.publish(transform("odom", "base_link", drive.time_s + 0.1, 1e308))
+    h.wait(lambda: drive.values()["tf_left_out"] == "2", "the far transform")
+    assert drive.values()["tf_odometry_jumps"] == "1"
 
 
 # ~/relocalize
