@@ -44,7 +44,7 @@ class LoopClosure:
         num_matches: mutual nearest neighbours above T2.
         num_consistent: of them, those that agree on one displacement.
         score: of re-ranking.
-        bearing_offset: fraction of the image width; positive: the query sees the scene further right.
+        bearing_offset: fraction of the image width; see `Recognition`.
         pose: of the query relative to the match, or why it was not measured.
     """
 
@@ -57,7 +57,7 @@ class LoopClosure:
     num_matches: int
     num_consistent: int
     score: float
-    bearing_offset: float
+    bearing_offset: float | None
     pose: ClosurePose = NOT_ASKED
 
     @property

@@ -214,7 +214,8 @@ class Detecting(Configured[_Arrival]):
                 self._health_of_inputs.saw(CAMERA_UNKNOWN, time.monotonic())
             self._node.get_logger().debug(f"closure {closure.query.keyframe_id}: {closure.pose.reason}")
             self._node.statistics.count(f"poses_by_{closure.pose.measured_by.name.lower()}")
-        turned_rad = None if camera is None else bearing_rad(closure.bearing_offset, camera)
+        offset = closure.bearing_offset
+        turned_rad = None if camera is None or offset is None else bearing_rad(offset, camera)
         self.outputs.publish_closure(closure_message(closure, frame_id, self._recognizer, bearing_rad=turned_rad))
         self._node.statistics.count("closures")
 

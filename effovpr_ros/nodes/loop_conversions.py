@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ def closure_message(
         num_matches=closure.num_matches,
         num_consistent=closure.num_consistent,
         score=closure.score,
-        bearing_offset=closure.bearing_offset,
+        bearing_offset=math.nan if closure.bearing_offset is None else closure.bearing_offset,
         has_bearing_rad=bearing_rad is not None,
         bearing_offset_rad=bearing_rad or 0.0,
         measured_by=measured.measured_by.value,

@@ -54,7 +54,7 @@ class Recognition:
         geo: the measured pose in WGS84 if the map has a datum; else the geo-tag of the best candidate, or its pose in
             WGS84; None for NO_MATCH or if unknown.
         bearing_offset: fraction of the image width, positive if the query sees the scene further right than
-            the best candidate; 0 for NO_MATCH or if not re-ranked.
+            the best candidate; None for NO_MATCH or if not re-ranked.
         latency_ms: by stage.
         reason: the figures behind the status.
         features: of the query.
@@ -72,7 +72,7 @@ class Recognition:
     pose: Pose | None
     covariance: NDArray[np.float64] | None
     geo: GeoPoint | None
-    bearing_offset: float
+    bearing_offset: float | None
     latency_ms: Latency
     reason: str
     features: Features

@@ -172,9 +172,9 @@ def _offset(best: Pose, pose: Pose) -> NDArray[np.float64]:
     return np.array([x - x0, y - y0, up_m, 0.0, 0.0, turn_rad])
 
 
-def bearing_offset(displacement_xy_cells: tuple[float, float], grid_wh: tuple[int, int]) -> float:
+def bearing_offset(candidate: Candidate, grid_wh: tuple[int, int]) -> float | None:
     """Horizontal displacement of the query against the place as a fraction of the image width.
 
-    Positive: the query sees the scene further right than the map did.
+    Positive: the query sees the scene further right than the map did. None where no patch matched.
     """
-    return displacement_xy_cells[0] / grid_wh[0]
+    return candidate.displacement_xy_cells[0] / grid_wh[0] if candidate.num_matches else None

@@ -214,7 +214,7 @@ class PlaceRecognizer:
             pose=pose,
             covariance=covariance,
             geo=geo,
-            bearing_offset=bearing_offset(found.displacement_xy_cells, features.grid_wh) if found else 0.0,
+            bearing_offset=bearing_offset(found, features.grid_wh) if found else None,
             latency_ms=Latency(0.0, 0.0, 0.0, 0.0, 0.0),
             reason=decision.reason,
             features=features,

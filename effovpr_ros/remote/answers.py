@@ -94,7 +94,8 @@ class AnswerRecord:
         pose: of the body; null for NO_MATCH or where it is unknown.
         measured: how the pose was measured, or why it was not; null unless MATCH.
         geo: the pose or the best candidate in WGS84; null where unknown.
-        bearing_offset: fraction of the image width, positive: the query sees the scene further right.
+        bearing_offset: fraction of the image width, positive: the query sees the scene further right; null where
+            unknown.
         candidates: best first.
         latency_ms: by stage.
     """
@@ -108,7 +109,7 @@ class AnswerRecord:
     pose: PoseRecord | None
     measured: str | None
     geo: GeoRecord | None
-    bearing_offset: float
+    bearing_offset: float | None
     candidates: tuple[CandidateRecord, ...]
     latency_ms: Latency
 

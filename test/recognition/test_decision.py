@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -202,7 +202,10 @@ def test_covariance_is_diagonal_positive_definite_and_symmetric():
 
 
 def test_bearing_offset_is_a_fraction_of_the_width():
-    assert bearing_offset((4.6, -3.0), (23, 23)) == pytest.approx(0.2)
+    moved = replace(candidate(1, 0, 40.0), displacement_xy_cells=(4.6, -3.0))
+    assert bearing_offset(moved, (23, 23)) == pytest.approx(0.2)
+    # Without a matched patch nothing is known of it.
+    assert bearing_offset(candidate(1, 0), (23, 23)) is None
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_first_stage_alone_ranks_and_decides_on_similarity():
     place_map = corridor()
     result = recognizer(place_map, FIRST_STAGE).recognize_features(QUERY)
     assert [c.place.place_id for c in result.candidates] == [1, 2, 3]
-    assert (result.status, place_map.read_locals, result.bearing_offset) == (Status.MATCH, 0, 0.0)
+    assert (result.status, place_map.read_locals, result.bearing_offset) == (Status.MATCH, 0, None)
     # Two rivals: half of the lead of cos 0.1 - cos 0.3.
     lead = (math.cos(0.1) - math.cos(0.3)) / 2.0
     assert result.confidence == pytest.approx(1.0 / (1.0 + math.exp(-100.0 * lead)), abs=1e-4)
@@ -232,7 +232,7 @@ def test_no_match_carries_candidates_but_no_pose():
     result = recognizer(corridor()).recognize_features(features(0.0, [12, 13, 14, 15]))
     assert result.status is Status.NO_MATCH
     assert len(result.candidates) == 3
-    assert (result.pose, result.covariance, result.geo, result.bearing_offset) == (None, None, None, 0.0)
+    assert (result.pose, result.covariance, result.geo, result.bearing_offset) == (None, None, None, None)
 
 
 def test_two_equal_places_are_ambiguous():
