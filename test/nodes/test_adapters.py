@@ -327,13 +327,17 @@ def test_nav2_gets_one_initial_pose_until_it_is_rearmed(bench: Callable[..., Ben
     assert received[1].pose.pose == pose(9.0, x=-4.0).pose.pose
     assert np.diag(received[1].pose.covariance.reshape(6, 6)) == pytest.approx([0.25] * 3 + [0.0289] * 3)
     b.adapter.on_activate()
-    # A measured pose leaves AMCL's particles 0.2 m and 0.17 rad.
+    # A measured pose leaves AMCL's particles 0.2 m and 0.17 rad, and has entries below 0, which AMCL refuses.
     measured = pose(10.0)
-    measured.pose.covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-6, 1e-6, 1e-6]).ravel()
+    covariance = np.diag([1e-4, 1e-4, 1e-4, 1e-6, 1e-6, 1e-6])
+    covariance[0, 1] = covariance[1, 0] = -5e-5
+    measured.pose.covariance = covariance.ravel()
     b.adapter.on_match(match(10.0), measured)
     b.until(lambda: None, lambda: len(received) > 2, "the initial pose of another activation")
-    spread = np.diag(received[2].pose.covariance.reshape(6, 6))
-    assert spread[[0, 1, 5]] == pytest.approx([0.04, 0.04, 0.0289])
+    spread = received[2].pose.covariance.reshape(6, 6)
+    np.testing.assert_allclose(spread, np.diag([0.04, 0.04, 1e-4, 1e-6, 1e-6, 0.0289]))
+    # What was measured is published as it is.
+    assert measured.pose.covariance[1] == -5e-5
 
 
 def test_a_pose_without_a_heading_resets_nobody_unless_told_to(bench: Callable[..., Bench]):

@@ -106,10 +106,16 @@ class Nav2Adapter(InitialPoseAdapter):
         self._tree_service = node.create_service(Empty, "~/reinitialize", self._on_reinitialize)
 
     def _spread(self, pose: PoseWithCovarianceStamped) -> PoseWithCovarianceStamped:
-        """The pose with variances that leave AMCL's particles room, which a measured pose does not."""
+        """The pose with variances that leave AMCL's particles room, which a measured pose does not, and nothing else.
+
+        AMCL refuses a covariance that has an entry below 0; off the diagonal, that of a measured pose may have one.
+        """
         spread = deepcopy(pose)
-        for axis, std in ((0, _AMCL_STD_M), (7, _AMCL_STD_M), (35, _AMCL_YAW_STD_RAD)):
-            spread.pose.covariance[axis] = max(float(spread.pose.covariance[axis]), std**2)
+        variances = pose.pose.covariance[::7]
+        least = (_AMCL_STD_M, _AMCL_STD_M, 0.0, 0.0, 0.0, _AMCL_YAW_STD_RAD)
+        spread.pose.covariance = [0.0] * 36
+        for axis, std in enumerate(least):
+            spread.pose.covariance[7 * axis] = max(float(variances[axis]), std**2)
         return spread
 
     def _on_reinitialize(self, request: Empty.Request, response: Empty.Response) -> Empty.Response:
