@@ -12,6 +12,8 @@ _GAP = 1.5
 # Stamps jitter by less than this share of the period.
 _JITTER = 0.25
 _REGULAR_SHARE = 0.8
+# Where more than that were lost, it is the period that is wrong.
+_MOST_LOST = 0.9
 _PAUSE_S = 5.0
 
 
@@ -49,10 +51,11 @@ class ImageStream:
         if pause_s > _PAUSE_S:
             return
         self._intervals_s.append(interval_s)
-        if len(self._intervals_s) == _FEWEST:
-            self.lost = self._lost_of_window()
-        elif len(self._intervals_s) > _FEWEST:
-            self.lost += _missing(interval_s, self.period_s())
+        if not self._has_period():
+            return
+        self.lost += (
+            self._lost_of_window() if len(self._intervals_s) == _FEWEST else _missing(interval_s, self.period_s())
+        )
 
     def silent_s(self, now_s: float) -> float:
         """Time since the last image."""
@@ -70,15 +73,22 @@ class ImageStream:
 
     def recently_lost(self) -> tuple[int, int]:
         """Of the newest images, how many were lost and how many were sent; (0, 0) for a stream without a period."""
-        period_s = self.period_s()
-        if not period_s:
-            return 0, 0
-        ratios = [interval_s / period_s for interval_s in self._intervals_s]
-        regular = sum(abs(ratio - max(round(ratio), 1)) <= _JITTER for ratio in ratios)
-        if regular < _REGULAR_SHARE * len(ratios):
+        if not self._has_period():
             return 0, 0
         lost = self._lost_of_window()
-        return lost, lost + len(ratios)
+        return lost, lost + len(self._intervals_s)
+
+    def _has_period(self) -> bool:
+        """Whether most intervals are whole periods: only then is a longer one a loss.
+
+        A camera that is stamped where it is read, by a program that stalls and catches up, has none.
+        """
+        period_s = self.period_s()
+        if not period_s:
+            return False
+        ratios = [interval_s / period_s for interval_s in self._intervals_s]
+        regular = sum(abs(ratio - max(round(ratio), 1)) <= _JITTER for ratio in ratios)
+        return regular >= _REGULAR_SHARE * len(ratios) and sum(ratios) * (1.0 - _MOST_LOST) <= len(ratios)
 
     def _lost_of_window(self) -> int:
         period_s = self.period_s()

@@ -502,6 +502,9 @@ def test_streams_that_lost_nothing(stamps_s: list[float]):
 def test_a_stream_without_a_period_worries_nobody():
     stamps_s = np.cumsum(np.random.default_rng(3).exponential(0.2, 60))
     assert stream_of(stamps_s.tolist()).recently_lost() == (0, 0)
+    # A program that stalls for a second and catches up within milliseconds lost nothing either.
+    bursts = [second + 0.002 * number for second in range(20) for number in range(15)]
+    assert (stream_of(bursts).lost, stream_of(bursts).recently_lost()) == (0, (0, 0))
 
 
 LOCALIZE = (CameraNodeConfig(), *place_recognizer.CONFIGS)
