@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -83,14 +83,19 @@ def bind_to_f32(graph: Path, target: Path) -> None:
         with appearing_whole(target) as partial:
             openvino.serialize(openvino.Core().read_model(str(graph)), str(partial))
             written = ElementTree.parse(partial)
-            for layer in written.iterfind("layers/layer"):
-                if layer.get("type") in _BETWEEN_PRODUCTS:
-                    marks = layer.find("rt_info")
-                    marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
-                    ElementTree.SubElement(marks, "attribute", name="precise", version="0")
+            layers = written.iterfind("layers/layer")
+            mark_f32(layer for layer in layers if layer.get("type") in _BETWEEN_PRODUCTS)
             written.write(partial)
     except (RuntimeError, OSError) as error:
         raise EngineError(f"OpenVINO {openvino.__version__} cannot rewrite {graph}: {str(error)[:300]}") from error
+
+
+def mark_f32(layers: Iterable[ElementTree.Element]) -> None:
+    """Have layers of a graph in OpenVINO's own format computed in f32, whatever the hint."""
+    for layer in layers:
+        marks = layer.find("rt_info")
+        marks = ElementTree.SubElement(layer, "rt_info") if marks is None else marks
+        ElementTree.SubElement(marks, "attribute", name="precise", version="0")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import cv2
 import numpy as np
@@ -136,12 +138,16 @@ def build_map(
     pending: list[NewPlace] = []
     interrupted = False
     selected = _select(place_map, frames, config, state, progress)
+    # Points are found beside the network's pass: each alone leaves parts of the processor unused.
+    beside = ThreadPoolExecutor(1, "points")
     try:
         for batch in _batches(_decoded(selected, state, progress, 2 * config.batch_size), config.batch_size):
             before = time.perf_counter()
-            features = extractor.extract([image for _, image, _ in batch])
+            images = [image for _, image, _ in batch]
+            blobs = repeat(None) if points_of is None else beside.map(points_of, images)
+            features = extractor.extract(images)
             state.extract_seconds += time.perf_counter() - before
-            for (frame, image, digest), feature in zip(batch, features, strict=True):
+            for (frame, image, digest), feature, points in zip(batch, features, blobs, strict=False):
                 size_wh = (image.shape[1], image.shape[0])
                 thumbnail = make_thumbnail(image, config.thumbnail_side)
                 pending.append(
@@ -154,7 +160,7 @@ def build_map(
                         size_wh,
                         thumbnail,
                         feature,
-                        points_of(image) if points_of is not None else None,
+                        points,
                         digest,
                     )
                 )
@@ -167,6 +173,7 @@ def build_map(
         interrupted = True
         _logger.warning("interrupted; the places so far are kept, the same command resumes")
     finally:
+        beside.shutdown(cancel_futures=True)
         state.added += len(place_map.add(pending))
         place_map.flush()
     return BuildReport(

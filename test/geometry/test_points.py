@@ -142,7 +142,7 @@ def test_openvino_is_used_only_if_it_agrees(
 ):
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
-    assert xfeat.XFeatNetwork().engine == "openvino-fp32"
+    assert xfeat.XFeatNetwork().engine in ("openvino, f32", "openvino, bf16")
     # What agreed is read at the next start, and neither converted nor compared again; what changed since is not.
     with monkeypatch.context() as patch:
         patch.setattr(xfeat, "_Heads", lambda weights: pytest.fail("converted again"))
@@ -166,8 +166,13 @@ def test_engines_find_the_same_points(monkeypatch: pytest.MonkeyPatch):
     network = xfeat.XFeatNetwork()
     assert network.engine == "torch"
     found = network.detect(picture, 500)
-    np.testing.assert_allclose(found.keypoints_xy, fast.keypoints_xy, atol=0.01)
-    np.testing.assert_allclose(found.descriptors, fast.descriptors, atol=1e-3)
+    # In bf16 a few points change their rank; where they are is computed in f32 whatever the CPU has.
+    apart = np.linalg.norm(found.keypoints_xy[:, None] - fast.keypoints_xy[None], axis=2)
+    same = apart.min(axis=1) < 0.01
+    assert same.mean() > 0.98
+    cosines = (found.descriptors * fast.descriptors[apart.argmin(axis=1)]).sum(axis=1)
+    assert cosines[same].mean() > 0.999
+    assert cosines[same].min() > 0.98
 
 
 def test_two_laps_of_a_corridor(extractor: PointExtractor, real_images: Path):
