@@ -19,59 +19,83 @@ class LoopConfig:
     work together.
     """
 
-    keyframe_distance_m: float = ranged(0.5, 0.0, 1000.0, "A keyframe after so many metres by odometry.")
-    keyframe_angle_deg: float = ranged(15.0, 0.0, 180.0, "A keyframe after so large a turn by odometry.")
+    keyframe_distance_m: float = ranged(
+        0.5, 0.0, 1000.0, "An image becomes a keyframe after this many metres of odometry."
+    )
+    keyframe_angle_deg: float = ranged(
+        15.0, 0.0, 180.0, "An image becomes a keyframe after this turn by odometry, in degrees."
+    )
     keyframe_period_s: float = ranged(
         0.0,
         0.0,
         3600.0,
-        "A keyframe after so much time; 0: no such rule with odometry, and every image without.",
+        "An image becomes a keyframe after this many seconds; 0: not by time with odometry, every image without.",
     )
-    min_age_s: float = ranged(10.0, 0.0, 86400.0, "A loop closes only with a keyframe of this run that is so old.")
+    min_age_s: float = ranged(
+        10.0, 0.0, 86400.0, "A keyframe of this run may close a loop once it is this many seconds old."
+    )
     min_distance_m: float = ranged(
-        5.0, 0.0, 10000.0, "A loop closes only with a keyframe of this run after so many metres; needs odometry."
+        5.0,
+        0.0,
+        10000.0,
+        "A keyframe of this run may close a loop after this many metres driven since; needs odometry.",
     )
     min_keyframes: int = ranged(
-        10, 0, 1000000, "A loop closes only with a keyframe of this run with so many keyframes since, itself included."
+        10,
+        0,
+        1000000,
+        "A keyframe of this run may close a loop if its id is smaller than the query's by at least this.",
     )
     max_heading_deg: float = ranged(
         100.0,
         0.0,
         180.0,
-        "A closure is refused if its keyframes are turned by more by odometry; 180: never, as for a camera that looks "
-        "all around, or a poor heading.",
+        "A closure is refused if the odometry says that its keyframes are turned by more "
+        "degrees than this; 180: never, for a camera that looks all around or a heading that "
+        "drifts much.",
     )
     max_drift: float = ranged(
         0.2,
         0.0,
         10.0,
-        "A closure is refused if its keyframes are farther apart by odometry than this share of the way driven between "
-        "them and same_place_radius_m; 0: never.",
+        "A closure is refused if the odometry says that its keyframes are farther apart than "
+        "same_place_radius_m plus this share of the way driven between them; 0: never.",
     )
     closures: str = choice(
         "all",
         CLOSURES,
-        "Closures that are published: all, with a prior where no relative pose was measured; or measured ones alone.",
+        "Closures that are published: all, with a prior where no relative pose could be "
+        "measured, or only measured ones.",
     )
     max_depth_m: float = ranged(20.0, 0.1, 1000.0, "Points with a greater depth are not used to measure a closure.")
     max_keyframes: int = ranged(
-        20000, 0, 50000, "Keyframes kept; the one that looks most like another is forgotten beyond. 0: no limit."
+        20000,
+        0,
+        50000,
+        "Most keyframes that the map keeps; beyond, those that look most like another one are forgotten. 0: no limit.",
     )
     odometry_timeout_s: float = ranged(
-        1.0, 0.0, 3600.0, "After so long without odometry keyframes are made by time alone."
+        1.0, 0.0, 3600.0, "After this many seconds without odometry, keyframes are made by time alone."
     )
     max_speed_m_s: float = ranged(20.0, 0.01, 1000.0, "Odometry that moves faster has jumped: a new track begins.")
     max_turn_rate_deg_s: float = ranged(
         720.0, 1.0, 100000.0, "Odometry that turns faster has jumped: a new track begins."
     )
-    jump_margin_m: float = ranged(0.5, 0.0, 1000.0, "Metres that are no jump however short the time.")
+    jump_margin_m: float = ranged(
+        0.5, 0.0, 1000.0, "A move of odometry by fewer metres is never a jump, however short the time."
+    )
     reorder_s: float = ranged(
-        0.5, 0.0, 60.0, "An image so much older than the last came out of order and is ignored; beyond, time was reset."
+        0.5,
+        0.0,
+        60.0,
+        "An image older than the last one by at most this many seconds is out of order and "
+        "ignored; by more: time was reset.",
     )
     points: str = choice(
         "stored",
         POINTS,
-        "Points of a keyframe for verifying answers: stored with it, or none, which are then found in its picture.",
+        "Points that verify answers: stored with each keyframe, or none; they are then found "
+        "in its picture when needed.",
     )
     thumbnail_side: int = ranged(320, 16, 4096, "Longest side of the stored picture of a keyframe in pixels.")
 

@@ -39,16 +39,18 @@ class PlayerConfig:
 
     bag_path: str = setting("", "rosbag2 directory (sqlite3 or mcap), or a .bag file of ROS 1, which is converted.")
     rate: float = setting(1.0, "Speed; 2.0 plays twice as fast.", min=0.01, max=1000.0)
-    loop: bool = setting(False, "Start over at the end. /clock then jumps back.")
+    loop: bool = setting(False, "Start again at the end; /clock then jumps back.")
     clock: bool = setting(True, "Publish /clock, for nodes with use_sim_time.")
     topics: list[str] = field(
         default_factory=lambda: [""], metadata={"description": "Topics to play; [''] for all whose type is installed."}
     )
-    start_delay_s: float = setting(1.0, "Wait for discovery before the first message.", min=0.0, max=3600.0)
+    start_delay_s: float = setting(
+        1.0, "Seconds to wait for subscribers before the first message.", min=0.0, max=3600.0
+    )
     answers_topic: str = setting(
         "",
-        "Topic of effovpr_ros/PlaceMatch: the next image waits for the answer to the last one, for at most 5 s, and "
-        "not for its time. Empty: times as recorded.",
+        "Topic of effovpr_ros/PlaceMatch. Each image is played once the last one is answered,"
+        " or after 5 s, and not at its recorded time. Empty: recorded times.",
     )
 
 

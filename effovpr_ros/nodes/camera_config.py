@@ -39,10 +39,16 @@ class QueryCameraConfig:
         "", "Pose of the one camera's optical frame in body_frame: x y z roll pitch yaw; empty: from /tf_static."
     )
     camera_tolerance_s: float = setting(
-        0.03, "Images of several cameras with stamps at most so far apart are one query.", min=0.0, max=10.0
+        0.03,
+        "Images of several cameras are one query if their stamps are at most this many seconds apart.",
+        min=0.0,
+        max=10.0,
     )
     camera_wait_s: float = setting(
-        0.1, "A query waits so long for the images of its other cameras, then it does without.", min=0.0, max=10.0
+        0.1,
+        "Longest time that a query waits for the images of its other cameras, in seconds; then it does without them.",
+        min=0.0,
+        max=10.0,
     )
 
     def __post_init__(self) -> None:

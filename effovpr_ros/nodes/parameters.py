@@ -53,16 +53,21 @@ class CameraNodeConfig:
         choices=("auto", "best_effort", "reliable"),
     )
     image_timeout_s: float = setting(
-        5.0, "/diagnostics is an ERROR after so long without an image.", min=0.1, max=86400.0
+        5.0, "/diagnostics is an ERROR after this many seconds without an image.", min=0.1, max=86400.0
     )
-    max_rate_hz: float = setting(0.0, "Recognise at most so often; 0: as fast as possible.", min=0.0, max=1000.0)
+    max_rate_hz: float = setting(
+        0.0, "Most images that are recognised in a second; 0: as many as possible.", min=0.0, max=1000.0
+    )
     max_megapixels: float = setting(
-        MAX_PIXELS / 1e6, "Images of more million pixels are refused before they are decoded.", min=0.001, max=10000.0
+        MAX_PIXELS / 1e6,
+        "Images of more million pixels than this are refused before they are decoded.",
+        min=0.001,
+        max=10000.0,
     )
     map_root: str = setting(
         "",
-        "Maps are opened and saved in this folder, or asked for below this address, alone; empty: anywhere. Set at the "
-        "start only.",
+        "The only folder in which maps may be opened and saved, or the only address below "
+        "which they may be asked for; empty: anywhere. Set at the start only.",
         read_only=True,
     )
 
@@ -74,12 +79,19 @@ class NodeConfig:
     map_path: str = setting("", "Map directory, or address of a server (https://...); empty: wait for ~/load_map.")
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(
-        10.0, "Least radius of a ~/hint; three standard deviations of the hint if larger.", min=0.1, max=100000.0
+        10.0,
+        "Least radius around a ~/hint in which places are searched, in metres; three standard"
+        " deviations of the hint if these are larger.",
+        min=0.1,
+        max=100000.0,
     )
-    hint_timeout_s: float = setting(2.0, "A ~/hint counts for images at most so much later.", min=0.0, max=3600.0)
+    hint_timeout_s: float = setting(
+        2.0, "Seconds for which a ~/hint counts, by the stamps of images.", min=0.0, max=3600.0
+    )
     localize_max_age_s: float = setting(
         1.0,
-        "~/localize without an image takes the topic's newest if it is at most so old, else the next.",
+        "~/localize without an image takes the topic's newest image if it is at most this "
+        "many seconds old, else the next one.",
         min=0.0,
         max=60.0,
     )
@@ -90,20 +102,31 @@ class LoopNodeConfig:
     """Settings of `loop_closure_detector` itself; they are read when it is configured."""
 
     session_path: str = setting(
-        "", "Map directory that grows, and goes on where it exists; empty: a temporary one, deleted at the end."
+        "", "Map directory to which keyframes are added, made if missing; empty: a temporary one, deleted at the end."
     )
-    session: str = setting("", "Name of the session; one that exists goes on. Empty: the time of the start.")
+    session: str = setting(
+        "", "Name of the session; if the map has one of this name, it is continued. Empty: the time of the start."
+    )
     model: str = setting(_MODEL.model, "Model of a new map: offline, small, base, large, giant or a timm ViT name.")
     image_size: int = setting(_MODEL.image_size, "Side of a new map's network input in pixels.", min=14, max=2044)
     odom_frame: str = setting("odom", "Frame of a new map's poses: that of the odometry.")
-    odom_wait_s: float = setting(0.3, "Wait so long for odometry of an image's stamp.", min=0.0, max=10.0)
-    odometry_required: bool = setting(False, "Leave out images without odometry; else they are keyframes by time.")
+    odom_wait_s: float = setting(
+        0.3, "Longest time to wait for the odometry of an image's stamp, in seconds.", min=0.0, max=10.0
+    )
+    odometry_required: bool = setting(
+        False, "Leave out images without odometry; if false, they become keyframes by time."
+    )
     camera_pose: str = setting(
         "",
-        "Camera's optical frame in the odometry's child frame: x y z roll pitch yaw; relative poses of closures are "
-        "measured by it and camera_info.",
+        "Pose of the camera's optical frame in the odometry's child frame: x y z roll pitch "
+        "yaw [m, rad]. With it and camera_info, relative poses of closures are measured; "
+        "empty: they are priors.",
     )
-    use_depth: bool = setting(False, "Measure closures by a depth image registered to the images, on depth.")
+    use_depth: bool = setting(
+        False,
+        "Measure relative poses of closures by the depth images on the topic depth, which "
+        "must be registered to the images.",
+    )
 
 
 def declare(node: Node, *defaults: Any, prefix: str = "") -> None:

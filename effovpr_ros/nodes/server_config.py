@@ -16,12 +16,18 @@ class ServerConfig:
     server_query: str = choice(
         FEATURES,
         (FEATURES, JPEG),
-        "A served map is asked with features that this node extracts, or with JPEGs, for which it needs no model.",
+        "What the server is asked with: features that this node extracts, or JPEG pictures, "
+        "for which it needs no model.",
     )
     server_timeout_s: float = ranged(
-        1.0, 0.01, 60.0, "An image that the server has not answered by then is not answered at all."
+        1.0,
+        0.01,
+        60.0,
+        "Longest time to wait for the server's answer to an image, in seconds; then the image has no answer.",
     )
     server_token_file: str = setting(
         "", "File with the token of the server; empty: the environment variable EFFOVPR_TOKEN, if it is set."
     )
-    server_ca_file: str = setting("", "Certificates (PEM) that the server's is signed by; empty: those of the system.")
+    server_ca_file: str = setting(
+        "", "File of certificates (PEM) by which the server's certificate is signed; empty: those of the system."
+    )

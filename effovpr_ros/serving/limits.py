@@ -24,12 +24,18 @@ class Limits:
     """
 
     rate_hz: float = ranged(
-        50.0, 0.0, 1e6, "questions a second that one client may ask, twice as many at once; 0: no limit"
+        50.0, 0.0, 1e6, "questions a second that one client may ask, with bursts of twice as many; 0: no limit"
     )
-    max_waiting: int = ranged(64, 1, 100_000, "questions that are worked on or wait; more are sent away (503)")
-    max_megapixels: float = ranged(20.0, 0.001, 10000.0, "pictures of more million pixels are refused unseen")
-    max_megabytes: float = ranged(16.0, 0.01, 1000.0, "larger bodies are refused")
-    answer_timeout_s: float = ranged(30.0, 0.1, 3600.0, "a question that is not answered by then is given up (503)")
+    max_waiting: int = ranged(
+        64, 1, 100_000, "most questions that are answered or wait at one time; further ones are refused (503)"
+    )
+    max_megapixels: float = ranged(
+        20.0, 0.001, 10000.0, "pictures of more million pixels are refused before they are decoded"
+    )
+    max_megabytes: float = ranged(16.0, 0.01, 1000.0, "requests with larger bodies are refused")
+    answer_timeout_s: float = ranged(
+        30.0, 0.1, 3600.0, "seconds after which a question without an answer is given up (503)"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values outside the ranges in the metadata."""

@@ -24,9 +24,9 @@ class AugmentationConfig:
     night: float = ranged(0.15, 0.0, 1.0, "Augmentation: share of samples turned to a night-like view.")
     grey: float = ranged(0.1, 0.0, 1.0, "Augmentation: share of samples without colour.")
     blur: float = ranged(0.3, 0.0, 1.0, "Augmentation: share of samples blurred, noisy or compressed, each.")
-    crop: float = ranged(0.4, 0.0, 1.0, "Augmentation: most of the image's side that a random crop takes away.")
+    crop: float = ranged(0.4, 0.0, 1.0, "Augmentation: largest share of the image's side that a random crop cuts off.")
     warp: float = ranged(0.5, 0.0, 1.0, "Augmentation: strength of perspective, rotation and shift.")
-    erase: float = ranged(0.3, 0.0, 1.0, "Augmentation: share of samples with something in the way.")
+    erase: float = ranged(0.3, 0.0, 1.0, "Augmentation: share of samples of which a part is covered.")
 
     def __post_init__(self) -> None:
         """Refuse values outside [0, 1]."""

@@ -24,12 +24,14 @@ class PlacesConfig:
     """How images become classes."""
 
     cell_m: float = ranged(15.0, 0.01, 10000.0, "Side of a cell in metres.")
-    sector_deg: float = ranged(30.0, 1.0, 360.0, "Heading sector of a class; 360: headings do not count.")
-    cell_groups: int = ranged(3, 1, 100, "Classes of a group are so many cells apart in x and y.")
-    sector_groups: int = ranged(2, 1, 36, "And so many heading sectors.")
-    window: int = ranged(10, 1, 100000, "Frames of an unposed clip that make one class.")
+    sector_deg: float = ranged(
+        30.0, 1.0, 360.0, "Width of the heading sector of a class in degrees; 360: headings do not count."
+    )
+    cell_groups: int = ranged(3, 1, 100, "Distance between the classes of one group in x and y, in cells.")
+    sector_groups: int = ranged(2, 1, 36, "Distance between the classes of one group in heading, in sectors.")
+    window: int = ranged(10, 1, 100000, "Frames of a clip without poses that make one class.")
     window_gap: int = ranged(5, 0, 100000, "Frames between two such classes that are not used.")
-    window_groups: int = ranged(2, 1, 1000, "Classes of a group are so many windows of a clip apart.")
+    window_groups: int = ranged(2, 1, 1000, "Distance between the classes of one group along a clip, in windows.")
     min_images: int = ranged(2, 2, 100000, "Classes with fewer images are left out.")
 
     def __post_init__(self) -> None:

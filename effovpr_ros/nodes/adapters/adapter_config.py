@@ -24,19 +24,23 @@ class MatchAdapterConfig:
 
     adapters: str = setting("", f"Adapters to other stacks, comma-separated, of {', '.join(MATCH_ADAPTERS)}.")
     body_frame: str = setting(
-        "base_link", "Frame whose poses the map holds, as the pose topic's child frame; frame of ~/fix."
+        "base_link",
+        "Frame of the body whose poses the map holds: the child frame of the pose topic. It is the frame of ~/fix too.",
     )
     initial_pose_confidence: float = setting(
         0.98, "Adapters nav2 and cuvslam: least confidence of a MATCH that is sent.", min=0.0, max=1.0
     )
     initial_pose_period_s: float = setting(
-        0.0, "Adapters nav2 and cuvslam: send again after this time; 0: only when re-armed.", min=0.0, max=86400.0
+        0.0,
+        "Adapters nav2 and cuvslam: seconds after which a pose is sent again; 0: only after re-arming.",
+        min=0.0,
+        max=86400.0,
     )
     initial_pose_uncalibrated: bool = setting(
-        False, "Adapters nav2 and cuvslam: act on a confidence too that was not fitted for the settings in use."
+        False, "Adapters nav2 and cuvslam: also send a pose whose confidence was not fitted for the settings in use."
     )
     initial_pose_without_heading: bool = setting(
-        False, "Adapters nav2 and cuvslam: send a pose whose heading is unknown too, with a yaw of 0."
+        False, "Adapters nav2 and cuvslam: also send a pose whose heading is unknown, with a yaw of 0."
     )
 
     def __post_init__(self) -> None:
@@ -62,7 +66,7 @@ class LoopAdapterConfig:
     adapters: str = setting("", f"Adapters to other stacks, comma-separated, of {', '.join(LOOP_ADAPTERS)}.")
     robot_id: int = setting(0, "Adapter pose_graph: this robot's number.", min=0, max=2**31 - 1)
     pose_graph_priors: bool = setting(
-        False, "Adapter pose_graph: pass on closures whose relative pose is a prior, not measured."
+        False, "Adapter pose_graph: also pass on closures whose relative pose was not measured, but is a prior."
     )
 
     def __post_init__(self) -> None:
