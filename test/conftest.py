@@ -27,6 +27,7 @@ STALLED_S = 600
 SLOW = (
     "benchmark/",
     "cli/",
+    "cluster/",
     "engines/",
     "gpu/",
     "integrations/",

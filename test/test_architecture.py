@@ -26,7 +26,8 @@ ALLOWED = {
     "remote": {*LIBRARY},
     "serving": {*LIBRARY, "remote"},
     "lab": {*LIBRARY, "sources"},
-    "cli": {*LIBRARY, "sources", "api", "lab", "remote", "serving"},
+    "cluster": {*LIBRARY, "sources", "api", "remote", "serving"},
+    "cli": {*LIBRARY, "sources", "api", "lab", "remote", "serving", "cluster"},
     "nodes": {*LIBRARY, "sources", "api", "remote", "action", "msg", "srv"},
 }
 ROS_MODULES = {

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.core.poses import GeoPoint
+from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_table import PlaceTable
 from effovpr_ros.mapping.store import PlaceStore
 
@@ -72,3 +74,10 @@ def positions_xy(
     if datum is not None and tagged.any():
         xy[tagged] = datum.to_enu_many(geo_deg_m[tagged])[:, :2]
     return xy
+
+
+def geo_of(place: Place, datum: Datum | None) -> GeoPoint | None:
+    """A place's geo-tag; in a geo-referenced map it follows from the pose where there is none."""
+    if place.geo is None and place.map_pose is not None and datum is not None:
+        return datum.to_geo(place.map_pose.position_xyz)
+    return place.geo

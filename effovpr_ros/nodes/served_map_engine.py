@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,30 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from effovpr_ros.core.errors import ConfigError, MapError, ServerError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
-from effovpr_ros.geometry.points import WORKING_SIDE
+from effovpr_ros.geometry.points import WORKING_SIDE, Points
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model_of
-from effovpr_ros.nodes.server_config import FEATURES, ServerConfig
-from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer
+from effovpr_ros.nodes.server_config import FEATURES, ServerConfig, connect
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.rig_query import RigAnswer, RigPicture
 from effovpr_ros.recognition.third_stage import point_extractor
 from effovpr_ros.remote.answers import Answers, recognition_of
-from effovpr_ros.remote.client import MapServer, QuestionOptions, Reach, RefusedError
+from effovpr_ros.remote.client import QuestionOptions, Reach, RefusedError
+from effovpr_ros.remote.kept_map import KeptMap
 from effovpr_ros.remote.map_info import MapInfo
 from effovpr_ros.remote.queries import FeatureQuery, encode_query
-from effovpr_ros.remote.tokens import read_tokens
+from effovpr_ros.remote.shard_cache import ShardCache
 
 _CONFLICT = 409
 _NO_FEATURES = Features(
     np.empty(0, np.float32), LocalFeatures(np.empty((0, 0), np.int8), np.empty((0, 2), np.uint8)), (1, 1)
 )
+_OUT_OF_REACH = (Reach.LATE, Reach.GONE)
+# While shards are kept, a server that is out of reach is asked so often.
+_AGAIN_S = 5.0
 _LEVELS = {
     Reach.UNKNOWN: DiagnosticStatus.OK,
     Reach.OK: DiagnosticStatus.OK,
@@ -44,8 +48,15 @@ _LEVELS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    features: Features
+    points: Points | None
+    extract_ms: float
+
+
 class ServedMapEngine(MapEngine):
-    """Asks one server; an image that it does not answer in time has no answer."""
+    """Asks one server; an image that it does not answer in time has no answer, unless shards near by are kept."""
 
     def __init__(
         self,
@@ -73,20 +84,31 @@ class ServedMapEngine(MapEngine):
         self.require(config)
         self._node_config, self._server_config, self._config = node_config, server_config, config
         self._num_candidates = num_candidates
-        tokens = read_tokens(server_config.server_token_file, "server_token_file")
-        self._server = MapServer(
-            url,
-            token=tokens[0] if tokens else "",
-            ca_file=server_config.server_ca_file,
-            timeout_s=server_config.server_timeout_s,
-        )
+        if server_config.server_cache and server_config.server_query != FEATURES:
+            raise ConfigError("server_cache needs the map's model: set server_query to features")
         self._extractor: FeatureExtractor | None = None
-        self._last_ms = 0.0
+        self._kept: KeptMap | None = None
+        self._last_ms, self._asked_s = 0.0, -math.inf
+        self._server = connect(url, server_config)
         try:
-            self._use(self._server.info())
+            if server_config.server_cache:
+                bound = server_config.server_cache_megabytes * 10**6
+                folder, radius_m = Path(server_config.server_cache), server_config.server_cache_radius_m
+                self._kept = KeptMap(ShardCache(folder, connect(url, server_config), radius_m, bound), config)
+            self._use(self._first_info())
         except BaseException:
             self.close()
             raise
+
+    def _first_info(self) -> MapInfo:
+        """What the server has; what it had the last time where it does not answer and shards are kept."""
+        try:
+            return self._server.info()
+        except ServerError:
+            current = self._kept.cache.current if self._kept is not None else None
+            if current is None or self._server.reach not in _OUT_OF_REACH:
+                raise
+            return current[1]
 
     @property
     def config(self) -> RecognizerConfig:
@@ -156,36 +178,74 @@ class ServedMapEngine(MapEngine):
             raise ConfigError("a server is asked with one camera's images; use a map of this machine for several")
         (picture,) = pictures
         started_s = time.perf_counter()
-        ask, features, extract_ms = self._question(picture, hint, doubtful)
+        seen = self._look(picture)
         try:
-            answers = ask()
+            recognition = self._ask(picture, seen, hint, doubtful)
+        except ServerError:
+            found = self._answer_alone(picture, seen, hint)
+            if found is None:
+                raise
+            recognition = found
+        assert self.map_in_use is not None
+        self._last_ms = (time.perf_counter() - started_s) * 1e3
+        extract_ms = recognition.latency_ms.extract + seen.extract_ms
+        latency = replace(recognition.latency_ms, extract=extract_ms, total=self._last_ms)
+        recognition = replace(recognition, latency_ms=latency, camera=picture.camera)
+        return RigAnswer(recognition, 0, (recognition,), (0,)), self.map_in_use, None
+
+    def _ask(self, picture: RigPicture, seen: _Seen, hint: Hint | None, doubtful: bool) -> Recognition:
+        """What the server answers.
+
+        Raises:
+            ServerError: no answer in time, or none at all; or it was out of reach a moment ago, and shards are kept.
+        """
+        now_s = time.monotonic()
+        is_kept = self._kept is not None and self._kept.cache.current is not None
+        if is_kept and self._server.reach in _OUT_OF_REACH and now_s - self._asked_s < _AGAIN_S:
+            raise ServerError(f"server {self._server.url} {self._server.reach.value}")
+        self._asked_s = now_s
+        options = QuestionOptions(hint, picture.camera, self._num_candidates, doubtful)
+        try:
+            answers = self._send(picture, seen, options)
         except RefusedError as error:
             if error.status != _CONFLICT:
                 raise
             # The map was replaced by one of another model.
             self._use(self._server.info())
-            ask, features, extract_ms = self._question(picture, hint, doubtful)
-            answers = ask()
+            seen = self._look(picture)
+            answers = self._send(picture, seen, options)
         if len(answers.results) != 1:
             raise ServerError(f"{self._server.url}: {len(answers.results)} answers to one image")
         if answers.revision != self._info.revision:
             self._use(self._server.info())
-        assert self.map_in_use is not None
-        recognition = recognition_of(answers.results[0], features, self._server.url)
-        self._last_ms = (time.perf_counter() - started_s) * 1e3
-        latency = replace(
-            recognition.latency_ms, extract=recognition.latency_ms.extract + extract_ms, total=self._last_ms
-        )
-        recognition = replace(recognition, latency_ms=latency, camera=picture.camera)
-        return RigAnswer(recognition, 0, (recognition,), (0,)), self.map_in_use, None
+        recognition = recognition_of(answers.results[0], seen.features, self._server.url)
+        if self._kept is not None and recognition.status is Status.MATCH and recognition.pose is not None:
+            x, y, _ = recognition.pose.position_xyz
+            self._kept.cache.near(x, y)
+        return recognition
+
+    def _send(self, picture: RigPicture, seen: _Seen, options: QuestionOptions) -> Answers:
+        if self._extractor is None:
+            return self._server.localize_image(make_thumbnail(picture.image, WORKING_SIDE), options)
+        height, width = picture.image.shape[:2]
+        query = FeatureQuery(seen.features, (width, height), seen.points)
+        return self._server.localize_features(encode_query(query, self._extractor.fingerprint), options)
+
+    def _answer_alone(self, picture: RigPicture, seen: _Seen, hint: Hint | None) -> Recognition | None:
+        """What the shards that are kept answer; None where the server refuses, or none are."""
+        if self._kept is None or self._extractor is None or self._server.reach not in _OUT_OF_REACH:
+            return None
+        return self._kept.recognize(self._extractor, seen.features, seen.points, hint, picture.camera)
 
     def trouble(self) -> tuple[bytes, str]:
         """Whether the server answers."""
         reach = self._server.reach
         if _LEVELS[reach] == DiagnosticStatus.OK:
             return DiagnosticStatus.OK, ""
-        since_s = time.monotonic() - self._server.since_s
-        return _LEVELS[reach], f"server {self._server.url} {reach.value} for {since_s:.1f} s: images are not answered"
+        said = f"server {self._server.url} {reach.value} for {time.monotonic() - self._server.since_s:.1f} s"
+        if self._kept is not None and self._kept.num_places and reach in _OUT_OF_REACH:
+            return DiagnosticStatus.WARN, f"{said}: answered alone, by {self._kept.num_places} places that are kept"
+        return _LEVELS[reach], f"{said}: images are not answered"
 
     def values(self) -> dict[str, str]:
         """For /diagnostics."""
@@ -195,6 +255,7 @@ class ServedMapEngine(MapEngine):
             "server_failures": str(self._server.failures),
             "server_last_ms": f"{self._last_ms:.1f}",
             "map_revision": self._info.revision,
+            **(self._kept.values() if self._kept is not None else {}),
         }
 
     def close(self) -> None:
@@ -202,14 +263,13 @@ class ServedMapEngine(MapEngine):
         if self._extractor is not None:
             self._extractor.close()
         self._server.close()
+        if self._kept is not None:
+            self._kept.close()
 
-    def _question(
-        self, picture: RigPicture, hint: Hint | None, doubtful: bool
-    ) -> tuple[Callable[[], Answers], Features, float]:
-        """What asks the server, the features of the picture, and how many milliseconds they took."""
-        rest = QuestionOptions(hint, picture.camera, self._num_candidates, doubtful)
+    def _look(self, picture: RigPicture) -> _Seen:
+        """What this machine finds in a picture; nothing where the server does."""
         if self._extractor is None:
-            return partial(self._server.localize_image, _as_jpeg(picture), rest), _NO_FEATURES, 0.0
+            return _Seen(_NO_FEATURES, None, 0.0)
         started_s = time.perf_counter()
         (features,) = self._extractor.extract([picture.image])
         points = None
@@ -217,10 +277,7 @@ class ServedMapEngine(MapEngine):
             found = point_extractor(str(self._extractor.device))
             # Points of another kind cannot be matched with the server's.
             points = found.extract(picture.image) if found.kind == self._info.points else None
-        height, width = picture.image.shape[:2]
-        data = encode_query(FeatureQuery(features, (width, height), points), self._extractor.fingerprint)
-        extract_ms = (time.perf_counter() - started_s) * 1e3
-        return partial(self._server.localize_features, data, rest), features, extract_ms
+        return _Seen(features, points, (time.perf_counter() - started_s) * 1e3)
 
     def _use(self, info: MapInfo) -> None:
         """Follow what the server says of its map."""
@@ -238,8 +295,3 @@ class ServedMapEngine(MapEngine):
             architecture = info.model.architecture
             self.map_in_use = MapInUse(info.name, self._server.url, info.frame_id, architecture, bodies)
         self._info = info
-
-
-def _as_jpeg(picture: RigPicture) -> bytes:
-    """No larger than points are looked for in."""
-    return make_thumbnail(picture.image, WORKING_SIDE)

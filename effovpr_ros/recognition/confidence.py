@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 SHIPPED_PATH = Path(__file__).with_name("confidence_models.json")
 _PROPERTY = "calibrations"
 _NULL_PROPERTY = "map_null"
+CONFIDENCE_PROPERTIES = (_PROPERTY, _NULL_PROPERTY)
+"""Of a map, by which its confidence is that of the whole map."""
 # Of earlier versions, which kept other figures.
 _FORMER_NULL_PROPERTY = "confidence_null"
 _DEFAULT = RecognizerConfig()

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
-from effovpr_ros.core.poses import GeoPoint
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.mapping.positions import geo_of
+from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
     choose_confidence_model,
@@ -34,6 +34,7 @@ from effovpr_ros.recognition.decision import (
     pose_covariance,
 )
 from effovpr_ros.recognition.evidence import MapNull, evidence_for
+from effovpr_ros.recognition.extracts import Extracts
 from effovpr_ros.recognition.latency import Latency, StageClock
 from effovpr_ros.recognition.posing import PoseMeasurer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
@@ -61,11 +62,12 @@ class PlaceRecognizer:
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
+        extractor: Extracts,
         place_map: MapReader,
         config: RecognizerConfig,
         *,
         null: MapNull | None = None,
+        third_stage: ThirdStage | None = None,
     ) -> None:
         """Join model and map.
 
@@ -74,6 +76,7 @@ class PlaceRecognizer:
             place_map: that is searched.
             config: settings.
             null: what wrong answers of the map reach; None: as the map holds it.
+            third_stage: that verifies; None: one that reads the map.
 
         Raises:
             ModelMismatchError: the map was built with another model.
@@ -91,7 +94,7 @@ class PlaceRecognizer:
         if self.null is not None and not self.null.in_order:
             # Numbers that follow each other say nothing of places.
             self.config = replace(config, same_place_ids=0)
-        self.third_stage = ThirdStage(place_map, config, str(extractor.device))
+        self.third_stage = third_stage or ThirdStage(place_map, config, str(extractor.device))
         self.poses = PoseMeasurer(place_map, config, self.third_stage)
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
@@ -203,7 +206,7 @@ class PlaceRecognizer:
         found = None if decision.status is Status.NO_MATCH else candidates[0]
         pose = self.poses.prior(found.place, camera) if found and found.place.map_pose else None
         covariance = pose_covariance(candidates, self.config, pose) if pose else None
-        geo = self._geo(found.place) if found else None
+        geo = geo_of(found.place, self.place_map.datum) if found else None
         measurement = None
         if decision.status is Status.MATCH and measures:
             measurement = self.poses.measure(candidates, verified, camera)
@@ -273,7 +276,7 @@ class PlaceRecognizer:
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-        local_features = self.place_map.local_features([candidate.place.place_id for candidate in candidates])
+        scores = self._scores(features, [candidate.place.place_id for candidate in candidates])
         scored = [
             replace(
                 candidate,
@@ -282,13 +285,10 @@ class PlaceRecognizer:
                 num_consistent=result.num_consistent,
                 displacement_xy_cells=result.displacement_xy_cells,
             )
-            for candidate, result in zip(candidates, self._reranker.score(features.local, local_features), strict=True)
+            for candidate, result in zip(candidates, scores, strict=True)
         ]
         return sorted(scored, key=lambda candidate: -candidate.score)
 
-    def _geo(self, place: Place) -> GeoPoint | None:
-        """The place's geo-tag; in a geo-referenced map it follows from the pose where there is none."""
-        pose = place.map_pose
-        if place.geo is None and pose is not None and self.place_map.datum is not None:
-            return self.place_map.datum.to_geo(pose.position_xyz)
-        return place.geo
+    def _scores(self, features: Features, place_ids: Sequence[int]) -> list[CandidateScore]:
+        """What local features of places say to the query's."""
+        return self._reranker.score(features.local, self.place_map.local_features(place_ids))

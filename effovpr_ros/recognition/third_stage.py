@@ -105,6 +105,8 @@ class ThirdStage:
         is_usable: whether the weights of its network were as they should be, as far as is known.
     """
 
+    _batch = _BATCH
+
     def __init__(self, place_map: MapReader, config: RecognizerConfig, device: str = "cpu") -> None:
         """Nothing is loaded before it is needed."""
         self.extractor = point_extractor(device)
@@ -145,13 +147,8 @@ class ThirdStage:
         query = points_of_query()
         found: list[VerifiedCandidate] = []
         chosen = candidates_to_verify(candidates, self._config)
-        for start in range(0, len(chosen), _BATCH):
-            batch = [(item.place, self.points_of(item.place)) for item in chosen[start : start + _BATCH]]
-            matches = verify(query, [points for _, points in batch], num_fundamental=0)
-            found += [
-                VerifiedCandidate(place.place_id, points, matched)
-                for (place, points), matched in zip(batch, matches, strict=True)
-            ]
+        for start in range(0, len(chosen), self._batch):
+            found += self.matched(query, [item.place for item in chosen[start : start + self._batch]])
             if time.perf_counter() > ends:
                 break
         ranked = reorder(_counted(candidates, found, query), num_keypoints, self._config)
@@ -168,7 +165,7 @@ class ThirdStage:
         return self.matched(query, [self._place_map.place(place_id)])[0]
 
     def matched(self, query: Points, places: Sequence[Place]) -> list[VerifiedCandidate]:
-        """Match places beyond the candidates with a query, for its pose."""
+        """Match places with a query."""
         points = [self.points_of(place) for place in places]
         matches = verify(query, points, num_fundamental=0)
         return [

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 from effovpr_ros.core.errors import ServerError
@@ -23,6 +23,7 @@ from effovpr_ros.remote.answers import Answers, read_answers
 from effovpr_ros.remote.connection import Connection, Reply
 from effovpr_ros.remote.map_info import MapInfo, read_map_info
 from effovpr_ros.remote.queries import FEATURES_TYPE, camera_parameters, hint_parameters
+from effovpr_ros.remote.shard_list import ShardList, read_shard_list
 
 _logger = logging.getLogger(__name__)
 
@@ -135,6 +136,14 @@ class MapServer:
         """
         return self._localize("/v1/localize_features", query, FEATURES_TYPE, options)
 
+    def shards(self) -> ShardList:
+        """The parts of the map that may be kept; a ServerError as `localize_features`."""
+        return read_shard_list(self._json("GET", "/v1/shards"), self.url)
+
+    def download(self, path: str, sink: BinaryIO, *, timeout_s: float, largest: int) -> None:
+        """Write what a path holds to an open file; a ServerError as `localize_features`."""
+        self._call("GET", path, b"", "", timeout_s, largest, sink)
+
     def get(self, path: str, *, timeout_s: float, largest: int = _LARGEST_ANSWER) -> bytes:
         """The bytes of a path.
 
@@ -147,6 +156,11 @@ class MapServer:
             ServerError: see `localize_features`.
         """
         return self._call("GET", path, b"", "", timeout_s, largest)
+
+    @property
+    def repeated(self) -> int:
+        """Calls that were made again, since the connection was closed or a part of the server had just died."""
+        return self._connection.repeated
 
     def close(self) -> None:
         """Give up the connection."""
@@ -174,12 +188,23 @@ class MapServer:
         except (ValueError, RecursionError) as error:
             raise self._failed(Reach.REFUSES, "answers what is no JSON; is it a server of maps?") from error
 
-    def _call(self, method: str, path: str, body: bytes, kind: str, timeout_s: float, largest: int) -> bytes:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        kind: str,
+        timeout_s: float,
+        largest: int,
+        sink: BinaryIO | None = None,
+    ) -> bytes:
         ends_s = time.monotonic() + timeout_s
         headers = {**self._headers, "Content-Type": kind} if kind else self._headers
         with self._lock:
             try:
-                running = self._thread.submit(self._connection.exchange, method, path, body, headers, ends_s, largest)
+                running = self._thread.submit(
+                    self._connection.exchange, method, path, body, headers, ends_s, largest, sink
+                )
             except RuntimeError as error:
                 raise ServerError(f"the connection to {self.url} was closed") from error
             try:

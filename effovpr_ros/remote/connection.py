@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from effovpr_ros.core.errors import ConfigError
@@ -38,6 +38,7 @@ class Connection:
 
     Attributes:
         is_encrypted: by TLS.
+        repeated: requests that were made again.
     """
 
     def __init__(self, url: str, ca_file: str) -> None:
@@ -68,9 +69,17 @@ class Connection:
             except OSError as error:
                 raise ConfigError(f"certificates {ca_file} cannot be read: {error.strerror or error}") from error
         self._connection: http.client.HTTPConnection | None = None
+        self.repeated = 0
 
     def exchange(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str], ends_s: float, largest: int
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        ends_s: float,
+        largest: int,
+        sink: BinaryIO | None = None,
     ) -> Reply:
         """One request; again where the connection was closed meanwhile, or a part of the server has just died.
 
@@ -81,6 +90,7 @@ class Connection:
             headers: beside those of every request.
             ends_s: by `time.monotonic`.
             largest: a longer body is refused.
+            sink: takes the body of an answer instead.
 
         Raises:
             TimeoutError: not done by then.
@@ -89,7 +99,7 @@ class Connection:
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                reply = self._once(method, path, body, headers, ends_s, largest)
+                reply = self._once(method, path, body, headers, ends_s, largest, sink)
             except TimeoutError:
                 self.hang_up()
                 raise
@@ -100,6 +110,7 @@ class Connection:
             else:
                 if reply.status < http.HTTPStatus.INTERNAL_SERVER_ERROR or attempt == _ATTEMPTS:
                     return reply
+            self.repeated += 1
             time.sleep(max(0.0, min(_PAUSE_S * attempt, ends_s - time.monotonic())))
         raise TimeoutError
 
@@ -115,7 +126,14 @@ class Connection:
                 connection.close()
 
     def _once(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str], ends_s: float, largest: int
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        ends_s: float,
+        largest: int,
+        sink: BinaryIO | None,
     ) -> Reply:
         connection, left_s = self._connection, ends_s - time.monotonic()
         if left_s <= 0.0:
@@ -132,8 +150,14 @@ class Connection:
         response = connection.getresponse()
         parts: list[bytes] = []
         size = 0
+        if sink is not None:
+            sink.seek(0)
+            sink.truncate()
         while part := response.read(2**20):
-            parts.append(part)
+            if sink is not None and response.status == http.HTTPStatus.OK:
+                sink.write(part)
+            else:
+                parts.append(part)
             size += len(part)
             if size > largest:
                 raise http.client.HTTPException(f"an answer of more than {largest} bytes")

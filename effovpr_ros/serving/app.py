@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from effovpr_ros.core.errors import (
@@ -27,6 +27,7 @@ from effovpr_ros.core.version import version
 from effovpr_ros.remote.answers import Answers
 from effovpr_ros.remote.map_info import MapInfo
 from effovpr_ros.remote.queries import FEATURES_TYPE
+from effovpr_ros.remote.shard_list import ShardList
 from effovpr_ros.serving.gate import Gate, RefusedError, read_body
 from effovpr_ros.serving.limits import Limits, Tokens, retry_after
 from effovpr_ros.serving.metrics import Metrics
@@ -130,6 +131,16 @@ def create_app(service: MapService, limits: Limits, tokens: Tokens) -> FastAPI:
         if not 0 <= place_id < 2**62:
             raise RefusedError(404, f"place {place_id} is not in the map")
         return Response(await service.picture(place_id), media_type="image/jpeg")
+
+    @app.get("/v1/shards", response_model=ShardList, responses={401: {"model": Problem}})
+    async def show_shards() -> Response:
+        """The parts of the map, of which a robot may keep those that are near."""
+        return JSONResponse(asdict(await service.shards()))
+
+    @app.get("/v1/shards/{shard}/{file}", response_class=FileResponse, responses={404: {"model": Problem}})
+    async def fetch_shard(shard: str, file: str) -> Response:
+        """A file of a part."""
+        return FileResponse(await service.shard_file(shard, file), media_type="application/octet-stream")
 
     @app.get("/health/live", response_model=dict[str, str])
     async def live() -> Response:

@@ -6,18 +6,16 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effovpr_ros.core.errors import EffoVPRError, MapError
-from effovpr_ros.core.images import RgbImage
+from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.core.version import version
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
-from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
@@ -29,7 +27,6 @@ from effovpr_ros.recognition.confidence import read_confidence_models, read_map_
 from effovpr_ros.recognition.presets import config_for_map
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
-from effovpr_ros.recognition.third_stage import point_extractor
 from effovpr_ros.remote.answers import GeoRecord
 from effovpr_ros.remote.map_info import Extent, MapInfo
 
@@ -74,6 +71,27 @@ class ServedMap:
         return tuple(found)
 
 
+class Watch:
+    """Says when the files of a map have changed and rest."""
+
+    def __init__(self, served: ServedMap) -> None:
+        """Take them as they are."""
+        self._served = served
+        self._taken = self._seen = served.signature()
+
+    def has_changed(self) -> bool:
+        """Whether they are others than were taken, and as they were at the last look.
+
+        While somebody writes they change from look to look; what is complete between two writes can wait.
+        """
+        before, self._seen = self._seen, self._served.signature()
+        return self._seen != self._taken and self._seen == before and None not in self._seen
+
+    def take(self) -> None:
+        """Take them as they were at the last look."""
+        self._taken = self._seen
+
+
 def revision_of(place_map: MapReader, config: RecognizerConfig) -> str:
     """Changes with the map's places, and with what it knows of its confidence and cameras."""
     known = (
@@ -87,13 +105,52 @@ def revision_of(place_map: MapReader, config: RecognizerConfig) -> str:
 
 
 class Revision:
-    """One open map with its model; for any number of threads, each with a recogniser at a time.
+    """One open map; for any number of threads, each with a recogniser at a time.
 
     Attributes:
         place_map: that is open.
-        extractor: of its model.
-        config: settings of recognition.
+        info: of it.
         name: of the revision.
+    """
+
+    def __init__(self, place_map: MapReader, make: Callable[[], PlaceRecognizer]) -> None:
+        """Take an open map, and make a first recogniser.
+
+        Args:
+            place_map: closed with the revision.
+            make: makes a recogniser of it.
+
+        Raises:
+            EffoVPRError: the settings are impossible, or the map is damaged.
+        """
+        self.place_map, self._make = place_map, make
+        self._idle: queue.LifoQueue[PlaceRecognizer] = queue.LifoQueue()
+        first = make()
+        self.name = revision_of(place_map, first.config)
+        self.info = map_info(first, self.name)
+        self._idle.put(first)
+
+    @contextmanager
+    def recognizer(self) -> Iterator[PlaceRecognizer]:
+        """One that nobody else uses meanwhile."""
+        try:
+            mine = self._idle.get_nowait()
+        except queue.Empty:
+            mine = self._make()
+        yield mine
+        # Not after an error, whatever it left behind.
+        self._idle.put(mine)
+
+    def close(self) -> None:
+        """Close the map."""
+        self.place_map.close()
+
+
+class LocalRevision(Revision):
+    """A map and its model in this process.
+
+    Attributes:
+        extractor: of the model.
     """
 
     def __init__(self, served: ServedMap, extractor: FeatureExtractor | None = None) -> None:
@@ -102,35 +159,22 @@ class Revision:
         Raises:
             EffoVPRError: no usable map, model or settings.
         """
-        self.place_map = open_map(served.path)
+        place_map = open_map(served.path)
         try:
-            self.config = config_for_map(self.place_map, served.settings)
-            fits = extractor is not None and not self.place_map.fingerprint.differences(extractor.fingerprint)
-            self.extractor = extractor if extractor is not None and fits else served.extractor(self.place_map)
-            self.name = revision_of(self.place_map, self.config)
-            self._idle: queue.LifoQueue[PlaceRecognizer] = queue.LifoQueue()
-            first = PlaceRecognizer(self.extractor, self.place_map, self.config)
-            first.load()
-            self._idle.put(first)
-            self.info = map_info(first, self.name)
+            config = config_for_map(place_map, served.settings)
+            fits = extractor is not None and not place_map.fingerprint.differences(extractor.fingerprint)
+            model = extractor if extractor is not None and fits else served.extractor(place_map)
+            self.extractor = model
+
+            def make() -> PlaceRecognizer:
+                recognizer = PlaceRecognizer(model, place_map, config)
+                recognizer.load()
+                return recognizer
+
+            super().__init__(place_map, make)
         except BaseException:
-            self.place_map.close()
+            place_map.close()
             raise
-
-    def points_of(self, image: RgbImage) -> Points:
-        """Those of a picture, (H, W, 3) uint8 RGB; calls from several threads take turns."""
-        return point_extractor(str(self.extractor.device)).extract(image)
-
-    @contextmanager
-    def recognizer(self) -> Iterator[PlaceRecognizer]:
-        """One that nobody else uses meanwhile."""
-        try:
-            mine = self._idle.get_nowait()
-        except queue.Empty:
-            mine = PlaceRecognizer(self.extractor, self.place_map, self.config)
-        yield mine
-        # Not after an error, whatever it left behind.
-        self._idle.put(mine)
 
 
 def map_info(recognizer: PlaceRecognizer, revision: str) -> MapInfo:
@@ -157,23 +201,21 @@ def map_info(recognizer: PlaceRecognizer, revision: str) -> MapInfo:
 
 
 class Revisions:
-    """The revision that answers, and those that still do."""
+    """The revision that answers, and those that still do.
 
-    def __init__(self, served: ServedMap) -> None:
-        """Open the map.
+    Attributes:
+        current: that answers.
+        swaps: how often a newer one took over.
+        problem: why a newer one could not; empty where none failed.
+    """
 
-        Raises:
-            EffoVPRError: no usable map, model or settings.
-        """
-        self.served = served
+    def __init__(self, first: Revision) -> None:
+        """Start with one."""
         self._lock = threading.Lock()
         self._users: dict[Revision, int] = {}
-        self._signature = served.signature()
-        self._seen: tuple[object, ...] = self._signature
-        self.current = Revision(served)
+        self.current = first
         self.swaps = 0
         self.problem = ""
-        self.current.extractor.seek_faster_engine()
 
     @contextmanager
     def borrow(self) -> Iterator[Revision]:
@@ -191,45 +233,46 @@ class Revisions:
                     del self._users[revision]
                 closes = is_last and revision is not self.current
             if closes:
-                revision.place_map.close()
+                revision.close()
 
-    def refresh(self) -> bool:
-        """Open the map anew if its files have changed and rest; whether a newer revision answers now.
-
-        The revision in use stays where the newer one cannot be opened; `problem` says why.
-        """
-        seen, self._seen = self._seen, self.served.signature()
-        # While somebody writes, files change from look to look; a map that is complete between two writes can wait.
-        if self._seen in (self._signature,) or self._seen != seen or None in self._seen:
-            return False
-        signature = self._seen
-        try:
-            fresh = Revision(self.served, self.current.extractor)
-        except (EffoVPRError, OSError) as error:
-            if str(error) != self.problem:
-                _logger.error("a newer revision of map %s is not served: %s", self.served.path, error)
-            self.problem = str(error)
-            return False
-        self.problem, self._signature = "", signature
-        if fresh.name == self.current.name:
-            fresh.place_map.close()
-            return False
+    def swap(self, fresh: Revision) -> None:
+        """Let a newer revision answer; the former is closed when nobody asks it any more."""
         with self._lock:
             former, self.current = self.current, fresh
             closes = former not in self._users
-        if former.extractor is not fresh.extractor:
-            fresh.extractor.seek_faster_engine()
-            former.extractor.close()
         if closes:
-            former.place_map.close()
+            former.close()
         self.swaps += 1
         _logger.warning("map %s: revision %s answers, %d places", fresh.info.name, fresh.name, fresh.info.places)
-        return True
 
-    def close(self) -> None:
-        """Close the map, once nobody asks any more."""
-        self.current.extractor.close()
-        try:
-            self.current.place_map.close()
-        except MapError as error:
-            _logger.warning("map %s: %s", self.served.path, error)
+    def refuse(self, path: Path, error: Exception) -> None:
+        """A newer revision cannot be used: the current one stays."""
+        if str(error) != self.problem:
+            _logger.error("a newer revision of map %s is not served: %s", path, error)
+        self.problem = str(error)
+
+
+def refresh(revisions: Revisions, served: ServedMap, watch: Watch) -> FeatureExtractor | None:
+    """Open a map of this process anew if its files have changed and rest.
+
+    Returns:
+        The model of the former revision where the newer one has another, to be closed; else None.
+    """
+    former = revisions.current
+    if not isinstance(former, LocalRevision) or not watch.has_changed():
+        return None
+    try:
+        fresh = LocalRevision(served, former.extractor)
+    except (EffoVPRError, OSError) as error:
+        revisions.refuse(served.path, error)
+        return None
+    watch.take()
+    revisions.problem = ""
+    if fresh.name == former.name:
+        fresh.close()
+        return None
+    revisions.swap(fresh)
+    if fresh.extractor is former.extractor:
+        return None
+    fresh.extractor.seek_faster_engine()
+    return former.extractor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from effovpr_ros.core.errors import ServerError
@@ -11,6 +12,7 @@ from effovpr_ros.recognition.answer import Hint
 from effovpr_ros.remote.answers import Answers
 from effovpr_ros.remote.map_info import MapInfo
 from effovpr_ros.remote.queries import CameraParameters
+from effovpr_ros.remote.shard_list import ShardList
 
 
 class BusyError(ServerError):
@@ -68,6 +70,12 @@ class MapService(Protocol):
 
     async def picture(self, place_id: int) -> bytes:
         """The JPEG that the map keeps of a place; a NotThereError without one."""
+
+    async def shards(self) -> ShardList:
+        """The parts of the map that a robot may keep."""
+
+    async def shard_file(self, shard: str, file: str) -> Path:
+        """A file of a part; a NotThereError where there is none."""
 
     async def problem(self) -> str:
         """Why nothing can be answered, on one line; empty where it can."""

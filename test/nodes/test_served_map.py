@@ -27,6 +27,8 @@ from synthetic import picture, tiny_weights  # noqa: E402
 from effovpr_ros.api import open_map  # noqa: E402
 from effovpr_ros.core.errors import MapError  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.mapping.sharded_map import open_map as open_map_folder  # noqa: E402
+from effovpr_ros.mapping.sharding import shard_map  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes.map_paths import map_folder, map_server  # noqa: E402
 from effovpr_ros.nodes.place_recognizer import PlaceRecognizerNode  # noqa: E402
@@ -224,3 +226,43 @@ def test_map_root_may_be_an_address():
         map_folder("/srv/maps/house", "https://maps.example")
     with pytest.raises(MapError, match="is a server"):
         map_folder("https://maps.example", "")
+
+
+def test_a_robot_goes_on_alone_with_the_shards_near_its_last_place(
+    harness: Callable[..., Harness], files: Files, tmp_path: Path
+):
+    shard_map(files.folder / "house", tmp_path / "cut", num_shards=4)
+    (tmp_path / "vit_tiny_test_patch14.safetensors").write_bytes(tiny_weights(files.folder).read_bytes())
+    service = LocalService(served(tmp_path / "cut"))
+    app = create_app(service, Limits(rate_hz=0.0), Tokens([TOKEN]))
+    address = Address(port=0, tls_cert=files.cert, tls_key=files.key)
+    # Of shards 40 m long those of places 4 and 5, at 80 and 100 m, and 6 and 7, at 120 and 140 m.
+    cache = {"server_cache": str(tmp_path / "cache"), "server_cache_radius_m": 25.0}
+    with ExitStack() as first:
+        where = first.enter_context(in_thread(app, address))
+        h = harness(map_path=where, **cache)
+        matches, diagnostics = h.listen(PlaceMatch, f"{NAME}/match"), h.listen(DiagnosticArray, "/diagnostics")
+        h.start()
+        h.publish_until(image_message(picture(5)), lambda: matches, "an answer of the server")
+        h.wait(lambda: values_of(diagnostics).get("server_cache", "").startswith(str(tmp_path)), "shards that are kept")
+        expected = matches[-1]
+    kept = Path(values_of(diagnostics)["server_cache"])
+    with open_map_folder(kept) as place_map:
+        assert [place.place_id for place in place_map.places()] == [4, 5, 6, 7]
+    matches.clear()
+    h.publish_until(image_message(picture(5), 60), lambda: matches, "an answer without the server")
+    answer = matches[-1]
+    assert (answer.status, answer.map_name, answer.candidates[0].place_id) == (PlaceMatch.MATCH, "house", 5)
+    assert answer.candidates[0].similarity == pytest.approx(expected.candidates[0].similarity, abs=1e-3)
+    assert {item.place_id for item in answer.candidates} == {4, 5, 6, 7}
+    assert not answer.is_calibrated and answer.has_pose
+    h.wait(lambda: "answered alone, by 4 places" in diagnostics[-1].status[0].message, "diagnostics")
+    assert diagnostics[-1].status[0].level == DiagnosticStatus.WARN
+    # Another start without the server goes on with what is there.
+    assert h.change(Transition.TRANSITION_DEACTIVATE)
+    assert h.change(Transition.TRANSITION_CLEANUP)
+    matches.clear()
+    h.start()
+    h.publish_until(image_message(picture(6), 70), lambda: matches, "an answer after a start without the server")
+    assert matches[-1].candidates[0].place_id == 6
+    service.close()
