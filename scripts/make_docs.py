@@ -21,6 +21,7 @@ from typing import Any
 
 from effovpr_ros import api
 from effovpr_ros.cli.main import make_parser
+from effovpr_ros.cli.options import has_default
 from effovpr_ros.core import errors
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Candidate, Place
@@ -116,7 +117,7 @@ def commands_page() -> str:
             if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
                 continue
             option = ", ".join(action.option_strings) or (str(action.metavar) if action.metavar else action.dest)
-            given = action.default not in (None, "", False, argparse.SUPPRESS) and bool(action.option_strings)
+            given = has_default(action) and bool(action.option_strings)
             default = str(action.default) if given else ""
             allowed = ", ".join(map(str, action.choices)) if action.choices else ""
             rows.append((named(option, default), explained(markup(action.help or ""), allowed)))

@@ -77,7 +77,10 @@ def add_parser(commands: Subparsers) -> None:
         "with loops.csv, or images/ with GPS tags, whose every second is a query; else two rendered drives",
     )
     parser.add_argument(
-        "--keep", type=Path, metavar="FILE", help="add this run's ratios to a file, for later releases to compare with"
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="add this run's ratios to a file, with which later releases are compared",
     )
     add_preset_option(parser)
     add_model_options(parser)

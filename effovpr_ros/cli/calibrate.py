@@ -34,14 +34,31 @@ def add_parser(commands: Subparsers) -> None:
     parser = command(
         commands,
         "calibrate",
-        "ask a map about its own places and fit the confidence of its answers",
+        "fit the confidence of a map's answers by asking it about its own places",
         "effovpr calibrate office --precision 0.99",
     )
-    parser.add_argument("map", type=Path)
-    parser.add_argument("--precision", type=float, default=_DEFAULT.precision, help="wanted of MATCHes")
-    parser.add_argument("--radius", type=float, default=_DEFAULT.radius_m, help="metres within which it is right")
-    parser.add_argument("--max-queries", type=int, default=_DEFAULT.max_queries, help="places to ask about")
-    parser.add_argument("--strength", type=float, default=_DEFAULT.strength, help="of the imitated change")
+    parser.add_argument("map", type=Path, help="map folder")
+    parser.add_argument(
+        "--precision",
+        type=float,
+        default=_DEFAULT.precision,
+        help="share of right answers among the MATCHes that the fit aims at",
+    )
+    parser.add_argument(
+        "--radius",
+        type=float,
+        default=_DEFAULT.radius_m,
+        help="an answer within so many metres of the true position is right",
+    )
+    parser.add_argument(
+        "--max-queries", type=int, default=_DEFAULT.max_queries, help="most places that the map is asked about"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=_DEFAULT.strength,
+        help="strength of the imitated change of light and stance, where there is one session",
+    )
     parser.add_argument("--json", action="store_true", help="print the confidence model as one JSON object")
     add_recognizer_options(parser)
     add_device_options(parser, precision_option="--number-precision")

@@ -17,15 +17,16 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--camera",
         type=Path,
-        help="calibration of the camera as camera_calibration writes it (YAML), for measured poses; else a bag's "
-        "camera_info",
+        help="YAML file of the camera's calibration, as ROS camera_calibration writes it, for "
+        "measured poses; without it, camera_info of a bag",
     )
     parser.add_argument(
         "--camera-pose",
         nargs=6,
         metavar=("X", "Y", "Z", "ROLL", "PITCH", "YAW"),
-        help="pose of the camera's optical frame in the body whose poses are known [m, rad]; else a bag's /tf_static; "
-        "0.2 0 0.5 -1.5708 0 -1.5708 looks ahead",
+        help="pose of the camera's optical frame in the body whose poses are known: x y z roll "
+        "pitch yaw [m, rad]; 0.2 0 0.5 -1.5708 0 -1.5708 looks ahead; without it, /tf_static "
+        "of a bag",
     )
 
 

@@ -79,12 +79,14 @@ def add_parser(commands: Subparsers) -> None:
         nargs="?",
         choices=("all", *PARTS, "drift", "kidnap", "photos", "slam"),
         default="all",
-        help="only this part; drift and kidnap, once the map is built: how well `map -> odom` follows the second "
-        "drive with drifting odometry, and whether a robot that was carried off finds itself; photos: another demo, a "
-        "minute with pictures that come along, without simulator and ROS; slam: another one, which closes the loops of "
-        "a drive with drifting odometry",
+        help="only this part. drift and kidnap need the map: how well `map -> odom` follows the "
+        "second drive with drifting odometry, and whether a robot that was carried away finds"
+        " itself. Two are other demos: photos takes a minute, with pictures that come along, "
+        "without simulator and ROS; slam closes the loops of a drive with drifting odometry",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder of everything the demo makes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_output"), help="folder for everything that the demo makes"
+    )
     parser.add_argument(
         "--rate",
         type=float,

@@ -22,12 +22,12 @@ def add_parser(forms: Subparsers) -> None:
         "effovpr evaluate compare run_a/ run_b/ --method effovpr strict",
     )
     parser.add_argument("run_a", type=Path, help="the reference: a folder that --out wrote")
-    parser.add_argument("run_b", type=Path, help="the change: likewise")
+    parser.add_argument("run_b", type=Path, help="the run that is compared with it: likewise")
     parser.add_argument(
         "--method",
         nargs=2,
         metavar=("A", "B"),
-        help="a method of the first run and one of the second; without it all that both have",
+        help="a method of the first run and one of the second; without it, all methods that both have",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)

@@ -71,9 +71,9 @@ def add_loops_form(forms: Subparsers) -> argparse.ArgumentParser:
         "effovpr evaluate loops images/ --loops loops.csv --min-gap 10",
     )
     loops.add_argument("images", type=Path, help="folder of frames in natural order of their names, or a bag")
-    loops.add_argument("--loops", type=Path, help="of a folder: CSV (image, earlier image) of right answers")
+    loops.add_argument("--loops", type=Path, help="CSV (image, earlier image) of right answers, for a folder")
     loops.add_argument("--min-gap", type=int, default=10, help="least number of frames between a frame and its match")
-    loops.add_argument("--spacing-m", type=float, default=0.0, help="of a bag: metres between frames; 0: every frame")
+    loops.add_argument("--spacing-m", type=float, default=0.0, help="metres between frames of a bag; 0: every frame")
     add_pose_options(loops)
     loops.set_defaults(dataset=lambda given: _loops_dataset(given, loops.error))
     return loops
@@ -111,7 +111,9 @@ def add_live_form(forms: Subparsers) -> argparse.ArgumentParser:
         help="bag with the node's ~/match and the true pose; or with images, which are then played to the running node",
     )
     live.add_argument("--match-topic", default=MATCH_TOPIC, help="~/match of the node, in the bag or running")
-    live.add_argument("--map", type=Path, help="the map that the node used; tells which queries are on mapped ground")
+    live.add_argument(
+        "--map", type=Path, help="the map that the node used; with it, queries outside the mapped ground are known"
+    )
     live.add_argument("--rate", type=float, default=1.0, help="speed at which images are played to the running node")
     add_pose_options(live, required=True, rig=True)
     return live

@@ -58,7 +58,7 @@ def add_method_options(parser: argparse.ArgumentParser, *, builds_map: bool) -> 
     else:
         parser.set_defaults(ablate=None, calibrate=False)
     add_preset_option(parser)
-    parser.add_argument("--top-k", type=int, help="candidates to re-rank; else as the preset or the map says")
+    parser.add_argument("--top-k", type=int, help="candidates to re-rank; without it, as the preset or the map says")
 
 
 def base_config(options: argparse.Namespace, map_path: Path | None) -> RecognizerConfig:

@@ -47,30 +47,37 @@ def add_parser(commands: Subparsers) -> None:
         "build a map from a bag or a folder of images, or append to one",
         "effovpr map build office drive.mcap --image-topic /camera/image_raw --pose-topic /odom --spacing-m 0.5",
     )
-    building.add_argument("map", type=Path, help="map folder; made if missing, appended to otherwise")
+    building.add_argument("map", type=Path, help="map folder; made if missing, otherwise added to")
     building.add_argument("source", type=Path, help="rosbag2 folder, .mcap file, or folder of images")
-    building.add_argument("--name", default="", help="name of a new map; the folder's if empty")
+    building.add_argument("--name", default="", help="name of a new map; without it, the folder's")
+    building.add_argument("--session", default="", help="name of this drive in the map; without it, that of the source")
     building.add_argument(
-        "--session", default="", help="name of this drive, under which it joins the map; the source's if empty"
-    )
-    building.add_argument(
-        "--session-frame", default="", help="frame of this drive's poses, with --session, where it is not the map's"
+        "--session-frame", default="", help="frame of this drive's poses if it is not the map's; needs --session"
     )
     building.add_argument(
         "--frame-id",
         default="",
-        help="name of a new map's frame; if empty as the bag names its poses' frame, else map",
+        help="name of a new map's frame; without it, the name of the frame of the bag's poses, or map",
     )
     building.add_argument(
         "--spacing-m", type=float, default=_BUILD.spacing_m, help="metres between places; 0: every frame"
     )
-    building.add_argument("--spacing-deg", type=float, default=_BUILD.spacing_deg, help="or a turn by so many degrees")
-    building.add_argument("--batch-size", type=int, default=_BUILD.batch_size, help="images a forward pass")
     building.add_argument(
-        "--datum", nargs=3, type=float, metavar=("LAT", "LON", "ALT"), help="ENU origin; else the first fix"
+        "--spacing-deg", type=float, default=_BUILD.spacing_deg, help="a turn by so many degrees makes a place too"
+    )
+    building.add_argument("--batch-size", type=int, default=_BUILD.batch_size, help="images in one forward pass")
+    building.add_argument(
+        "--datum",
+        nargs=3,
+        type=float,
+        metavar=("LAT", "LON", "ALT"),
+        help="origin of the map's ENU frame; without it, the first fix",
     )
     building.add_argument(
-        "--pca", type=int, default=0, help="index so many principal components, e.g. 256 or 128; 0: all"
+        "--pca",
+        type=int,
+        default=0,
+        help="search by so many principal components of the global descriptors, such as 256 or 128; 0: by all numbers",
     )
     add_source_options(building)
     add_camera_options(building)
@@ -78,7 +85,8 @@ def add_parser(commands: Subparsers) -> None:
         "--points",
         choices=POINTS,
         default=POINTS[0],
-        help="points of each place for verifying answers: stored, or none, which are then found in stored pictures",
+        help="points that verify answers: stored with each place, or none; they are then found in "
+        "stored pictures when needed",
     )
     building.add_argument("--json", action="store_true", help="print the report as one JSON object")
     add_preset_option(building)
@@ -86,21 +94,21 @@ def add_parser(commands: Subparsers) -> None:
     add_device_options(building)
     building.set_defaults(run=build)
 
-    info = command(actions, "info", "say what is in a map", "effovpr map info office")
-    info.add_argument("map", type=Path)
+    info = command(actions, "info", "print what is in a map", "effovpr map info office")
+    info.add_argument("map", type=Path, help="map folder")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(run=_info)
 
-    check = command(actions, "check", "compare all of a map with its checksums", "effovpr map check office")
-    check.add_argument("map", type=Path)
+    check = command(actions, "check", "compare every part of a map with its checksum", "effovpr map check office")
+    check.add_argument("map", type=Path, help="map folder")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_check)
 
     export = command(
         actions, "export", "write places, pictures and descriptors for other tools", "effovpr map export office out/"
     )
-    export.add_argument("map", type=Path)
-    export.add_argument("folder", type=Path)
+    export.add_argument("map", type=Path, help="map folder")
+    export.add_argument("folder", type=Path, help="folder to write to")
     export.set_defaults(run=_export)
 
     merge = command(
@@ -117,9 +125,11 @@ def add_parser(commands: Subparsers) -> None:
         metavar="MAP",
         help="maps to join, or one that lies in shards; frame and datum are the first's",
     )
-    merge.add_argument("--name", default="", help="name of the new map; the folder's if empty")
+    merge.add_argument("--name", default="", help="name of the new map; without it, the folder's")
     merge.add_argument(
-        "--rename-sessions", action="store_true", help="put the map's name before a session's that is there already"
+        "--rename-sessions",
+        action="store_true",
+        help="where two maps have a session of one name, put the name of the map before it",
     )
     merge.add_argument(
         "--keep-frames",
@@ -131,12 +141,12 @@ def add_parser(commands: Subparsers) -> None:
     shard = command(
         actions,
         "shard",
-        "cut a map into shards, which together answer as it does",
+        "cut a map into shards, which together answer as the map does",
         "effovpr map shard city city_in_shards --shards 8",
     )
-    shard.add_argument("map", type=Path)
+    shard.add_argument("map", type=Path, help="map folder")
     shard.add_argument("out", type=Path, help="new map folder")
-    shard.add_argument("--shards", type=int, required=True, help="how many")
+    shard.add_argument("--shards", type=int, required=True, help="number of shards")
     shard.add_argument(
         "--by",
         choices=get_args(By),

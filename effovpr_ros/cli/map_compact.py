@@ -20,8 +20,8 @@ def add_compact(actions: Subparsers) -> None:
         "shorten the local descriptors of a map that was built with full ones",
         "effovpr map compact office",
     )
-    compact.add_argument("map", type=Path)
-    compact.add_argument("--out", type=Path, help="folder of the compact map; the map itself is replaced without")
+    compact.add_argument("map", type=Path, help="map folder")
+    compact.add_argument("--out", type=Path, help="folder of the compact map; without it, the map itself is replaced")
     compact.add_argument("--json", action="store_true", help="print the report as one JSON object")
     compact.set_defaults(run=_compact)
 

@@ -59,8 +59,8 @@ def require_as_made(options: argparse.Namespace, place_map: PlaceMap, extractor:
         contradictions.append(f"--datum {' '.join(map(str, options.datum))}: the map has {origin}")
     if contradictions:
         raise ConfigError(
-            f"map {place_map.path} was made otherwise: {'; '.join(contradictions)}; leave the options out, or build "
-            "another map"
+            f"map {place_map.path} was made with other settings: {'; '.join(contradictions)}; leave the options "
+            "out, or build another map"
         )
 
 

@@ -23,21 +23,30 @@ def add_source_options(build: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[""],
         metavar="TOPIC",
-        help="of a bag; the only image topic if empty; several are cameras of one body, each a session DRIVE:CAMERA",
+        help="image topic of a bag; not needed if it has one; several are cameras of one body, "
+        "each with a session DRIVE:CAMERA",
     )
     build.add_argument(
         "--pose-topic",
         default="",
-        help="of a bag: odometry, poses, a path, fixes, or /tf (base_link in the root of its tree); the only one but "
-        f"for /tf if empty; {NO_POSES}: no positions",
+        help="topic of a bag with odometry, poses, a path or fixes, or /tf (base_link in the root of its tree); not "
+        f"needed if it has one besides /tf; {NO_POSES}: no positions",
     )
-    build.add_argument("--max-gap-s", type=float, default=0.5, help="refuse images between poses further apart")
-    build.add_argument("--kind", choices=KINDS, default="auto", help="how the images of a folder are tagged")
+    build.add_argument(
+        "--max-gap-s", type=float, default=0.5, help="images between two poses that are more seconds apart are refused"
+    )
+    build.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="auto",
+        help="how a folder's images tell where they were taken; auto: as most of them do",
+    )
     build.add_argument(
         "--table",
         type=Path,
-        help="CSV (image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM; with a bag TUM, which takes the "
-        "place of its pose topic",
+        help="poses of a folder's images: CSV "
+        "(image,stamp,x,y,z,qx,qy,qz,qw,latitude,longitude,altitude) or TUM; for a bag TUM, "
+        "instead of its pose topic",
     )
     add_pixel_option(build)
 
@@ -48,7 +57,7 @@ def add_pixel_option(parser: argparse.ArgumentParser) -> None:
         "--max-megapixels",
         type=float,
         default=MAX_PIXELS / 1e6,
-        help="refuse pictures of more million pixels before they are decoded",
+        help="pictures of more million pixels are refused before they are decoded",
     )
 
 

@@ -34,6 +34,19 @@ _MODEL_FIELDS = {
 Subparsers = Any
 
 
+def has_default(action: argparse.Action) -> bool:
+    """Whether an option has a default that tells a reader something: not a switch, and not empty."""
+    default = action.default
+    return default is not None and default is not False and default not in ("", [], [""], argparse.SUPPRESS)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if has_default(action) else action.help
+
+
 def command(commands: Subparsers, name: str, summary: str, example: str) -> argparse.ArgumentParser:
     """A sub-command whose help ends with an example."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -41,7 +54,7 @@ def command(commands: Subparsers, name: str, summary: str, example: str) -> argp
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=f"example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     return parser
 
@@ -51,7 +64,7 @@ def add_device_options(parser: argparse.ArgumentParser, *, precision_option: str
     parser.add_argument(
         "--weights",
         default=_EXTRACTOR.weights,
-        help="weights file, tail that `effovpr train` made, or BASE,TAIL; empty for the model's own source",
+        help="weights file, tail that `effovpr train` made, or BASE,TAIL; without it, the model's own source",
     )
     parser.add_argument("--device", default=_EXTRACTOR.device, help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
@@ -74,15 +87,15 @@ def add_model_options(parser: argparse.ArgumentParser, *, of_a_map: bool = False
         "facet": "query, key or value",
         "global": f"kind of the global descriptor: {' or '.join(GLOBAL_KINDS)}",
         "dim": "length of the global descriptor, one of a trained tail's; 0: its default",
-        "tail": "trained tail where --weights names none: auto, none or the name of a shipped one",
-        "t1": "least attention of a keypoint to [CLS]; 0: all patches",
-        "max-keypoints": "most keypoints an image; 0: all",
+        "tail": "trained tail, if --weights names none: auto, none or the name of a shipped one",
+        "t1": "patches with less attention to [CLS] are not used (T1); 0: all patches",
+        "max-keypoints": "most patches that are used of an image; 0: all",
         "local-codes": "length of the local descriptors: auto, full, or the name of a projection",
     }
     for name, text in helps.items():
         kind = type(getattr(_EXTRACTOR, _MODEL_FIELDS[name]))
         if of_a_map:
-            text = f"refuse a map that was made otherwise: {text}"
+            text = f"refuse a map that was made with another value: {text}"
         # None where an option was not given: the preset's or the map's value holds.
         parser.add_argument(f"--{name}", type=kind, help=text)
 
@@ -117,7 +130,7 @@ def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False,
     parser.add_argument(
         "--pose", default=_TRUTH.pose_topic, required=required, metavar="TOPIC", help=f"topic of true poses: {kinds}"
     )
-    text = "of a bag; the only image topic if empty"
+    text = "image topic of a bag; not needed if it has one"
     if rig:
         text += "; several are cameras of one body, whose images of one moment are one query"
         parser.add_argument("--image-topic", nargs="+", default=[""], metavar="TOPIC", help=text)
@@ -127,10 +140,16 @@ def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False,
         "--radius", type=float, default=_TRUTH.radius_m, help="metres within which poses of a bag show one place"
     )
     parser.add_argument(
-        "--max-heading-deg", type=float, default=_TRUTH.max_heading_deg, help="and within so many degrees, where known"
+        "--max-heading-deg",
+        type=float,
+        default=_TRUTH.max_heading_deg,
+        help="largest difference of heading between images of one place, in degrees, where headings are known",
     )
     parser.add_argument(
-        "--max-gap-s", type=float, default=_TRUTH.max_gap_s, help="refuse images between poses further apart"
+        "--max-gap-s",
+        type=float,
+        default=_TRUTH.max_gap_s,
+        help="images between two poses that are more seconds apart are refused",
     )
 
 
@@ -157,9 +176,11 @@ def device_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_recognizer_options(parser: argparse.ArgumentParser) -> None:
     """How a query is answered; what is not given is as the map was made for."""
-    parser.add_argument("--top-k", type=int, help="candidates to re-rank; else as the map says")
-    parser.add_argument("--score", choices=SCORES, help="re-ranking score; else as the map says")
-    parser.add_argument("--t2", type=float, help="least cosine of a mutual match; else as the map says")
+    parser.add_argument("--top-k", type=int, help="candidates to re-rank; without it, as the map says")
+    parser.add_argument("--score", choices=SCORES, help="re-ranking score; without it, as the map says")
+    parser.add_argument(
+        "--t2", type=float, help="mutual matches at or below this cosine do not count; without it, as the map says"
+    )
     parser.add_argument("--no-rerank", action="store_true", help="decide on global similarity alone")
 
 

@@ -31,8 +31,8 @@ def add_parser(commands: Subparsers) -> None:
     parser = command(
         commands, "query", "say which place of a map each image shows", "effovpr query office where_is_this.jpg"
     )
-    parser.add_argument("map", type=Path)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("map", type=Path, help="map folder")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--candidates", type=int, default=3, help="candidates to print for each image")
     parser.add_argument("--page", type=Path, help="HTML page to write: each image beside the place answered")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

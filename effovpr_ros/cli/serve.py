@@ -37,17 +37,20 @@ def add_parser(commands: Subparsers) -> None:
     parser = command(
         commands, "serve", "answer over HTTP which place of a map pictures show", "effovpr serve office --port 8321"
     )
-    parser.add_argument("map", type=Path)
+    parser.add_argument("map", type=Path, help="map folder")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on; 0.0.0.0 for all")
-    parser.add_argument("--port", type=int, default=_PORT)
+    parser.add_argument("--port", type=int, default=_PORT, help="port to listen on")
     parser.add_argument(
         "--token-file",
         default="",
         metavar="FILE",
-        help=f"tokens, one a line, any of which opens the server; else those of the environment's {TOKEN_VARIABLE}",
+        help=f"file of tokens, one a line; a client needs one of them. Without it, those in the environment variable "
+        f"{TOKEN_VARIABLE}",
     )
-    parser.add_argument("--no-token", action="store_true", help="let everybody ask who reaches the server")
-    parser.add_argument("--tls-cert", default="", metavar="FILE", help="certificate chain (PEM); none: not encrypted")
+    parser.add_argument("--no-token", action="store_true", help="let everybody ask who can reach the server")
+    parser.add_argument(
+        "--tls-cert", default="", metavar="FILE", help="certificate chain (PEM); without it, nothing is encrypted"
+    )
     parser.add_argument("--tls-key", default="", metavar="FILE", help="key of the certificate (PEM)")
     for entry in fields(Limits):
         option = f"--{entry.name.replace('_', '-')}"
@@ -62,7 +65,9 @@ def add_parser(commands: Subparsers) -> None:
     for entry in fields(Replicas):
         option, text = f"--{entry.name.replace('_', '-')}", f"with --cluster: {entry.metadata['description']}"
         parser.add_argument(option, type=type(entry.default), default=entry.default, help=text)
-    parser.add_argument("--watch-s", type=float, default=1.0, help="look so often whether the map has changed")
+    parser.add_argument(
+        "--watch-s", type=float, default=1.0, help="seconds between two looks at whether the map has changed"
+    )
     add_recognizer_options(parser)
     add_device_options(parser)
     parser.set_defaults(run=_run)

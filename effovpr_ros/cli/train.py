@@ -50,23 +50,28 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="COLUMN=VALUE,...",
-        help="validate on images with such a value, as floor=7,11; columns of a table, or clip, session, city, source",
+        help="validate on the images with these values, such as floor=7,11; COLUMN is one of a "
+        "table, or clip, session, city, source",
     )
-    parser.add_argument("--hold-out-share", type=float, default=0.0, help="validate on so many of the clips or cells")
+    parser.add_argument(
+        "--hold-out-share", type=float, default=0.0, help="validate on this share of the clips or cells"
+    )
     parser.add_argument("--validation", nargs="+", default=[], metavar="SOURCE", help="validate on these sources")
     parser.add_argument("--model", default=_MODEL.model, help="offline, small, base, large, giant or a timm ViT name")
-    parser.add_argument("--weights", default=_MODEL.weights, help="base weights; empty for the model's own source")
+    parser.add_argument("--weights", default=_MODEL.weights, help="base weights; without it, the model's own source")
     parser.add_argument("--facet", default=_MODEL.facet, help="query, key or value, for the regional descriptor")
     parser.add_argument(
         "--centered",
         action=argparse.BooleanOptionalAction,
         default=_MODEL.centered,
-        help="take the image's mean off the facet",
+        help="subtract the image's mean from the facet",
     )
     parser.add_argument("--device", default=_MODEL.device, help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--workers", type=int, default=TrainRequest.workers, help="threads that read images")
     parser.add_argument(
-        "--cache", type=Path, help="folder of kept views, to share them between runs; OUT/cache if not given"
+        "--cache",
+        type=Path,
+        help="folder of the augmented views that are kept, which runs may share; without it, OUT/cache",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     for config in (TrainConfig, PlacesConfig, AugmentationConfig):

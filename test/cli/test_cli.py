@@ -180,7 +180,7 @@ def test_options_that_contradict_a_map_are_refused(
     capsys.readouterr()
     assert build(photos, folder, *more) == 1
     printed = capsys.readouterr().err
-    assert "was made otherwise: " in printed
+    assert "was made with other settings: " in printed
     assert said in printed
 
 
