@@ -1,8 +1,8 @@
 """Measured poses of one robot that tell one pose together, though each may be doubtful.
 
 A wrong place gives a pose too, and the next picture of it, which shows most of the same, errs alike. Pictures that
-share nothing do not: where they measure poses that odometry brings together, to decimetres, the pose is right, but for
-another room that looks the same all around. So what counts are views, not pictures.
+share little hardly do: where they measure poses that odometry brings together, to decimetres, the pose is right, unless
+another room looks the same all around. So what counts are views, not pictures.
 """
 
 from __future__ import annotations

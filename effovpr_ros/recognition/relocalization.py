@@ -23,6 +23,8 @@ _BESIDE_M, _BESIDE_RAD = 3.5, math.radians(50.0)
 # MATCHes look one way, since like views err alike.
 _LEAD_ALL_AROUND, _LEAD = 1.5, 2.5
 _ANOTHER_VIEW_RAD = math.radians(60.0)
+# Few cameras see more than that at once.
+_ACROSS_RAD = math.radians(88.0)
 # Of the last images, so that a robot that asks for long neither slows down nor remembers what odometry has forgotten.
 _MOST_ANSWERS = 100
 # A robot that moves has seen enough once it has looked all around, with no gap wider than this, or gone so far.
@@ -59,7 +61,7 @@ class RelocalizationConfig:
 class Relocalization:
     """Collects answers until they tell one pose, in one of two ways.
 
-    By measured poses: those of views that share nothing agree, doubtful ones too, and those of any other pose are far
+    By measured poses: those of views that share little agree, doubtful ones too, and those of any other pose are far
     fewer. By places, where nothing was measured: each MATCH proposes a pose; every answer supports those that it lies
     beside, by its confidence.
 
@@ -74,6 +76,7 @@ class Relocalization:
         self._config = config
         self._answers: deque[Sighting] = deque(maxlen=_MOST_ANSWERS)
         self._looked: deque[Pose] = deque(maxlen=_MOST_ANSWERS)
+        self._shown: deque[bool] = deque(maxlen=_MOST_ANSWERS)
         self._measured = MeasuredViews(_MOST_ANSWERS)
         self._lead = math.inf
         self.num_images = 0
@@ -85,6 +88,9 @@ class Relocalization:
         """Whether the answers tell one pose, and the robot has looked about."""
         if self.num_supporting < self._config.num_agreeing or not self._has_looked_about:
             return False
+        # Off the map a wall like one of the map's tells a pose too, and all other directions show no place.
+        if 2 * sum(self._shown) < len(self._shown) and not self._looks_across:
+            return False
         return self._measured.is_told or self._lead >= (_LEAD_ALL_AROUND if self._views_differ else _LEAD)
 
     def add(self, odometry: Pose | None, sighting: Sighting | None) -> None:
@@ -92,9 +98,10 @@ class Relocalization:
 
         Args:
             odometry: T_odom_body when it was taken; None if unknown.
-            sighting: its pose, with heading; None where it has none.
+            sighting: its pose, with heading; None where it shows no place that has one.
         """
         self.num_images += 1
+        self._shown.append(sighting is not None)
         if odometry is not None:
             self._looked.append(odometry)
         if sighting is None or (sighting.is_match and sighting.confidence < self._config.min_confidence):
@@ -140,6 +147,11 @@ class Relocalization:
             for item in self.best
             for other in self.best
         )
+
+    @property
+    def _looks_across(self) -> bool:
+        """Whether answers of the best pose look so differently that their pictures share nothing."""
+        return any((a.pose.turn_rad(b.pose) or 0.0) >= _ACROSS_RAD for a in self.best for b in self.best)
 
     def _weigh(self) -> None:
         """Find the pose with most support, and how far it leads."""

@@ -25,11 +25,12 @@ def seen(
     return Sighting(step, pose, np.diag([0.05**2] * 6), confidence, turned(step), is_match, metric)
 
 
-def turn(asking: Relocalization, answers: dict[int, Sighting]) -> list[bool]:
-    """One turn in twelve images; whether it was sure after each."""
+def turn(asking: Relocalization, answers: dict[int, Sighting], *, elsewhere: bool = True) -> list[bool]:
+    """One turn in twelve images; whether it was sure after each. What is not given names places here and there."""
     sure = []
     for step in range(12):
-        asking.add(turned(step), answers.get(step))
+        far = seen(step, 1000.0 + 50.0 * step, 0.01, is_match=False) if elsewhere else None
+        asking.add(turned(step), answers.get(step, far))
         sure.append(asking.is_sure)
     return sure
 
@@ -110,6 +111,18 @@ def test_another_pose_that_half_as_many_views_tell_is_borne_and_more_are_not():
     there = {step: measured(step, -9.0) for step in (6, 7, 8)}
     assert turn(Relocalization(RelocalizationConfig()), {**here, 6: there[6], 7: there[7]})[-1]
     assert not any(turn(Relocalization(RelocalizationConfig()), {**here, **there}))
+
+
+@pytest.mark.parametrize("metric", [True, False])
+def test_one_wall_is_not_believed_where_all_else_shows_no_place_of_the_map(metric: bool):
+    # Off the map a wall like one of the map's is seen in three images, 60 degrees apart at most.
+    asking = Relocalization(RelocalizationConfig())
+    wall = {step: seen(step, 3.0, 0.95, metric=metric) for step in (4, 5, 6)}
+    assert not any(turn(asking, wall, elsewhere=False))
+    # Half of the images show places, or two that share nothing agree.
+    assert turn(Relocalization(RelocalizationConfig()), wall)[-1]
+    across = {**wall, 8: seen(8, 3.0, 0.95, metric=metric)}
+    assert turn(Relocalization(RelocalizationConfig()), across, elsewhere=False)[-1]
 
 
 def test_only_the_last_hundred_answers_count():
