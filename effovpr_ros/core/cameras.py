@@ -80,7 +80,7 @@ class CameraModel:
             CameraError: not calibrated, or a model that is not known.
         """
         if len(k) != 9:
-            raise CameraError(f"k of camera_info has {len(k)} values; wanted 9")
+            raise CameraError(f"k of camera_info has {len(k)} values; it must have 9")
         coefficients = tuple(float(value) for value in d) if any(d) else ()
         model = distortion_model if distortion_model or coefficients else "plumb_bob"
         return cls((width, height), (float(k[0]), float(k[4])), (float(k[2]), float(k[5])), model, coefficients)
@@ -102,7 +102,7 @@ class CameraModel:
         if rectified:
             p = [float(value) for value in message.p]
             if len(p) != 12:
-                raise CameraError(f"p of camera_info has {len(p)} values; wanted 12")
+                raise CameraError(f"p of camera_info has {len(p)} values; it must have 12")
             camera = cls.from_camera_info(message.width, message.height, [*p[:3], *p[4:7], *p[8:11]], "", ())
         else:
             camera = cls.from_camera_info(

@@ -45,7 +45,7 @@ def to_rgb_uint8(array: NDArray[Any], name: str = "image") -> RgbImage:
     if array.size == 0:
         raise ImageError(f"{name} is empty (shape {array.shape}); check the camera or the file")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"{name} has shape {array.shape}; wanted (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+        raise ImageError(f"{name} has shape {array.shape}; it must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     if array.ndim == 3:
         # Alpha is no colour, and opaque alpha would hide that the colours have fewer bits.
         array = array[:, :, 0] if array.shape[2] == 1 else array[:, :, :3]

@@ -124,7 +124,7 @@ def require_agreement(name: str, agreement: Agreement) -> None:
     if not agreement.shares_maps:
         raise EngineError(
             f"engine {name} is refused for every map: its {agreement}; required are {MIN_MEAN} (worst {MIN_WORST}) and "
-            f"{MIN_LOCAL_MEAN}. Use another engine, or, for an 8-bit one, calibrate with more images of the kind that "
+            f"{MIN_LOCAL_MEAN}. Use another engine, or, for an 8-bit one, quantise with more images of the kind that "
             "the robot sees"
         )
 

@@ -127,7 +127,7 @@ class Engines:
             ConfigError: another engine.
         """
         if name != catalogue.TORCH:
-            raise ConfigError(f"engine {name} gives what it was opened for and not {requested}; use engine torch")
+            raise ConfigError(f"engine {name} was not opened for {requested}; use engine torch")
         return self._network(name, requested)
 
     def _open_chosen(self, head: FeatureHead) -> RunningEngine:
@@ -260,8 +260,8 @@ class Engines:
     def _required_images(self) -> QuantisationImages:
         if self._quantisation_images is None:
             raise EngineError(
-                f"engine {catalogue.OPENVINO_INT8} needs images to calibrate with: a map's own are used where a map is "
-                "opened or built; in Python give FeatureExtractor a QuantisationImages"
+                f"engine {catalogue.OPENVINO_INT8} needs images to be quantised with: a map's own are used where a map "
+                "is opened or built; in Python give FeatureExtractor a QuantisationImages"
             )
         return self._quantisation_images
 

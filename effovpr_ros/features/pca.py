@@ -72,7 +72,7 @@ class PcaProjection:
         if mean.ndim != 1 or components.ndim != 2 or components.shape[1] != len(mean) or not len(components):
             raise MapFormatError(f"the stored PCA has arrays of shapes {shapes}; restore or rebuild the map")
         if not (np.isfinite(mean).all() and np.isfinite(components).all()):
-            raise MapFormatError("the stored PCA holds what is no number; restore or rebuild the map")
+            raise MapFormatError("the stored PCA holds values that are not finite numbers; restore or rebuild the map")
         return cls(mean, components)
 
 

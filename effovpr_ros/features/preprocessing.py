@@ -85,7 +85,7 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 def _pixels(row: int, image: RgbImage) -> Tensor:
     """(3, H, W) uint8 of an image, its memory shared where that is writable."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ImageError(f"image {row} is {image.dtype} {image.shape}; wanted uint8 (H, W, 3) that is not empty")
+        raise ImageError(f"image {row} is {image.dtype} {image.shape}; it must be uint8 (H, W, 3) and not empty")
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
 
 

@@ -115,7 +115,7 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{name} holds what is no number")
+            raise WeightsError(f"{name} holds values that are not finite numbers")
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

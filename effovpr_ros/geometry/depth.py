@@ -26,13 +26,15 @@ def depth_metres(depth: NDArray[Any]) -> NDArray[np.float32]:
         CameraError: of another shape or type.
     """
     if depth.ndim != 2 or depth.size == 0:
-        raise CameraError(f"depth image has shape {depth.shape}; wanted (H, W)")
+        raise CameraError(f"depth image has shape {depth.shape}; it must be (H, W)")
     if depth.dtype == np.uint16:
         metres = depth.astype(np.float32) / 1000.0
     elif depth.dtype in (np.float32, np.float64):
         metres = depth.astype(np.float32)
     else:
-        raise CameraError(f"depth image has type {depth.dtype}; wanted float32 metres or uint16 millimetres (REP 118)")
+        raise CameraError(
+            f"depth image has type {depth.dtype}; it must be float32 metres or uint16 millimetres (REP 118)"
+        )
     return np.where(np.isfinite(metres) & (metres > 0.0), metres, np.float32(np.nan))
 
 

@@ -129,7 +129,7 @@ def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], con
     sides = [max(picture.camera.image_size_wh) for picture in pictures]
     if not sides or max(sides) < MIN_SIDE_PX:
         sizes = [picture.camera.image_size_wh for picture in pictures]
-        return refused(PoseOutcome.SMALL_PICTURE, f"{sizes} pixels, wanted {MIN_SIDE_PX}")
+        return refused(PoseOutcome.SMALL_PICTURE, f"{sizes} pixels, needed {MIN_SIDE_PX}")
     views = _best_views(views, [side >= MIN_SIDE_PX for side in sides])
     if not views:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no picture shares {_MIN_MATCHES_OF_VIEW}")
@@ -145,7 +145,7 @@ def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], con
     )
     query, rig, num_matched = _best_points(query, rig)
     if num_matched < config.pose_min_inliers:
-        return refused(PoseOutcome.TOO_FEW_POINTS, f"{num_matched} matched, wanted {config.pose_min_inliers}")
+        return refused(PoseOutcome.TOO_FEW_POINTS, f"{num_matched} matched, needed {config.pose_min_inliers}")
     firsts = first_poses(query, rig)
     if not firsts:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no pose fits {num_matched}")
@@ -259,7 +259,7 @@ def _judged(best: _Refined, query: QueryRays, rig: Rig, config: PoseConfig) -> P
     num_inliers, num_points = len(np.unique(rig.point[best.agrees])), len(query)
     figures = f"{num_inliers} of {num_points} points agree"
     if num_inliers < max(config.pose_min_inliers, _MIN_SHARE * num_points):
-        return refused(PoseOutcome.TOO_FEW_POINTS, f"{figures}, wanted {config.pose_min_inliers} and {_MIN_SHARE:.0%}")
+        return refused(PoseOutcome.TOO_FEW_POINTS, f"{figures}, needed {config.pose_min_inliers} and {_MIN_SHARE:.0%}")
     shift = float(np.abs(adjusted.rig_shift).max())
     if shift > _MAX_RIG_SHIFT:
         return refused(PoseOutcome.CONTRADICTION, f"a picture's pose is off by {shift:.0f} standard deviations")
@@ -271,7 +271,7 @@ def _judged(best: _Refined, query: QueryRays, rig: Rig, config: PoseConfig) -> P
     if not std_m <= config.pose_max_std_m:
         return refused(
             PoseOutcome.SCALE_UNKNOWN,
-            f"position known to {std_m:.2f} m, wanted {config.pose_max_std_m:g}; baseline {rig.baseline_m:.2f} m",
+            f"position known to {std_m:.2f} m, needed {config.pose_max_std_m:g}; baseline {rig.baseline_m:.2f} m",
         )
     num_views = len(np.unique(rig.view[best.agrees]))
     reason = f"{figures} in {num_views} pictures; position known to {std_m:.3f} m"

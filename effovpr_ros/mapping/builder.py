@@ -252,8 +252,8 @@ def _is_present(digests: set[str], digest: str, session: str, state: _Progress) 
     by_name = bool(digest) and "" in digests
     if by_name and not state.known_by_name:
         _logger.warning(
-            "session %s was built by an earlier version, which kept names and times alone: pictures of the same name "
-            "are taken for the same; give pictures of another folder or bag another --session",
+            "session %s was built by an earlier version, which kept only names and times: pictures of the same name "
+            "and time count as the same; give pictures of another folder or bag another --session",
             session,
         )
     state.known_by_name += by_name

@@ -93,7 +93,7 @@ def decode_rounded(blobs: list[bytes], dimension: int) -> NDArray[np.float32]:
         raise MapFormatError(f"a stored global descriptor does not have {dimension} dimensions; the map is damaged")
     stacked = np.frombuffer(b"".join(blobs), "<f2").reshape(len(blobs), dimension).astype(np.float32)
     if not np.isfinite(stacked).all():
-        raise MapFormatError("a stored global descriptor holds what is no number; the map is damaged")
+        raise MapFormatError("a stored global descriptor holds values that are not finite numbers; the map is damaged")
     return np.asarray(stacked, np.float32)
 
 

@@ -129,7 +129,9 @@ def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:
         pose = None if x is None else Pose(position, quat)
         geo = None if latitude is None else GeoPoint(latitude, longitude, altitude)  # type: ignore[arg-type]
     except (TypeError, TrajectoryError, GeodesyError) as error:
-        raise MapFormatError(f"{what} is nowhere ({error}); restore the map from a copy or rebuild it") from error
+        raise MapFormatError(
+            f"{what} has an impossible position ({error}); restore the map from a copy or rebuild it"
+        ) from error
     return Place(row[0], session, stamp_of(row[2]), source, pose, geo, size_wh, frames.frame_of(session, row[0]))
 
 

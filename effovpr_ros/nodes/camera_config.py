@@ -55,7 +55,7 @@ class QueryCameraConfig:
         """Refuse impossible values."""
         for name in self.names:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ConfigError(f"camera {name!r} is no name; use letters, digits and _, as front_left")
+                raise ConfigError(f"camera {name!r} is no name; use letters, digits and _, such as front_left")
         if len(self.names) > _MOST_CAMERAS:
             raise ConfigError(f"{len(self.names)} cameras are more than {_MOST_CAMERAS}; name fewer in cameras")
         mounting_of(self.camera_pose)

@@ -287,7 +287,9 @@ class CameraNode(GuardedNode, ABC, Generic[Settings, Engine, State]):
         # Done already where the transition was awaited.
         worker.finish(state.close)
         if not worker.join(timeout_s):
-            self.get_logger().warning(f"what is at hand takes longer than {timeout_s} s and is left")
+            self.get_logger().warning(
+                f"the work under way takes longer than {timeout_s} s; the node does not wait for it"
+            )
         self._resources.close()
 
     # Callbacks

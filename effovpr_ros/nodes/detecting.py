@@ -131,7 +131,7 @@ class Detecting(Configured[_Arrival]):
         try:
             self.engine.close()
         except EffoVPRError as error:
-            self._node.get_logger().error(f"closing the session: {error}")
+            self._node.get_logger().error(f"the session was not closed properly: {error}")
 
     def use(self, recognizer: RecognizerConfig, loops: LoopConfig) -> None:
         """Use other rules and thresholds from the next image on."""

@@ -66,4 +66,4 @@ class MapParameters:
         finally:
             self.is_showing = False
         said = ", ".join(f"{name} {values[name]}" for name in differing)
-        self._node.get_logger().info(f"as the map was made for: {said}")
+        self._node.get_logger().info(f"settings taken from the map: {said}")

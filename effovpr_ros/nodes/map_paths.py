@@ -22,7 +22,7 @@ def map_folder(text: str, root: str = "") -> Path:
     if not text:
         raise MapError("no map was named; give the folder of one")
     if is_server(root):
-        raise MapError(f"map folder {_shown(text)} is outside map_root {_shown(root)}; maps come from there alone")
+        raise MapError(f"map folder {_shown(text)} is outside map_root {_shown(root)}; only maps inside it are opened")
     if is_server(text):
         raise MapError(f"{_shown(text)} is a server; clean the node up and set the parameter map_path to it")
     try:

@@ -62,4 +62,6 @@ class StaticTransforms:
                 )
                 continue
             if self._tree.moved > moved:
-                self._node.get_logger().warning(f"/tf_static: {child} in {parent} has changed; the new one counts")
+                self._node.get_logger().warning(
+                    f"/tf_static: {child} in {parent} has changed; the new transform is used"
+                )

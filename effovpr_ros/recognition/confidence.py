@@ -176,15 +176,20 @@ def read_map_null(place_map: MapReader, setting: str) -> MapNull | None:
     stored = place_map.get_property(_NULL_PROPERTY)
     if not stored and place_map.get_property(_FORMER_NULL_PROPERTY):
         _logger.info(
-            "map %s: what an earlier version knew of its wrong answers is not used; `effovpr map build` with the same "
-            "arguments asks it anew",
+            "map %s: its figures of wrong answers are of an earlier version and not used; `effovpr map build` with the "
+            "same arguments measures them again",
             place_map.path,
         )
     try:
         found = [_null_of(item) for item in json.loads(stored)] if stored else []
         return next((item for item in found if item.setting == setting), None)
     except (KeyError, TypeError, ValueError) as error:
-        _logger.warning("map %s: what is known of its wrong answers is damaged (%s)", place_map.path, error)
+        _logger.warning(
+            "map %s: its figures of wrong answers are damaged (%s); `effovpr map build` with the same arguments "
+            "measures them again",
+            place_map.path,
+            error,
+        )
         return None
 
 

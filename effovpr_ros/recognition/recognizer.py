@@ -290,5 +290,5 @@ class PlaceRecognizer:
         return sorted(scored, key=lambda candidate: -candidate.score)
 
     def _scores(self, features: Features, place_ids: Sequence[int]) -> list[CandidateScore]:
-        """What local features of places say to the query's."""
+        """Re-ranking scores of places for the query."""
         return self._reranker.score(features.local, self.place_map.local_features(place_ids))

@@ -266,7 +266,7 @@ def _answered(
     reason = f"{', '.join(said)} for place {candidates[0].place.place_id}"
     if against:
         reason += f"; {', '.join(against)}"
-    reason += f"; confidence {confidence:.3f}, wanted {wanted:.3f}; {answer.reason}"
+    reason += f"; confidence {confidence:.3f}, MATCH from {wanted:.3f}; {answer.reason}"
     recognition = recognizer.assemble(
         answer.features,
         candidates,

@@ -68,7 +68,7 @@ class KeptMap:
         try:
             recognizer = self._recognizer(extractor)
         except EffoVPRError as error:
-            _logger.warning("what is kept of the map cannot be used: %s", error)
+            _logger.warning("the copy of the map on this machine cannot be used: %s", error)
             return None
         if recognizer is None:
             return None

@@ -42,7 +42,7 @@ class Address:
             ConfigError: it cannot be read, its key does not fit, or only one of both is there.
         """
         if not 0 <= self.port < 2**16:
-            raise ConfigError(f"port {self.port} is none from 0 to {2**16 - 1}")
+            raise ConfigError(f"port {self.port} is outside [0, {2**16 - 1}]")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("TLS needs both, a certificate and its key")
         if self.tls_cert:

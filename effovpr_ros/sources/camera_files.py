@@ -49,8 +49,8 @@ def read_camera_file(path: Path, *, rectified: bool = False) -> CameraModel:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CameraError(
-            f"camera file {path} is not as camera_calibration writes it ({error!r}); wanted image_width, image_height, "
-            "camera_matrix, distortion_model and distortion_coefficients"
+            f"camera file {path} is not as camera_calibration writes it ({error!r}); needed: image_width, "
+            "image_height, camera_matrix, distortion_model and distortion_coefficients"
         ) from error
     try:
         return CameraModel.from_message(message, rectified=rectified)

@@ -286,7 +286,7 @@ def test_int8_is_calibrated_with_the_given_images_once(
     name = needs("openvino-int8")
     import openvino
 
-    with pytest.raises(EngineError, match="needs images to calibrate with"):
+    with pytest.raises(EngineError, match="needs images to be quantised with"):
         with_engine(tmp_path, name)
     with pytest.raises(EngineError, match="no image of nothing"):
         with_engine(tmp_path, name, QuantisationImages("nothing", list))
@@ -465,7 +465,7 @@ def test_preprocessing_is_pillows_but_for_rounding(size_wh: tuple[int, int]):
         difference = (found - expected).abs()
         assert difference.max() < 1.01 * grey_level
         assert (difference > 0.5 * grey_level).double().mean() < share
-    with pytest.raises(ImageError, match="wanted uint8"):
+    with pytest.raises(ImageError, match="must be uint8"):
         preprocess_on(torch.device("cpu"), [images[0].astype(np.float32)], 322)
 
 

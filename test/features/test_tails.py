@@ -262,10 +262,14 @@ def test_tails_of_impossible_values_are_refused_by_name(tmp_path: Path, change: 
 @pytest.mark.parametrize(
     ("weights", "heads", "said"),
     [
-        ({"norm.weight": torch.full((24,), torch.nan)}, {}, "norm.weight holds what is no number"),
+        ({"norm.weight": torch.full((24,), torch.nan)}, {}, "norm.weight holds values that are not finite numbers"),
         ({"norm.weight": torch.ones(25)}, {}, "norm.weight of shape (25,)"),
         ({}, {8: (torch.ones(7, 24), torch.zeros(8))}, "head 8 has shapes (7, 24) and (8,)"),
-        ({}, {8: (torch.full((8, 24), torch.inf), torch.zeros(8))}, "heads.8.weight holds what is no number"),
+        (
+            {},
+            {8: (torch.full((8, 24), torch.inf), torch.zeros(8))},
+            "heads.8.weight holds values that are not finite numbers",
+        ),
     ],
 )
 def test_tails_with_nan_or_wrong_shapes_are_refused_by_name(

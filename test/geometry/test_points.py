@@ -96,7 +96,7 @@ def test_pictures_without_points(extractor: PointExtractor):
     ids=["empty", "grey", "float"],
 )
 def test_other_arrays_are_refused(extractor: PointExtractor, image: np.ndarray):
-    with pytest.raises(ImageError, match="points want an image"):
+    with pytest.raises(ImageError, match="points need an image"):
         extractor.extract(image)
 
 
@@ -130,7 +130,7 @@ def test_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     other = tmp_path / "xfeat.pt"
     torch.save({"a": torch.zeros(1)}, other)
     monkeypatch.setattr(xfeat, "_weights_path", lambda: other)
-    with pytest.raises(WeightsError, match="is not the file that is known"):
+    with pytest.raises(WeightsError, match="is not the expected file"):
         PointExtractor(kind=XFEAT).load()
     monkeypatch.setattr(xfeat, "WEIGHTS_SHA256", hashlib.sha256(other.read_bytes()).hexdigest())
     with pytest.raises(WeightsError, match="kornia's XFeat does not take its weights"):
