@@ -66,7 +66,7 @@ setup(
         "demo": ["vizdoom>=1.2.3", "gtsam>=4.2.2", "evo>=1.28"],
         "train": ["tensorboardX>=2.6"],
         "engines": ["nncf>=2.9", "onnxruntime>=1.17"],
-        "cluster": ["ray[data,serve]>=2.40"],
+        "cluster": ["ray[data,serve]>=2.40", "fsspec>=2023.1"],
         "serve": ["fastapi>=0.110", "uvicorn>=0.29", "prometheus_client>=0.19"],
     },
     entry_points={"console_scripts": ["effovpr = effovpr_ros.cli.main:main"]},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from effovpr_ros.cli.camera_options import camera_of_source
 from effovpr_ros.cli.map_cameras import options_by_camera
+from effovpr_ros.cli.map_cluster import build_on_cluster
 from effovpr_ros.cli.map_options import require_as_made
 from effovpr_ros.cli.map_source import open_map_source, print_refusals
 from effovpr_ros.cli.options import (
@@ -44,6 +46,10 @@ def build(options: argparse.Namespace) -> int:
     Raises:
         EffoVPRError: an impossible value, a source or map that cannot be used, or nothing that was built.
     """
+    if options.cluster is not None:
+        return build_on_cluster(options)
+    # Only a cluster takes URLs.
+    options.map, options.source = Path(options.map), Path(options.source)
     if options.session_frame and not options.session:
         raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
     reports: dict[str, dict[str, Any]] = {}

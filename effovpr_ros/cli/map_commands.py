@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from effovpr_ros.cli.camera_options import add_camera_options
 from effovpr_ros.cli.map_building import build, index_in_words
+from effovpr_ros.cli.map_cluster import add_cluster_options
 from effovpr_ros.cli.map_compact import add_compact
 from effovpr_ros.cli.map_source import add_source_options
 from effovpr_ros.cli.options import (
@@ -47,8 +48,8 @@ def add_parser(commands: Subparsers) -> None:
         "build a map from a bag or a folder of images, or append to one",
         "effovpr map build office drive.mcap --image-topic /camera/image_raw --pose-topic /odom --spacing-m 0.5",
     )
-    building.add_argument("map", type=Path, help="map folder; made if missing, otherwise added to")
-    building.add_argument("source", type=Path, help="rosbag2 folder, .mcap file, or folder of images")
+    building.add_argument("map", help="map folder; made if missing, otherwise added to")
+    building.add_argument("source", help="rosbag2 folder, .mcap file, or folder of images")
     building.add_argument("--name", default="", help="name of a new map; without it, the folder's")
     building.add_argument("--session", default="", help="name of this drive in the map; without it, that of the source")
     building.add_argument(
@@ -81,6 +82,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_source_options(building)
     add_camera_options(building)
+    add_cluster_options(building)
     building.add_argument(
         "--points",
         choices=POINTS,

@@ -1,1 +1,1 @@
-"""Maps built on a Ray cluster; nothing that a robot runs imports it."""
+"""Maps built and served on a Ray cluster; nothing that a robot runs imports it."""

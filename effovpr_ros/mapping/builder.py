@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -21,6 +20,7 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.spacing import too_close
 from effovpr_ros.sources.frame import Frame
 
 _logger = logging.getLogger(__name__)
@@ -221,7 +221,8 @@ def _select(
         if frame.session not in stored:
             stored[frame.session] = place_map.stored_sources(frame.session)
         digests = stored[frame.session].setdefault((frame.name, frame.stamp_ns or None), set())
-        is_close = frame.pose and frame.session in last and _too_close(last[frame.session], frame.pose, config)
+        earlier = last.get(frame.session)
+        is_close = frame.pose and earlier and too_close(earlier, frame.pose, config.spacing_m, config.spacing_deg)
         # A picture that no other shares its name with is not read before it is known to be wanted.
         if is_close and not digests:
             state.skipped_spacing += 1
@@ -231,6 +232,9 @@ def _select(
             digest = frame.digest() if frame.digest is not None else ""
         except ImageError as error:
             state.refuse(frame, error, progress)
+            # The next place is chosen by poses alone, as `spaced` does, whether or not this one can be read.
+            if frame.pose and not is_close:
+                last[frame.session] = frame.pose
             continue
         is_present = _is_present(digests, digest, frame.session, state)
         state.already_present += is_present
@@ -258,15 +262,6 @@ def _is_present(digests: set[str], digest: str, session: str, state: _Progress) 
         )
     state.known_by_name += by_name
     return by_name or digest in digests
-
-
-def _too_close(last: Pose, pose: Pose, config: BuildConfig) -> bool:
-    if config.spacing_m == 0.0 and config.spacing_deg == 0.0:
-        return False
-    moved = config.spacing_m > 0.0 and last.distance_m(pose) >= config.spacing_m
-    turn_rad = last.turn_rad(pose)
-    turned = turn_rad is not None and config.spacing_deg > 0.0 and math.degrees(turn_rad) >= config.spacing_deg
-    return not (moved or turned)
 
 
 def _decoded(

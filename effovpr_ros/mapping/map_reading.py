@@ -274,7 +274,7 @@ class MapReader:
         self.close()
 
     def _require_writable(self) -> None:
-        if not self._writable:
+        if self._lock is None:
             raise MapError(f"map {self.path} is open read-only; open it with writable=True")
 
     def _load_index(self, dimension: int) -> DescriptorIndex:
@@ -283,13 +283,9 @@ class MapReader:
             self._manifest.stored_index(self.path, dimension),
             len(self),
             self._descriptor_blocks,
-            writable=self._writable,
+            writable=self._lock is not None,
             stays_exact=self._ONLINE,
         )
-
-    @property
-    def _writable(self) -> bool:
-        return self._lock is not None
 
     def _project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._pca.project(descriptors) if self._pca else descriptors

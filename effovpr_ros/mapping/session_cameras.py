@@ -13,7 +13,7 @@ from effovpr_ros.mapping.session_origins import Properties
 if TYPE_CHECKING:
     from effovpr_ros.mapping.map_reading import MapReader
 
-_PROPERTY = "session_cameras"
+CAMERAS_PROPERTY = "session_cameras"
 
 
 def read_cameras(properties: Properties) -> dict[str, MountedCamera]:
@@ -22,7 +22,7 @@ def read_cameras(properties: Properties) -> dict[str, MountedCamera]:
     Raises:
         MapFormatError: stored in a form that this version does not read.
     """
-    stored = properties.get_property(_PROPERTY)
+    stored = properties.get_property(CAMERAS_PROPERTY)
     try:
         items = json.loads(stored).items() if stored else ()
         return {str(session): MountedCamera.from_dict(values) for session, values in items}
@@ -33,7 +33,7 @@ def read_cameras(properties: Properties) -> dict[str, MountedCamera]:
 def write_cameras(properties: Properties, cameras: Mapping[str, MountedCamera]) -> None:
     """Store the cameras of all sessions."""
     content = {session: mounted.to_dict() for session, mounted in cameras.items()}
-    properties.set_property(_PROPERTY, json.dumps(content).encode())
+    properties.set_property(CAMERAS_PROPERTY, json.dumps(content).encode())
 
 
 def set_session_camera(place_map: MapReader, session: str, mounted: MountedCamera) -> None:

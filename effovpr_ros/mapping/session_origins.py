@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effovpr_ros.mapping.map_reading import MapReader
     from effovpr_ros.mapping.place_map import PlaceMap
 
-_PROPERTY = "session_origins"
+ORIGINS_PROPERTY = "session_origins"
 # Frames that begin where a drive begins (REP-105; camera_init is that of LOAM and its kin).
 _OF_ONE_DRIVE = ("odom", "camera_init")
 
@@ -54,7 +54,7 @@ def read_origins(properties: Properties) -> dict[str, SessionOrigin]:
     Raises:
         MapFormatError: stored in a form that this version does not read.
     """
-    stored = properties.get_property(_PROPERTY)
+    stored = properties.get_property(ORIGINS_PROPERTY)
     try:
         items = json.loads(stored).items() if stored else ()
         return {
@@ -78,7 +78,7 @@ def write_origins(properties: Properties, origins: Mapping[str, SessionOrigin]) 
         }
         for session, origin in origins.items()
     }
-    properties.set_property(_PROPERTY, json.dumps(content).encode())
+    properties.set_property(ORIGINS_PROPERTY, json.dumps(content).encode())
 
 
 def join_session(place_map: PlaceMap, session: str, origin: PoseOrigin, session_frame: str = "") -> list[str]:

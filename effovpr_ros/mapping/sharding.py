@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.files import sync_folder, usable_path
 from effovpr_ros.core.work_folder import work_folder
-from effovpr_ros.mapping.index import flat_limit
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.merge import COMMIT_PLACES, copy_properties, whole_places
 from effovpr_ros.mapping.place import Place
@@ -21,14 +20,12 @@ from effovpr_ros.mapping.pose_frames import PoseFrames
 from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.mapping.session_cameras import read_cameras, write_cameras
 from effovpr_ros.mapping.session_origins import read_origins, write_origins
-from effovpr_ros.mapping.shard_joining import SHARDS_FOLDER, join_shards, shard_name
+from effovpr_ros.mapping.shard_joining import SHARDS_FOLDER, join_shards, shard_flat_limit, shard_name
 from effovpr_ros.mapping.sharded_map import ShardedMap, open_map
 from effovpr_ros.mapping.shards import MAX_SHARDS
 
 By = Literal["place", "session"]
 _READ_PLACES = 2**13
-# Codes are learned from what a shard holds.
-_FEWEST_CODED = 2**11
 
 
 def shard_map(
@@ -58,9 +55,8 @@ def shard_map(
         if out.exists():
             raise MapError(f"{out} exists already; choose a new folder for the map in shards")
         new = work / out.name
-        # Where all places together are compared one by one, the parts are too.
-        total, dimension = len(source), source.global_dim
-        limit = total if total <= flat_limit(dimension) else max(_FEWEST_CODED, flat_limit(dimension) // num_shards)
+        total = len(source)
+        limit = shard_flat_limit(total, source.global_dim)
         parts = cut_places(source, num_shards, by)
         for number, place_ids in enumerate(parts):
             _write_shard(source, new / SHARDS_FOLDER / shard_name(number), place_ids, limit, progress)

@@ -59,11 +59,23 @@ class BagLocation:
     geo: GeoPoint | None
 
 
-class BagSource:
-    """Images of a bag with their poses.
+@dataclass(frozen=True)
+class BagPosition:
+    """Where an image stands in a bag.
 
-    The pose is that of the pose topic's child frame: no transform from it to the camera is applied.
+    Attributes:
+        number: of the readable messages of its topic, from 0.
+        recorded_ns: time of recording.
+        of_moment: number among those that were recorded at that very time, from 0.
     """
+
+    number: int
+    recorded_ns: int
+    of_moment: int = 0
+
+
+class BagSource:
+    """Images of a bag with the poses of the pose topic's child frame: no transform to the camera is applied."""
 
     def __init__(
         self,
@@ -147,10 +159,33 @@ class BagSource:
         Raises:
             SourceError: the bag turns out damaged midway.
         """
+        for _, frame in self.numbered_frames(reread=reread, counting=counting):
+            yield frame
+
+    def numbered_frames(
+        self, *, reread: bool = False, counting: bool = True, since: BagPosition | None = None
+    ) -> Iterator[tuple[BagPosition, Frame]]:
+        """Images as by `frames`, whose arguments it has too, and where each stands in the bag.
+
+        Args:
+            reread: see there.
+            counting: see there.
+            since: the first that is wanted, as an earlier reading has named it; None: the first there is.
+
+        Raises:
+            SourceError: the bag turns out damaged midway.
+        """
         refused, outside_ns = (self.refused, self._outside_ns) if counting else (Counter[str](), list[int]())
         refused.clear()
         outside_ns.clear()
-        for number, (recorded_ns, message) in enumerate(self._messages(self.image_topic, refused=refused)):
+        first_ns, same_ns = (None, 0) if since is None else (since.recorded_ns, since.number - since.of_moment)
+        last_ns, of_moment = -1, 0
+        messages = self._messages(self.image_topic, since_ns=first_ns, refused=refused)
+        for number, (recorded_ns, message) in enumerate(messages, same_ns):
+            of_moment = of_moment + 1 if recorded_ns == last_ns else 0
+            last_ns = recorded_ns
+            if since is not None and number < since.number:
+                continue
             stamp_ns = stamp_of(message) or recorded_ns
             try:
                 where = self.location(stamp_ns)
@@ -164,7 +199,8 @@ class BagSource:
             image = partial(image_from_message, message, self._max_pixels)
             load = partial(self._read_image, recorded_ns, stamp_ns) if reread else image
             digest = None if reread else partial(_message_digest, message, number)
-            yield Frame(self.image_topic, self.session, stamp_ns, where.pose, where.geo, load, digest)
+            frame = Frame(self.image_topic, self.session, stamp_ns, where.pose, where.geo, load, digest)
+            yield BagPosition(number, recorded_ns, of_moment), frame
 
     def why_none(self) -> str:
         """Why no image of the last `frames` had a pose, and what helps; empty where nothing is known of that."""
@@ -203,9 +239,13 @@ class BagSource:
         raise ImageError(f"bag {self.path} no longer holds the image of {stamp_ns * 1e-9:.3f} s; was it replaced?")
 
     def _messages(
-        self, topic: str, only_ns: int | None = None, refused: Counter[str] | None = None
+        self,
+        topic: str,
+        only_ns: int | None = None,
+        refused: Counter[str] | None = None,
+        since_ns: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
-        """Time of recording and message; all of a topic, or those recorded at one time.
+        """Time of recording and message; all of a topic, those recorded at one time, or from a time on.
 
         A message that cannot be deserialised is counted and left out; damage of the file ends the reading.
         """
@@ -214,7 +254,7 @@ class BagSource:
             connections = [item for item in reader.connections if item.topic == topic]
             if not connections:
                 return
-            messages = reader.messages(connections, only_ns, stop_ns)
+            messages = reader.messages(connections, since_ns if only_ns is None else only_ns, stop_ns)
             while True:
                 try:
                     connection, recorded_ns, data = next(messages)
@@ -236,10 +276,10 @@ class BagSource:
 
 
 def image_from_message(message: Any, max_pixels: int = MAX_PIXELS) -> RgbImage:
-    """An Image or CompressedImage as RGB.
+    """An Image or CompressedImage, deserialised by `rosbags`, as RGB.
 
     Args:
-        message: deserialised by `rosbags`.
+        message: of either type.
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:

@@ -11,7 +11,7 @@ from effovpr_ros.core.errors import SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import MAX_PIXELS, shown
 from effovpr_ros.sources.bag_files import is_bag
-from effovpr_ros.sources.bags import BagSource
+from effovpr_ros.sources.bags import BagPosition, BagSource
 from effovpr_ros.sources.frame import Frame, PoseOrigin
 from effovpr_ros.sources.images import open_image_folder
 from effovpr_ros.sources.pose_origin import origin_of_bag, origin_of_folder
@@ -51,7 +51,12 @@ class MapSource:
         Raises:
             SourceError: there is none; says why, names what was refused, and what helps.
         """
-        frames = iter(self.listed) if self.bag is None else self.bag.frames()
+        return (frame for _, frame in self.numbered_frames())
+
+    def numbered_frames(self) -> Iterator[tuple[BagPosition | None, Frame]]:
+        """As `frames`, each with where it stands in its bag; None in a folder."""
+        frames: Iterator[tuple[BagPosition | None, Frame]]
+        frames = ((None, frame) for frame in self.listed) if self.bag is None else self.bag.numbered_frames()
         first = next(frames, None)
         if first is None:
             why = [self.bag.why_none() if self.bag is not None else "", *self.notes]
@@ -83,11 +88,13 @@ class MapSource:
             notes.append("no image says where it was taken: the map knows its places, but gives no positions")
         return notes
 
-    def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        for frame in frames:
+    def _counted(
+        self, frames: Iterable[tuple[BagPosition | None, Frame]]
+    ) -> Iterator[tuple[BagPosition | None, Frame]]:
+        for position, frame in frames:
             self.with_pose += frame.pose is not None
             self.with_geo_tag += frame.geo is not None
-            yield frame
+            yield position, frame
 
 
 def open_source(

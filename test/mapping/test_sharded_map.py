@@ -14,7 +14,7 @@ from synthetic import FINGERPRINT, features, new_place
 from effovpr_ros.core.errors import MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.mapping import sharding
+from effovpr_ros.mapping import shard_joining
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
@@ -318,8 +318,8 @@ def test_large_maps_are_searched_by_codes_in_shards_too(tmp_path: Path, monkeypa
     with PlaceMap.create(tmp_path / "site", fingerprint=FINGERPRINT) as place_map:
         place_map.add([new_place(number, features=features(rng.normal(size=4))) for number in range(300)])
         place_map.flush()
-    monkeypatch.setattr(sharding, "flat_limit", lambda dimension: 299)
-    monkeypatch.setattr(sharding, "_FEWEST_CODED", 100)
+    monkeypatch.setattr(shard_joining, "flat_limit", lambda dimension: 299)
+    monkeypatch.setattr(shard_joining, "FEWEST_CODED", 100)
     shard_map(tmp_path / "site", tmp_path / "cut", 2)
     with open_map(tmp_path / "cut") as cut:
         assert cut.manifest.index.kind == "codes"

@@ -1,0 +1,107 @@
+"""Parts of a build on a local Ray cluster: the plain map, for any number of workers; what is wrong is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cluster_material import build_cut, build_plain, extractor_in, job_for, make_folder, open_folder, require_same
+
+from effovpr_ros.cluster import versions
+from effovpr_ros.cluster.ray_workers import PoolConfig, connected, run_on_ray
+from effovpr_ros.core.errors import ConfigError, WeightsError
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.mapping.sharded_map import open_map
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, apart from any other."""
+    # Sockets have short names.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Workers import the modules of the tests to read what they are given.
+        here = Path(__file__).parent
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]))
+        options = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
+        ray.init(address="local", num_cpus=2, object_store_memory=2**27, **options)
+        yield
+        ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
+    return extractor_in(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("images") / "drive", broken=(3,))
+
+
+@pytest.mark.parametrize(("workers", "part_places"), [(2, 4)])
+def test_any_number_of_workers_gives_the_plain_map(
+    cluster: None, images: Path, extractor: FeatureExtractor, tmp_path: Path, workers: int, part_places: int
+):
+    source = open_folder(images)
+    build_plain(source, tmp_path / "plain", extractor)
+    pool = PoolConfig(workers=workers)
+    with connected(pool) as room:
+        assert room == workers
+        run = partial(run_on_ray, config=pool, workers=room)
+        report = build_cut(source, job_for(source, str(tmp_path / "city"), extractor), part_places, run)
+    assert (report.places, report.shards) == (20, -(-20 // part_places))
+    with open_map(tmp_path / "city") as made, open_map(tmp_path / "plain") as one:
+        require_same(made, one)
+        assert made.check() == []
+
+
+def test_what_a_worker_lacks_is_said(cluster: None, images: Path, extractor: FeatureExtractor, tmp_path: Path):
+    source = open_folder(images)
+    job = job_for(source, str(tmp_path / "city"), extractor)
+    job = replace(job, extractor=replace(job.extractor, weights=str(tmp_path / "nowhere.safetensors")))
+    with pytest.raises(WeightsError, match=r"a worker cannot start: weights file .*nowhere.safetensors does not exist"):
+        build_cut(source, job, 8, partial(run_on_ray, config=PoolConfig(), workers=1))
+
+
+def test_a_cluster_without_room_is_refused(cluster: None):
+    refused = pytest.raises(ConfigError, match="has 2 CPUs and 0 GPUs, no room for a worker of 1 and 1; ask for fewer")
+    with refused, connected(PoolConfig(gpus=1.0)):
+        pass
+    with connected(PoolConfig(workers=5)) as room:
+        assert room == 2
+
+
+def test_impossible_workers_are_refused():
+    for wrong in ({"workers": -1}, {"cpus": 0.0}, {"gpus": -1.0}):
+        with pytest.raises(ConfigError, match="are impossible; workers and GPUs are 0 or more, CPUs more than 0"):
+            PoolConfig(**wrong)
+
+
+def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(versions, "find_spec", lambda name: None)
+    refused = pytest.raises(ConfigError, match=r"--cluster needs Ray, .* run `pip install effovpr_ros\[cluster\]`")
+    with refused, connected(PoolConfig()):
+        pass
+
+
+def test_a_robot_imports_nothing_of_it():
+    program = (
+        "import sys; import effovpr_ros.cli.main as m; m.main.__name__; import effovpr_ros.api; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('ray', 'pyarrow') or '.cluster' in name])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
