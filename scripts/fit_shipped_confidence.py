@@ -45,7 +45,7 @@ from effovpr_ros.sources.frame import Frame
 PRECISION = 0.99
 SHARES = {"level": 0.4, "tower_floors": 0.5}
 """Of the weight of a set: buildings are many, and most answers of tower_floors are wrong."""
-SHARING = 0.7
+SHARING = 0.5
 """Of the weight of a wrong answer that shares the scene of the right place from farther away."""
 MATCH_CONFIDENCE = 0.9
 TOP_KS = (100, 50)

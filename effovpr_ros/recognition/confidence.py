@@ -30,11 +30,11 @@ _logger = logging.getLogger(__name__)
 
 SHIPPED_PATH = Path(__file__).with_name("confidence_models.json")
 _PROPERTY = "calibrations"
-_NULL_PROPERTY = "map_null"
+_NULL_PROPERTY = "wrong_leads"
 CONFIDENCE_PROPERTIES = (_PROPERTY, _NULL_PROPERTY)
 """Of a map, by which its confidence is that of the whole map."""
-# Of earlier versions, which kept other figures.
-_FORMER_NULL_PROPERTY = "confidence_null"
+# Of earlier versions, which kept other figures, or what one of twenty exceeds.
+_FORMER_NULL_PROPERTIES = ("confidence_null", "map_null")
 _DEFAULT = RecognizerConfig()
 
 
@@ -174,7 +174,7 @@ def store_confidence_model(place_map: MapReader, model: ConfidenceModel) -> None
 def read_map_null(place_map: MapReader, setting: str) -> MapNull | None:
     """What is known of a map's wrong answers for a setting; None where nothing is, or what is there is damaged."""
     stored = place_map.get_property(_NULL_PROPERTY)
-    if not stored and place_map.get_property(_FORMER_NULL_PROPERTY):
+    if not stored and any(place_map.get_property(name) for name in _FORMER_NULL_PROPERTIES):
         _logger.info(
             "map %s: its figures of wrong answers are of an earlier version and not used; `effovpr map build` with the "
             "same arguments measures them again",

@@ -41,7 +41,7 @@ _BACKGROUND_PRIOR = 5.0
 
 @dataclass(frozen=True)
 class NullLeads:
-    """Leads that wrong answers of a map reach: those that one of twenty exceeds.
+    """Leads that wrong answers of a map reach: those that one of fifty exceeds.
 
     Attributes:
         score_over_typical: see `Evidence`.
@@ -56,7 +56,7 @@ class NullLeads:
     over_rival: float
 
 
-USUAL_LEADS = NullLeads(0.41, 0.26, 0.89, 0.74)
+USUAL_LEADS = NullLeads(0.59, 0.28, 1.05, 0.73)
 """Of a usual map: the mean of the maps of the fit that have no look-alike floors. They count where a map's own are not
 known."""
 

@@ -22,13 +22,13 @@ from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import apart_by_points, distance_between_m, is_same_place
 
-PLACES_ASKED = 40
+PLACES_ASKED = 120
 _FEWEST_PLACES = 10
 _PAIRS = 100
 _FEWEST_PAIRS = 18
 # Of places without an order half look more like the next one than the usual other one does.
 _SHARE_IN_ORDER = 0.7
-_QUANTILE = 0.95
+_QUANTILE = 0.98
 # So many places that were asked about count as much as the usual leads.
 _USUAL_PLACES = 10.0
 # A map whose places were visited twice without positions answers itself rightly; no honest null goes beyond these.
@@ -36,7 +36,7 @@ _GREATEST_LEADS = NullLeads(1.2, 0.6, 2.4, 1.6)
 
 
 def measure_map_null(extractor: FeatureExtractor, place_map: MapReader, config: RecognizerConfig) -> MapNull | None:
-    """Ask a map about at most 40 of its places, each while it and what is near it are hidden.
+    """Ask a map about at most 120 of its places, each while it and what is near it are hidden.
 
     Near is what counts as one place where points are compared (`same_place.apart_by_points`). Where positions are
     unknown, other sessions are hidden too, since nobody knows what they show.
@@ -138,7 +138,7 @@ def _is_elsewhere(place: Place, other: Place, apart: RecognizerConfig) -> bool:
 def _exceeded_by_few(
     leads: Sequence[Sequence[float]], usual: Sequence[float], greatest: Sequence[float]
 ) -> tuple[float, ...]:
-    """Each lead that one of twenty exceeds, drawn to the usual one where few were asked."""
+    """Each lead that one of fifty exceeds, drawn to the usual one where few were asked."""
     share = len(leads) / (len(leads) + _USUAL_PLACES)
     reached = share * np.quantile(leads, _QUANTILE, axis=0) + (1.0 - share) * np.array(usual)
     return tuple(np.minimum(reached, greatest).tolist())

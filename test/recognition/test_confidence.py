@@ -351,18 +351,19 @@ def test_what_wrong_answers_reach_is_kept_with_the_map(tmp_path: Path):
         assert read_map_null(place_map, "one") == null
         assert read_map_null(place_map, "another") is None
         for damage in (b'[{"setting": "one"}]', b'[{"setting": "one", "leads": {"over_rival": "high"}}]', b"[1]", b"{"):
-            place_map.set_property("map_null", damage)
+            place_map.set_property("wrong_leads", damage)
             assert read_map_null(place_map, "one") is None
 
 
+@pytest.mark.parametrize("former", ["confidence_null", "map_null"])
 def test_what_an_earlier_version_knew_of_a_map_is_left_out_with_a_word(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    former: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     with (
         PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map,
         caplog.at_level("INFO", logger="effovpr_ros"),
     ):
-        place_map.set_property("confidence_null", b'[{"setting": "one", "score_lead": 0.7}]')
+        place_map.set_property(former, b'[{"setting": "one", "score_lead": 0.7}]')
         assert read_map_null(place_map, "one") is None
         assert "an earlier version" in caplog.text
 
