@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds sdist and wheel, has twine check them, installs the wheel in empty environments, and tries each extra.
-#   scripts/check_package.sh [EXTRA ...]      none: only what comes without extras; all: demo train engines serve
+#   scripts/check_package.sh [EXTRA ...]      none: only what comes without extras; all: demo train engines serve cluster
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work="$(mktemp -d)"
@@ -24,7 +24,7 @@ try() {  # NAME, what to install, what to run in an empty folder
     echo "$1: installed in an empty environment, and works"
 }
 
-[ $# = 1 ] && [ "$1" = all ] && set -- demo train engines serve
+[ $# = 1 ] && [ "$1" = all ] && set -- demo train engines serve cluster
 try core "$wheel" 'effovpr --version; effovpr demo photos --out photos'
 for extra in "$@"; do
     case "$extra" in
@@ -32,7 +32,8 @@ for extra in "$@"; do
         train) run='effovpr train --help; python -c "import tensorboardX"' ;;
         engines) run='effovpr demo photos --out photos --engine onnxruntime' ;;
         serve) run='effovpr serve --help; python -c "import effovpr_ros.serving.app, effovpr_ros.serving.running"' ;;
-        *) echo "check_package: no extra $extra; use demo, train, engines, serve" >&2; exit 2 ;;
+        cluster) run='effovpr serve --help; python -c "import ray.serve"' ;;
+        *) echo "check_package: no extra $extra; use demo, train, engines, serve, cluster" >&2; exit 2 ;;
     esac
     try "$extra" "$wheel[$extra]" "$run"
 done

@@ -66,7 +66,7 @@ install_requirements() {
     if [ -n "${ROS_DISTRO:-}" ]; then
         "$python" -m venv --clear --system-site-packages .venv || die "no venv; run: sudo apt-get install python3-venv"
         # A distribution brings its own numpy and OpenCV, so the ranges of setup.py apply here, not the pins.
-        .venv/bin/python -m pip install -q "$PWD[demo,train,engines,serve]" pytest pytest-timeout pytest-xdist ruff mypy types-PyYAML types-tqdm
+        .venv/bin/python -m pip install -q "$PWD[demo,train,engines,serve,cluster]" pytest pytest-timeout pytest-xdist ruff mypy types-PyYAML types-tqdm
         .venv/bin/python -m pip uninstall -qy effovpr_ros
     else
         "$python" -m venv --clear .venv || die "no venv; install the venv module of $python"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from effovpr_ros.serving.limits import Limits, RateLimit, Tokens, retry_after
 from effovpr_ros.serving.metrics import Metrics
@@ -76,11 +77,14 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         raise RefusedError(413, reason, {"Connection": "close"})
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise RefusedError(413, reason, {"Connection": "close"})
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > max_bytes:
+                raise RefusedError(413, reason, {"Connection": "close"})
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise RefusedError(400, "the connection ended before the body did") from error
     if not size:
         raise RefusedError(400, "the body is empty")
     return b"".join(parts)

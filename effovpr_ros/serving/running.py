@@ -98,6 +98,8 @@ def _server(app: Any, address: Address) -> uvicorn.Server:
 
 def run(app: Any, address: Address, listening: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; questions at hand are answered first."""
+    # Who connects from now on waits, where he was refused while a model was loaded.
+    listening.listen()
     _server(app, address).run(sockets=[listening])
 
 
@@ -105,6 +107,7 @@ def run(app: Any, address: Address, listening: socket.socket) -> None:
 def in_thread(app: Any, address: Address) -> Iterator[str]:
     """Serve in a thread as long as the context lasts; gives the URL."""
     with address.listen() as listening:
+        listening.listen()
         server = _server(app, address)
         thread = Thread(target=server.run, kwargs={"sockets": [listening]}, name="http", daemon=True)
         thread.start()

@@ -32,6 +32,9 @@ from effovpr_ros.serving.limits import Limits  # noqa: E402
 from effovpr_ros.serving.revisions import ServedMap  # noqa: E402
 from effovpr_ros.serving.running import Address  # noqa: E402
 
+# Each part of a cluster is a process that loads torch: minutes on two cores.
+pytestmark = pytest.mark.benchmark
+
 PICTURES = Path(demo_photos.__file__).parent
 TOKEN = "0123456789abcdef0123456789abcdef"
 MODEL = {"device": "cpu", "engine": "torch"}

@@ -224,17 +224,20 @@ def test_damaged_features_are_refused_or_answered_and_nothing_else_happens(clien
     [
         b"\x16\x03\x01 this is no HTTP\r\n\r\n",
         b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\nZ\r\n",
         b"POST /v1/localize HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: nonsense\r\n\r\nnoise",
         b"GET /v1/map HTTP/1.1\r\nHost: x\r\n" + b"X-Long: " + b"a" * 1_000_000 + b"\r\n\r\n",
         b"GET " + b"/" * 50_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_refused(url: str, client: MapServer, sent: bytes):
+def test_what_is_no_http_is_refused(url: str, client: MapServer, sent: bytes, caplog: pytest.LogCaptureFixture):
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 20.0) as raw:
         raw.sendall(sent)
         reply = raw.recv(65536)
     assert reply.startswith(b"HTTP/1.1 4")
     assert client.info().places == 8
+    # Nobody is told of a fault of this server.
+    assert "Traceback" not in caplog.text
 
 
 def test_tokens_limits_and_tls(folder: Path, tmp_path: Path):
