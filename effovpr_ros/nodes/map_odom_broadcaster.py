@@ -6,13 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped, Transform, TransformStamped, Vector3
 from tf2_msgs.msg import TFMessage
 
+from effovpr_ros.core.errors import NodeError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.msg import PlaceMatch
 from effovpr_ros.nodes.adapters.base import Adapter
@@ -63,7 +64,17 @@ class MapOdomBroadcaster(Adapter):
             body_frame: frame whose poses the map holds.
             map_of: the map in use.
             resources: takes the undoing.
+
+        Raises:
+            NodeError: both frames are one.
         """
+        # Without the slash that tf had before ROS 2, which /tf is heard without too.
+        config = replace(config, odom_frame=config.odom_frame.lstrip("/"))
+        body_frame = body_frame.lstrip("/")
+        if config.odom_frame == body_frame:
+            raise NodeError(
+                f"odom_frame and body_frame are both {body_frame!r}; odometry places the body's frame in its own"
+            )
         self._node = node
         self._config = config
         self._body = body_frame

@@ -165,7 +165,7 @@ def test_the_transform_is_published_dated_ahead_from_answers_that_agree(harness:
     assert len(drive.broadcast()) <= count + 1
 
 
-def test_priors_and_doubtful_answers_do_not_count(harness: Callable[..., Harness]):
+def test_priors_and_doubtful_answers_alone_do_not_count(harness: Callable[..., Harness]):
     h = harness(publish_tf=True, **FAST)
     drive = Drive(h)
     h.start()
@@ -174,6 +174,17 @@ def test_priors_and_doubtful_answers_do_not_count(harness: Callable[..., Harness
         drive.step(status=PlaceMatch.AMBIGUOUS)
     assert drive.broadcast() == []
     drive.until(lambda: drive.values().get("tf_state") == "WAITING", "the state", answer=False)
+
+
+def test_doubtful_answers_count_where_odometry_foretells_them(harness: Callable[..., Harness]):
+    h = harness(publish_tf=True, **FAST)
+    drive = Drive(h)
+    h.start()
+    drive.until(lambda: drive.values().get("tf_state") == "TRACKING", "the state")
+    used = int(drive.values()["tf_used"])
+    drive.until(lambda: int(drive.values()["tf_used"]) > used + 5, "doubtful answers", status=PlaceMatch.AMBIGUOUS)
+    assert drive.values()["tf_state"] == "TRACKING"
+    assert h.node.configured.robot.weighs_doubtful_answers
 
 
 def test_it_does_not_start_beside_another_broadcaster_and_names_it(harness: Callable[..., Harness]):
@@ -237,6 +248,21 @@ def test_a_map_whose_frames_do_not_fit_is_refused_with_the_remedy(
     h.start()
     drive.until(lambda: said in drive.values().get("message", ""), "the refusal")
     assert drive.broadcast() == []
+
+
+def test_one_frame_for_odometry_and_body_is_refused(harness: Callable[..., Harness]):
+    h = harness(publish_tf=True, odom_frame="/base_link", **FAST)
+    drive = Drive(h)
+    assert not h.change(Transition.TRANSITION_CONFIGURE)
+    h.wait(lambda: "are both 'base_link'" in drive.values().get("message", ""), "the reason")
+
+
+def test_frames_may_be_written_with_a_slash(harness: Callable[..., Harness]):
+    h = harness(publish_tf=True, odom_frame="/odom", **FAST)
+    drive = Drive(h)
+    h.start()
+    drive.until(lambda: len(drive.broadcast()) > 2, "transforms")
+    assert drive.broadcast()[-1].child_frame_id == "odom"
 
 
 def test_odometry_that_is_missing_or_jumps_is_told(harness: Callable[..., Harness]):
@@ -304,7 +330,14 @@ class Asker:
 def test_relocalize_asks_until_answers_agree(harness: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch):
     h = harness(max_rate_hz=0.001)
     h.start()
-    asker = Asker(h, monkeypatch, lambda number: [None, 7.0, 50.0, 7.1, 7.05][min(number, 4)])
+    weighed = []
+
+    def x_of(number: int) -> float | None:
+        weighed.append(h.node.configured.robot.weighs_doubtful_answers)
+        return [None, 7.0, 50.0, 7.1, 7.05][min(number, 4)]
+
+    asker = Asker(h, monkeypatch, x_of)
+    assert not h.node.configured.robot.weighs_doubtful_answers
     handle = asker.send(timeout_s=30.0, num_agreeing=3)
     assert handle.accepted
     done = asker.result(handle)
@@ -317,6 +350,9 @@ def test_relocalize_asks_until_answers_agree(harness: Callable[..., Harness], mo
     assert result.pose.pose.covariance[0] == pytest.approx(0.03**2)
     # The first belongs to the stream of images too, at a rate that brings no other.
     assert len(set(asker.asked[1:])) == len(asker.asked[1:]), "no image is asked twice"
+    # Doubtful poses are measured while the action runs, and no longer.
+    assert weighed[-1]
+    h.wait(lambda: not h.node.configured.robot.weighs_doubtful_answers, "the end")
     states = [item.state for item in asker.feedback]
     assert states[-1] == Relocalize.Feedback.CONFIRMING
     assert max(item.num_agreeing for item in asker.feedback) == 3
