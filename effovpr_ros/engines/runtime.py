@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, EngineError
+from effovpr_ros.core.memory import give_back_memory
 from effovpr_ros.engines import catalogue
 from effovpr_ros.engines.agreement import Agreement, require_agreement, scenes, verify
 from effovpr_ros.engines.cache import (
@@ -101,6 +102,7 @@ class Engines:
         """Give up an engine that another one has taken over from, with PyTorch's weights."""
         self._networks.pop((name, head.requested), None)
         self._model.load.release()
+        give_back_memory()
 
     def may_choose(self) -> bool:
         """Whether `auto` has more than PyTorch to choose from."""

@@ -186,10 +186,10 @@ class FeatureExtractor:
         found = self._takeover.take() if self._takeover is not None else None
         if found is None:
             return False
-        if found.name != self.engine.name:
-            _logger.info("engine %s takes over from %s", found.name, self.engine.name)
-            self._engines.forget(self.engine.name, self._head)
-        self.engine = found
+        before, self.engine = self.engine.name, found
+        if found.name != before:
+            _logger.info("engine %s takes over from %s", found.name, before)
+            self._engines.forget(before, self._head)
         return True
 
     def close(self) -> None:

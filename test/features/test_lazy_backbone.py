@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from synthetic import picture, tiny_extractor, tiny_vit, tiny_weights
 
 from effovpr_ros.core.errors import WeightsError
 from effovpr_ros.engines.cache import cache_root
+from effovpr_ros.engines.runtime import RunningEngine
 from effovpr_ros.features import lazy_backbone
 from effovpr_ros.features.backbone import Layout
 from effovpr_ros.features.extractor import FeatureExtractor
@@ -100,9 +103,20 @@ def test_a_damaged_record_is_made_again(damage: str, tmp_path: Path, reads: list
 
 def test_weights_are_given_back_after_a_takeover(tmp_path: Path, reads: list[str]):
     extractor = tiny_extractor(tmp_path)
-    before = extractor.backbone
-    extractor._engines.forget("torch", extractor._head)
-    assert extractor.backbone is not before
+    before = weakref.ref(extractor.backbone)
+    extractor.extract([picture(1)])
+    assert before() is not None
+
+    class Found:
+        def take(self) -> RunningEngine:
+            return RunningEngine("another", lambda pixels: None, None)  # type: ignore[arg-type,return-value]
+
+    extractor._takeover = Found()  # type: ignore[assignment]
+    assert extractor.take_over()
+    assert extractor.engine.name == "another"
+    gc.collect()
+    assert before() is None
+    assert extractor.backbone.layout == extractor.layout
     assert reads == [MODEL] * 2
 
 
