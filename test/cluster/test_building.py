@@ -22,6 +22,7 @@ from cluster_material import (
     require_same,
     run_here,
 )
+from synthetic import picture
 
 from effovpr_ros.cluster import shard_builder, storage
 from effovpr_ros.cluster.building import build_shards
@@ -32,9 +33,12 @@ from effovpr_ros.cluster.storage import Storage
 from effovpr_ros.cluster.work import Part, ShardJob, cut, list_work, places_per_part
 from effovpr_ros.core.errors import ConfigError, InUseError, MapError, SourceError
 from effovpr_ros.core.file_lock import FileLock
+from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.sources.bag_writer import BagWriter
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.map_source import open_source
 
 
@@ -95,6 +99,46 @@ def test_nothing_that_can_be_read_makes_no_map(extractor: FeatureExtractor, tmp_
     source = open_folder(make_folder(tmp_path / "drive", count=4, broken=range(4)))
     with pytest.raises(SourceError, match=r"0 places built: no image of .*drive can be read; the first: 000.png"):
         build_cut(source, job_for(source, str(tmp_path / "city"), extractor), 4)
+
+
+def make_bag(path: Path, count: int = 24) -> Path:
+    """Images 1 m apart."""
+    with BagWriter(path) as writer:
+        for number in range(count):
+            stamp_ns = (100 + number) * 10**9
+            pose = Pose.from_yaw(float(number), 0.0, 0.0)
+            writer.write_odometry("/odom", stamp_ns, pose, frame_id="odom", child_frame_id="base_link")
+            writer.write_image("/camera/image_raw", stamp_ns, picture(number), "camera")
+    return path
+
+
+@pytest.mark.parametrize("part_places", [4, 8])
+def test_parts_of_a_bag_give_the_plain_map(extractor: FeatureExtractor, tmp_path: Path, part_places: int):
+    source = open_source(make_bag(tmp_path / "drive"), pose_topic="/odom")
+    build_plain(source, tmp_path / "plain", extractor)
+    report = build_cut(source, job_for(source, str(tmp_path / "city"), extractor), part_places)
+    assert (report.places, report.shards) == (12, -(-12 // part_places))
+    with open_map(tmp_path / "city") as made, open_map(tmp_path / "plain") as one:
+        require_same(made, one)
+        assert made.stored_sources("drive") == one.stored_sources("drive")
+
+
+def test_a_bag_is_read_from_an_image_on(tmp_path: Path):
+    bag = BagSource(make_bag(tmp_path / "drive", 6), pose_topic="/odom")
+    everything = [(position, frame.stamp_ns) for position, frame in bag.numbered_frames()]
+    assert [position.number for position, _ in everything] == [0, 1, 2, 3, 4, 5]
+    for start, (position, _) in enumerate(everything):
+        assert [(at, frame.stamp_ns) for at, frame in bag.numbered_frames(since=position)] == everything[start:]
+
+
+def test_a_bag_that_was_replaced_is_said(extractor: FeatureExtractor, tmp_path: Path):
+    source = open_source(make_bag(tmp_path / "drive"), pose_topic="/odom")
+    items, _ = list_work(source, BUILD)
+    job = job_for(source, str(tmp_path / "city"), extractor)
+    shutil.rmtree(tmp_path / "drive")
+    make_bag(tmp_path / "drive", 6)
+    with pytest.raises(SourceError, match=r"of 3 shards failed, the first: bag .*drive has lost . images since it was"):
+        build_shards(job, items, 4, run_here)
 
 
 def failing_after(count: int, error: BaseException):
