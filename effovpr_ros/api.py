@@ -32,6 +32,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images, source_quantisation_images
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.mapping.session_origins import join_session
+from effovpr_ros.mapping.sharded_map import SHARD_BYTES
 from effovpr_ros.mapping.sharded_map import open_map as open_stored_map
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.answer_picture import draw_answer
@@ -135,6 +136,7 @@ def open_map(
     engine: str = ExtractorConfig.engine,
     settings: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Recognizer:
     """Open a map and load the model that it names.
 
@@ -146,6 +148,7 @@ def open_map(
         engine: what runs the network, see docs/engines.md.
         settings: fields of `RecognizerConfig` that are to differ from what the map was made for.
         max_pixels: larger image files are refused.
+        shard_bytes: that open shards of a map may take; beyond, those that were not used for longest are closed.
 
     Raises:
         MapError: no usable map.
@@ -153,7 +156,7 @@ def open_map(
         EngineError: the engine is not installed, or its descriptors are not PyTorch's.
         ConfigError: an impossible setting.
     """
-    place_map = open_stored_map(path)
+    place_map = open_stored_map(path, shard_bytes=shard_bytes)
     try:
         model = config_for_fingerprint(
             place_map.fingerprint, weights=weights, device=device, precision=precision, engine=engine

@@ -77,6 +77,12 @@ class NodeConfig:
     """Settings of `place_recognizer` itself; they are read when it is configured."""
 
     map_path: str = setting("", "Map directory, or address of a server (https://...); empty: wait for ~/load_map.")
+    map_memory_mb: int = setting(
+        4096,
+        "Megabytes that open shards of a map may take; beyond, those that were not used for longest are closed.",
+        min=0,
+        max=2**20,
+    )
     num_candidates: int = setting(10, "Candidates published in ~/match.", min=1, max=1000)
     hint_radius_m: float = setting(
         10.0,

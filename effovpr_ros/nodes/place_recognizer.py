@@ -80,7 +80,7 @@ class PlaceRecognizerNode(CameraNode[RecognizerSettings, MapEngine, Recognizing]
                 raise ConfigError("several cameras cannot ask a server; use one, or a map of this machine")
             server = map_server(settings.node.map_path, root)
             return ServedMapEngine(server, settings.camera, settings.server, own, settings.node.num_candidates)
-        engine = RecognitionEngine(settings.camera, own, settings.given)
+        engine = RecognitionEngine(settings.camera, own, settings.given, settings.node.map_memory_mb * 10**6)
         if settings.node.map_path:
             engine.load_map(map_folder(settings.node.map_path, root))
         return engine

@@ -18,7 +18,7 @@ from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerpr
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.mapping.session_origins import read_origins
-from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.mapping.sharded_map import SHARD_BYTES, open_map
 from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
@@ -77,7 +77,11 @@ class RecognitionEngine(MapEngine):
     """Map, model and recogniser, replaceable as one between two images; for one thread."""
 
     def __init__(
-        self, node_config: CameraNodeConfig, config: RecognizerConfig, given: Mapping[str, Any] | None = None
+        self,
+        node_config: CameraNodeConfig,
+        config: RecognizerConfig,
+        given: Mapping[str, Any] | None = None,
+        shard_bytes: int = SHARD_BYTES,
     ) -> None:
         """Start without a map.
 
@@ -85,7 +89,9 @@ class RecognitionEngine(MapEngine):
             node_config: of the node.
             config: of the recogniser; a map's own settings take the place of what is not given.
             given: fields of it that somebody gave.
+            shard_bytes: see `open_map`.
         """
+        self._shard_bytes = shard_bytes
         self._given = dict(given or {})
         self._node_config = node_config
         self._config = config
@@ -129,7 +135,7 @@ class RecognitionEngine(MapEngine):
             EngineError: the engine is not installed, or its descriptors are not PyTorch's.
             WeightsError: no usable weights of its model.
         """
-        place_map = open_map(path)
+        place_map = open_map(path, shard_bytes=self._shard_bytes)
         try:
             extractor = self._extractor
             if extractor is None or place_map.fingerprint.differences(extractor.fingerprint):
