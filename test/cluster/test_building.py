@@ -37,6 +37,7 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig
 from effovpr_ros.sources.bag_writer import BagWriter
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.map_source import open_source
@@ -72,6 +73,22 @@ def test_any_cut_gives_the_plain_map(
     assert sorted(path.name for path in (tmp_path / "city").iterdir()) == [
         *("build.json", "map.yaml", "places.sqlite3", "shards", "shards.json")
     ]
+
+
+def test_a_query_has_the_answer_of_the_plain_map(
+    images: Path, plain: Path, extractor: FeatureExtractor, tmp_path: Path
+):
+    source = open_folder(images)
+    build_cut(source, job_for(source, str(tmp_path / "city"), extractor), 8)
+    config = RecognizerConfig(top_k=10, verify="off")
+    with open_map(tmp_path / "city", shard_bytes=0) as made, open_map(plain) as one:
+        recognizers = [PlaceRecognizer(extractor, place_map, config) for place_map in (made, one)]
+        for number in (0, 7, 22):
+            for hint in (None, Hint((20.0, 0.0, 0.0), 9.0)):
+                mine, theirs = (recognizer.recognize(picture(number), hint=hint) for recognizer in recognizers)
+                assert len(mine.candidates) == (10 if hint is None else 9)
+                for name in ("status", "confidence", "candidates", "pose", "geo", "bearing_offset", "reason"):
+                    assert getattr(mine, name) == getattr(theirs, name), name
 
 
 def test_images_that_cannot_be_read_are_said_and_left_out(extractor: FeatureExtractor, tmp_path: Path):
