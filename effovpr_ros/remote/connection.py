@@ -100,10 +100,11 @@ class Connection:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 reply = self._once(method, path, body, headers, ends_s, largest, sink)
-            except TimeoutError:
+            except (TimeoutError, ssl.SSLCertVerificationError):
                 self.hang_up()
                 raise
-            except (ConnectionError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException):
+                # A server that closes an idle connection of TLS without a word is no ConnectionError.
                 self.hang_up()
                 if attempt == _ATTEMPTS:
                     raise

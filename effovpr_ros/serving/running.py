@@ -16,6 +16,8 @@ from effovpr_ros.core.errors import ConfigError, ServerError
 
 # An idle connection of TLS ends only when its client says so.
 _STOP_S = 3
+# Of an idle connection; a robot that stands still asks again some time.
+_KEEP_ALIVE_S = 75
 _LARGEST_HEADERS = 2**15
 
 
@@ -91,6 +93,7 @@ def _server(app: Any, address: Address) -> uvicorn.Server:
             http="h11",
             h11_max_incomplete_event_size=_LARGEST_HEADERS,
             timeout_graceful_shutdown=_STOP_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             server_header=False,
         )
     )
