@@ -111,7 +111,7 @@ def _say(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, re
         print(f"index: {index_in_words(place_map.manifest.index)}")
         print(
             f"skipped: {report.skipped_spacing} too close, {report.already_present} present already, "
-            f"{source.num_refused()} for what the bag, table or tags say of them, {len(report.unreadable)} unreadable"
+            f"{source.num_refused()} refused for their pose, time or tags, {len(report.unreadable)} unreadable"
         )
     for line in notes:
         print(f"note: {line}", file=sys.stderr)

@@ -89,7 +89,7 @@ def _print(result: dict[str, Any]) -> None:
             where = f" at ({', '.join(numbers)}) m"
         if candidate["latitude"] is not None:
             where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
-        verified = f", {candidate['points']['homography']} points verified" if candidate["points"] else ""
+        verified = f", {candidate['points']['homography']} inliers" if candidate["points"] else ""
         print(
             f"  place {candidate['place_id']} {candidate['session']}/{candidate['source']}{where}: "
             f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches, "

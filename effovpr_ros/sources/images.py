@@ -74,7 +74,7 @@ def open_image_folder(
     """
     root = Path(folder)
     if not root.is_dir():
-        raise SourceError(f"image folder {shown(root)} does not exist")
+        raise SourceError(f"image folder {shown(root)} does not exist; check the path, which begins in {Path.cwd()}")
     if kind not in KINDS:
         raise SourceError(f"kind {kind!r} is unknown; use {', '.join(KINDS)}")
     paths, refused = _list(root)

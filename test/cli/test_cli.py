@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from synthetic import picture, tiny_weights
 
 from effovpr_ros.cli import doctor
 from effovpr_ros.cli.main import main, make_parser
+from effovpr_ros.core.version import version
 from effovpr_ros.engines import agreement
 from effovpr_ros.engines.catalogue import ENGINES, what_is_missing
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -212,6 +214,13 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]):
     assert ended.value.code == 2
     printed = capsys.readouterr().err
     assert all(name in printed for name in ("map", "query", "evaluate", "demo", "doctor"))
+
+
+def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["effovpr", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("effovpr_ros", run_name="__main__")
+    assert (stopped.value.code, capsys.readouterr().out) == (0, f"effovpr {version()}\n")
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):

@@ -71,7 +71,7 @@ def test_input(row: Input, tmp_path: Path, model: list[str], capfd: pytest.Captu
 
 def counted(text: str) -> int:
     """Items that the report says were refused or could not be read."""
-    done = re.search(r"(\d+) for what the bag, table or tags say of them, (\d+) unreadable", text)
+    done = re.search(r"(\d+) refused for their pose, time or tags, (\d+) unreadable", text)
     if done:
         return int(done[1]) + int(done[2])
     failed = re.search(r"can be used \((\d+) refused\)", text)

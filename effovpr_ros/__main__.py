@@ -1,0 +1,7 @@
+"""`python -m effovpr_ros`: the command `effovpr`."""
+
+import sys
+
+from effovpr_ros.cli.main import main
+
+sys.exit(main())
