@@ -22,6 +22,7 @@ ALLOWED = {
     "matching": {"core", "features"},
     "sources": {"core"},
     "api": {*LIBRARY, "sources"},
+    "__main__": {"cli"},
     # What a robot and a server of maps say to each other; the server itself is what no robot runs.
     "remote": {*LIBRARY},
     "serving": {*LIBRARY, "remote"},

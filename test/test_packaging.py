@@ -59,7 +59,7 @@ def test_container_files_copy_and_install_what_is_there(name: str):
         assert (ROOT / copied).exists(), copied
     for listed in re.findall(r"-r (\S+)", text):
         assert (ROOT / listed).is_file(), listed
-    assert text.rstrip().endswith('CMD ["effovpr", "doctor"]') and "USER robot" in text
+    assert text.rstrip().endswith('CMD ["effovpr", "doctor"]') and "USER 10001" in text
 
 
 def test_issue_templates_are_forms():

@@ -146,7 +146,7 @@ def header(**changed: object) -> bytes:
         (header(bytes={"descriptor": 9, "codes": 3, "cells": 1, "points": 0}), "does not have 4 dimensions"),
         (header(bytes={"descriptor": 8, "codes": 5, "cells": 0, "points": 0}), "whole number"),
         (header() + b"x", "which says"),
-        (header().replace(b"\xf1\x3a", b"\x00\x7c", 1), "no number"),
+        (header().replace(b"\xf1\x3a", b"\x00\x7c", 1), "not finite numbers"),
     ],
 )
 def test_damaged_features_are_refused(data: bytes, said: str):
