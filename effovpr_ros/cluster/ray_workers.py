@@ -21,6 +21,8 @@ _logger = logging.getLogger(__name__)
 LOCAL = "local"
 # One part that is worked on, and one that waits, so that no worker is idle and none hoards.
 _PARTS_IN_FLIGHT = 2
+# Ray may cancel workers before they run, as on a machine that is busy with other work; shards are written once anyhow.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,27 @@ def run_on_ray(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers
         ConfigError: the cluster is lost.
     """
     import ray
+
+    left = {part.number: part for part in parts}
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            for report in _reports(job, list(left.values()), config, workers):
+                del left[report.number]
+                yield report
+            return
+        except EffoVPRError:
+            raise
+        except Exception as error:  # Ray raises what its parts raise
+            if attempt == _ATTEMPTS or not isinstance(error, ray.exceptions.RayActorError):
+                raise ConfigError(
+                    f"the cluster gave up: {_last_line(error)}; finished shards are kept, and the same command resumes"
+                ) from error
+            _logger.warning("Ray lost the workers (%s); %d parts are handed out again", _last_line(error), len(left))
+
+
+def _reports(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers: int) -> Iterator[PartReport]:
+    """One round of Ray Data over parts."""
+    import ray
     from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
@@ -126,18 +149,11 @@ def run_on_ray(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers
         num_cpus=config.cpus,
         num_gpus=config.gpus or None,
     )
-    try:
-        for row in work.iter_rows():
-            if not row["report"]:
-                kind = getattr(errors, row["kind"], ConfigError)
-                raise kind(f"a worker cannot start: {row['why']}")
-            yield PartReport.from_json(row["report"])
-    except EffoVPRError:
-        raise
-    except Exception as error:  # Ray raises what its parts raise
-        raise ConfigError(
-            f"the cluster gave up: {_last_line(error)}; finished shards are kept, and the same command resumes"
-        ) from error
+    for row in work.iter_rows():
+        if not row["report"]:
+            kind = getattr(errors, row["kind"], ConfigError)
+            raise kind(f"a worker cannot start: {row['why']}")
+        yield PartReport.from_json(row["report"])
 
 
 def _room(config: PoolConfig, resources: dict[str, float]) -> int:

@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cluster_material import build_cut, build_plain, extractor_in, job_for, make_folder, open_folder, require_same
 
-from effovpr_ros.cluster import versions
+from effovpr_ros.cluster import ray_workers, versions
+from effovpr_ros.cluster.parts import PartReport
 from effovpr_ros.cluster.ray_workers import PoolConfig, connected, run_on_ray
+from effovpr_ros.cluster.work import Part, ShardJob
 from effovpr_ros.core.errors import ConfigError, WeightsError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.sharded_map import open_map
@@ -52,6 +55,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("images") / "drive", broken=(3,))
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize(("workers", "part_places"), [(2, 4)])
 def test_any_number_of_workers_gives_the_plain_map(
     cluster: None, images: Path, extractor: FeatureExtractor, tmp_path: Path, workers: int, part_places: int
@@ -69,6 +73,7 @@ def test_any_number_of_workers_gives_the_plain_map(
         assert made.check() == []
 
 
+@pytest.mark.benchmark
 def test_what_a_worker_lacks_is_said(cluster: None, images: Path, extractor: FeatureExtractor, tmp_path: Path):
     source = open_folder(images)
     job = job_for(source, str(tmp_path / "city"), extractor)
@@ -105,3 +110,26 @@ def test_a_robot_imports_no_ray():
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("losses", [1, 3])
+def test_parts_of_lost_workers_are_handed_out_again(losses: int, monkeypatch: pytest.MonkeyPatch):
+    handed_out: list[list[int]] = []
+
+    def one_round(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers: int) -> Iterator[PartReport]:
+        handed_out.append([part.number for part in parts])
+        yield PartReport(parts[0].number, 1, (), 1.0, 1.0, "torch")
+        if len(handed_out) <= losses:
+            raise ray.exceptions.RayActorError
+        yield from (PartReport(part.number, 1, (), 1.0, 1.0, "torch") for part in parts[1:])
+
+    monkeypatch.setattr(ray_workers, "_reports", one_round)
+    parts = [Part(number, ()) for number in range(4)]
+    reports = run_on_ray(cast(ShardJob, None), parts, PoolConfig(), 1)
+    if losses == 1:
+        assert [report.number for report in reports] == [0, 1, 2, 3]
+        assert handed_out == [[0, 1, 2, 3], [1, 2, 3]]
+    else:
+        with pytest.raises(ConfigError, match="the cluster gave up"):
+            list(reports)
+        assert handed_out == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
