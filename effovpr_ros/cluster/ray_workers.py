@@ -118,12 +118,15 @@ def run_on_ray(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             for report in _reports(job, list(left.values()), config, workers):
-                del left[report.number]
+                # What Ray does twice is reported twice.
+                left.pop(report.number, None)
                 yield report
             return
         except EffoVPRError:
             raise
         except Exception as error:  # Ray raises what its parts raise
+            if not left:
+                return
             if attempt == _ATTEMPTS or not isinstance(error, ray.exceptions.RayActorError):
                 raise ConfigError(
                     f"the cluster gave up: {_last_line(error)}; finished shards are kept, and the same command resumes"

@@ -133,3 +133,13 @@ def test_parts_of_lost_workers_are_handed_out_again(losses: int, monkeypatch: py
         with pytest.raises(ConfigError, match="the cluster gave up"):
             list(reports)
         assert handed_out == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
+
+
+def test_reports_that_come_twice_or_before_a_loss_at_the_end_are_no_failure(monkeypatch: pytest.MonkeyPatch):
+    def one_round(job: ShardJob, parts: Sequence[Part], config: PoolConfig, workers: int) -> Iterator[PartReport]:
+        yield from (PartReport(number, 1, (), 1.0, 1.0, "torch") for number in (0, 0, 1))
+        raise ray.exceptions.RayActorError
+
+    monkeypatch.setattr(ray_workers, "_reports", one_round)
+    reports = run_on_ray(cast(ShardJob, None), [Part(0, ()), Part(1, ())], PoolConfig(), 1)
+    assert [report.number for report in reports] == [0, 0, 1]
