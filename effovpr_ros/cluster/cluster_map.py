@@ -15,18 +15,18 @@ from effovpr_ros.cluster.shard_replica import Matched
 from effovpr_ros.core.files import usable_path
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.geometry.points import Points
-from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.open_shards import OpenShards, Shard
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.sharded_map import ShardedMap
-from effovpr_ros.mapping.sharded_store import ShardedIndex, ShardedStore
+from effovpr_ros.mapping.sharded_store import ShardedStore
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig
 from effovpr_ros.recognition.extracts import Extracts
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import ThirdStage, VerifiedCandidate
 
+Item = TypeVar("Item")
 Of = TypeVar("Of")
 
 
@@ -98,45 +98,9 @@ class ClusterStore(ShardedStore):
 
     calls: Calls
 
-    def by_shard(self, place_ids: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
-        """By position of a shard: where its places stand in the list, and their numbers there."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for position, place_id in enumerate(place_ids):
-            number, own = self.place_in_shard(place_id)
-            found.setdefault(number, []).append((position, own))
-        return found
-
-    def _asked(self, place_ids: Sequence[int], read: Callable[[Shard, Sequence[int]], Sequence[Of]]) -> list[Of]:
-        def ask(item: tuple[int, list[tuple[int, int]]]) -> dict[int, Of]:
-            number, asked = item
-            with self.shards.use(number) as shard:
-                found = read(shard, [own for _, own in asked])
-            return {position: answer for (position, _), answer in zip(asked, found, strict=True)}
-
-        answers: dict[int, Of] = {}
-        for part in self.calls.all(ask, list(self.by_shard(place_ids).items())):
-            answers |= part
-        return [answers[position] for position in range(len(place_ids))]
-
-
-class _ClusterIndex(ShardedIndex):
-    def search(
-        self, descriptor: NDArray[np.float32], top_k: int, *, among: Sequence[int] | NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        store = cast(ClusterStore, self._store)
-
-        def ask(number: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            own = None if among is None else store.numbers.rows_within(number, among)
-            if own is not None and not len(own):
-                return np.empty(0, np.int64), np.empty(0, np.float32)
-            with store.shards.use(number) as shard:
-                found, similarity = shard.descriptor_index.search(descriptor, top_k, among=own)
-            return store.numbers.rows[number][found], similarity
-
-        parts = store.calls.all(ask, list(range(len(store.numbers.rows))))
-        row, similarity = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        order = np.lexsort((row, -similarity))[:top_k]
-        return row[order], similarity[order]
+    def each(self, function: Callable[[Item], Of], items: Sequence[Item]) -> list[Of]:
+        """A function of each item, all at a time."""
+        return self.calls.all(function, list(items))
 
 
 class ClusterMap(ShardedMap):
@@ -169,7 +133,7 @@ class ClusterMap(ShardedMap):
 
     def scores(self, features: Features, place_ids: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
         """Score places where they lie, in the order asked for."""
-        return self._store._asked(
+        return self._store.ask(
             place_ids, lambda shard, numbers: cast(RemoteShard, shard).score(features.local, numbers, config)
         )
 
@@ -180,15 +144,12 @@ class ClusterMap(ShardedMap):
             found = cast(RemoteShard, shard).match(query, numbers)
             return [(item, number in found.coarse) for item, number in zip(found.candidates, numbers, strict=True)]
 
-        answers = self._store._asked(place_ids, match)
+        answers = self._store.ask(place_ids, match)
         candidates = [
             VerifiedCandidate(place_id, item.points, item.matches)
             for place_id, (item, _) in zip(place_ids, answers, strict=True)
         ]
         return candidates, {place_id for place_id, (_, coarse) in zip(place_ids, answers, strict=True) if coarse}
-
-    def _load_index(self, dimension: int) -> DescriptorIndex:
-        return _ClusterIndex(dimension, self._store, self._manifest.index)
 
 
 class _ClusterStage(ThirdStage):

@@ -28,6 +28,7 @@ SESSIONS_PROPERTY = "shard_sessions"
 SHARD_PROPERTIES = (NUMBERS_PROPERTY, SESSIONS_PROPERTY)
 _BLOCK = 2**15
 
+Item = TypeVar("Item")
 Of = TypeVar("Of")
 
 
@@ -89,27 +90,27 @@ class ShardedStore(PlaceStore):
         def read(shard: Shard, numbers: Sequence[int]) -> list[Place]:
             return shard.place_source.places(None if everything else numbers)
 
-        return [replace(place, place_id=number) for number, place in zip(asked, self._asked(asked, read), strict=True)]
+        return [replace(place, place_id=number) for number, place in zip(asked, self.ask(asked, read), strict=True)]
 
     def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
         """Local features of places, in the order asked for; see `PlaceStore`."""
-        return self._asked(place_ids, lambda shard, numbers: shard.store.local_features(numbers, width))
+        return self.ask(place_ids, lambda shard, numbers: shard.store.local_features(numbers, width))
 
     def features(self, place_ids: Sequence[int], dimension: int, width: int) -> list[Features]:
         """All features of places, in the order asked for; see `PlaceStore`."""
-        return self._asked(place_ids, lambda shard, numbers: shard.store.features(numbers, dimension, width))
+        return self.ask(place_ids, lambda shard, numbers: shard.store.features(numbers, dimension, width))
 
     def points(self, place_ids: Sequence[int]) -> list[bytes | None]:
         """Encoded points of places, in the order asked for; see `PlaceStore`."""
-        return self._asked(place_ids, lambda shard, numbers: shard.store.points(numbers))
+        return self.ask(place_ids, lambda shard, numbers: shard.store.points(numbers))
 
     def thumbnail(self, place_id: int) -> bytes:
         """JPEG of a place."""
-        return self._asked([place_id], lambda shard, numbers: [shard.store.thumbnail(numbers[0])])[0]
+        return self.ask([place_id], lambda shard, numbers: [shard.store.thumbnail(numbers[0])])[0]
 
     def digest(self, place_id: int) -> str:
         """What tells a place's image from others of its name and time; empty if unknown."""
-        return self._asked([place_id], lambda shard, numbers: [shard.store.digest(numbers[0])])[0]
+        return self.ask([place_id], lambda shard, numbers: [shard.store.digest(numbers[0])])[0]
 
     def positions(self, place_ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Positions of places; see `PlaceStore`."""
@@ -118,7 +119,7 @@ class ShardedStore(PlaceStore):
         def read(shard: Shard, own: Sequence[int]) -> list[NDArray[np.float64]]:
             return list(np.concatenate(shard.store.positions(np.asarray(own, np.int64)), axis=1))
 
-        values = np.array(self._asked(numbers, read), np.float64).reshape(-1, 5)
+        values = np.array(self.ask(numbers, read), np.float64).reshape(-1, 5)
         return values[:, :2], values[:, 2:]
 
     def descriptor_blocks(self, dimension: int, first_id: int, last_id: int) -> Iterator[NDArray[np.float32]]:
@@ -187,7 +188,11 @@ class ShardedStore(PlaceStore):
         self.shards.close()
         super().close()
 
-    def _asked(self, place_ids: Sequence[int], read: Callable[[Shard, Sequence[int]], Sequence[Of]]) -> list[Of]:
+    def each(self, function: Callable[[Item], Of], items: Sequence[Item]) -> list[Of]:
+        """A function of each item, which asks one shard, in their order; one after the other here."""
+        return [function(item) for item in items]
+
+    def ask(self, place_ids: Sequence[int], read: Callable[[Shard, Sequence[int]], Sequence[Of]]) -> list[Of]:
         """What each shard answers about its own places, in the order asked for.
 
         Args:
@@ -198,11 +203,16 @@ class ShardedStore(PlaceStore):
         for position, place_id in enumerate(place_ids):
             number, own = self.place_in_shard(place_id)
             by_shard.setdefault(number, []).append((position, own))
-        answers: dict[int, Of] = {}
-        for number, asked in by_shard.items():
+
+        def ask_shard(item: tuple[int, list[tuple[int, int]]]) -> dict[int, Of]:
+            number, asked = item
             with self.shards.use(number) as shard:
                 found = read(shard, [own for _, own in asked])
-            answers |= {position: answer for (position, _), answer in zip(asked, found, strict=True)}
+            return {position: answer for (position, _), answer in zip(asked, found, strict=True)}
+
+        answers: dict[int, Of] = {}
+        for part in self.each(ask_shard, list(by_shard.items())):
+            answers |= part
         return [answers[position] for position in range(len(place_ids))]
 
 
@@ -239,18 +249,18 @@ class ShardedIndex(DescriptorIndex):
         self, descriptor: NDArray[np.float32], top_k: int, *, among: Sequence[int] | NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Nearest descriptors of all shards that have any of `among`; see `DescriptorIndex`."""
-        found_rows, similarities = [], []
-        for number, rows in enumerate(self._store.numbers.rows):
-            own = None if among is None else self._store.numbers.rows_within(number, among)
+        store = self._store
+
+        def ask_shard(number: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            own = None if among is None else store.numbers.rows_within(number, among)
             if own is not None and not len(own):
-                continue
-            with self._store.shards.use(number) as shard:
+                return np.empty(0, np.int64), np.empty(0, np.float32)
+            with store.shards.use(number) as shard:
                 found, similarity = shard.descriptor_index.search(descriptor, top_k, among=own)
-            found_rows.append(rows[found])
-            similarities.append(similarity)
-        if not found_rows:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        row, similarity = np.concatenate(found_rows), np.concatenate(similarities)
+            return store.numbers.rows[number][found], similarity
+
+        parts = store.each(ask_shard, range(len(store.numbers.rows)))
+        row, similarity = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         order = np.lexsort((row, -similarity))[:top_k]
         return row[order], similarity[order]
 

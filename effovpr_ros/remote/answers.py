@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effovpr_ros.core.errors import ConfigError, EffoVPRError, ServerError
+from effovpr_ros.core.errors import EffoVPRError, ServerError
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.core.records import read_record
 from effovpr_ros.features.extractor import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement, PoseOutcome
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.recognition.answer import Recognition
 from effovpr_ros.recognition.decision import Status
 from effovpr_ros.recognition.latency import Latency
+from effovpr_ros.remote.reading import read_from_server
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,7 @@ def read_answers(values: object, where: str) -> Answers:
     Raises:
         ServerError: another form.
     """
-    try:
-        return read_record(Answers, values, "an answer")
-    except ConfigError as error:
-        raise ServerError(f"{where}: {error}; do both sides run the same version of this package?") from error
+    return read_from_server(Answers, values, "an answer", where)
 
 
 def recognition_of(record: AnswerRecord, features: Features, where: str) -> Recognition:

@@ -242,10 +242,10 @@ def _refusal(reply: Reply) -> str:
         said = str(json.loads(reply.body)["error"])[:500]
     except (ValueError, RecursionError, KeyError, TypeError):
         said = reply.body[:200].decode("utf-8", "replace").strip() or "no reason given"
-    hints = {
+    hints: dict[int, str] = {
         http.HTTPStatus.UNAUTHORIZED: "name the file with its token, or set EFFOVPR_TOKEN",
         http.HTTPStatus.TOO_MANY_REQUESTS: f"ask again in {reply.retry_after or '1'} s, or less often",
         http.HTTPStatus.SERVICE_UNAVAILABLE: f"ask again in {reply.retry_after or '1'} s",
     }
-    hint = hints.get(http.HTTPStatus(reply.status)) if reply.status in set(http.HTTPStatus) else None
+    hint = hints.get(reply.status)
     return f"refuses ({reply.status}): {said}{f'; {hint}' if hint else ''}"

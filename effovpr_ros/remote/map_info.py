@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from effovpr_ros.core.errors import ConfigError, ServerError
-from effovpr_ros.core.records import read_record
 from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.remote.answers import GeoRecord
+from effovpr_ros.remote.reading import read_from_server
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,4 @@ def read_map_info(values: object, where: str) -> MapInfo:
     Raises:
         ServerError: another form.
     """
-    try:
-        return read_record(MapInfo, values, "what the server says of its map")
-    except ConfigError as error:
-        raise ServerError(f"{where}: {error}; do both sides run the same version of this package?") from error
+    return read_from_server(MapInfo, values, "what the server says of its map", where)

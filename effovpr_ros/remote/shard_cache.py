@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import threading
@@ -120,7 +121,7 @@ class ShardCache:
                     return
                 position, self._position = self._position, None
             assert position is not None
-            is_same = last is not None and self._moved_m(last, position) < 0.25 * self._radius_m
+            is_same = last is not None and math.dist(last, position) < 0.25 * self._radius_m
             if is_same and not self.problem:
                 continue
             try:
@@ -131,10 +132,6 @@ class ShardCache:
                 # Not again for each image.
                 with self._wanted:
                     self._wanted.wait_for(lambda: self._is_ended, timeout=5.0)
-
-    @staticmethod
-    def _moved_m(a: tuple[float, float], b: tuple[float, float]) -> float:
-        return float(((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5)
 
     def _stored(self) -> tuple[Path, MapInfo] | None:
         try:

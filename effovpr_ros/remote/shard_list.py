@@ -7,11 +7,11 @@ import binascii
 import math
 from dataclasses import dataclass
 
-from effovpr_ros.core.errors import ConfigError, ServerError
-from effovpr_ros.core.records import read_record
+from effovpr_ros.core.errors import ServerError
 from effovpr_ros.mapping.manifest import INDEX_NAME, MANIFEST_NAME
 from effovpr_ros.mapping.store import STORE_NAME
 from effovpr_ros.remote.map_info import Extent
+from effovpr_ros.remote.reading import read_from_server
 
 SHARD_FILES = (MANIFEST_NAME, STORE_NAME, INDEX_NAME)
 """Of a shard, as of any map."""
@@ -95,10 +95,7 @@ def read_shard_list(values: object, where: str) -> ShardList:
     Raises:
         ServerError: another form, or a name that is no name of a folder.
     """
-    try:
-        found = read_record(ShardList, values, "what the server says of its shards")
-    except ConfigError as error:
-        raise ServerError(f"{where}: {error}; do both sides run the same version of this package?") from error
+    found = read_from_server(ShardList, values, "what the server says of its shards", where)
     for shard in found.shards:
         named = bool(shard.name) and set(shard.name) <= _NAME_CHARACTERS
         if not named or len(shard.sha256) != 64 or not set(shard.sha256) <= set("0123456789abcdef"):
