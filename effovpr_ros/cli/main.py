@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import logging
-import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from effovpr_ros.cli import (
     bench,
@@ -25,28 +22,16 @@ from effovpr_ros.cli import (
     serve,
     train,
 )
+from effovpr_ros.cli.parsing import WRONG_USAGE, Parser
 from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.core.version import version
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Suggests what a mistyped command, option value or preset may have meant."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments and exit."""
-        found = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
-        if found:
-            choices = [choice.strip(" '") for choice in found[2].split(",")]
-            close = difflib.get_close_matches(found[1], choices, n=1)
-            message += f"; did you mean {close[0]}?" if close else ""
-        super().error(message)
+DONE, FAILED = 0, 1
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="effovpr",
         description="Visual place recognition with EffoVPR: build maps, query them, evaluate, train, run the demo.",
         epilog="exit codes: 0 done, 1 the work failed, 2 wrong usage. Results go to stdout, the log to stderr.",

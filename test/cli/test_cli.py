@@ -228,7 +228,7 @@ def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
-    assert "usage: effovpr" in capsys.readouterr().err
+        assert capsys.readouterr().err.startswith("effovpr: " if arguments else "usage: effovpr")
 
 
 @pytest.mark.parametrize(
@@ -240,14 +240,50 @@ def test_a_mistyped_word_is_answered_by_the_one_it_may_mean(
 ):
     with pytest.raises(SystemExit):
         main(arguments)
-    assert capsys.readouterr().err.rstrip().endswith(f"; did you mean {meant}?")
+    assert capsys.readouterr().err.splitlines()[0].endswith(f"; did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # The value of a mistyped option is an argument to a parser, which then lacks another one.
+        (["map", "build", "--spacng", "1"], "effovpr: map build: unknown option --spacng; did you mean --spacing-m"),
+        (["map", "build", "m", "photos", "--pose_topic=/odom"], "did you mean --pose-topic"),
+        (["query", "m", "a.jpg", "--Json"], "effovpr: query: unknown option --Json; did you mean --json?"),
+        (["--verbsoe", "doctor"], "effovpr: unknown option --verbsoe; did you mean --verbose?"),
+        (["map", "info", "m", "-v"], "effovpr: map info: -v goes before the command: effovpr -v map info"),
+        (["map", "info", "m", "--zzzz"], "effovpr: map info: unknown option --zzzz"),
+        (["map", "build"], "effovpr: map build: MAP is missing: map folder; made if missing, otherwise added to; "),
+        (["map", "build", "m"], "effovpr: map build: SOURCE is missing: rosbag2 folder, .mcap file, or folder of"),
+        (["map"], "effovpr: map: ACTION is missing: build, info, "),
+        (["map", "info", "m", "n"], "effovpr: map info: nothing is known to do with 'n'"),
+        (["map", "build", "m", "s", "--spacing-m", "near"], "effovpr: map build: --spacing-m 'near' is no number"),
+        (["map", "build", "m", "s", "--batch-size", "0.5"], "--batch-size '0.5' is no whole number"),
+        (["map", "build", "m", "s", "--spacing-m"], "effovpr: map build: --spacing-m needs a value"),
+        (["map", "build", "m", "s", "--datum", "1"], "effovpr: map build: --datum needs 3 values"),
+        (["map", "shard", "m", "out"], "effovpr: map shard: --shards is missing: number of shards"),
+    ],
+)
+def test_wrong_arguments_are_answered_in_two_lines(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert said in first
+    assert second.startswith("see `effovpr") and second.endswith("--help`")
+
+
+def test_the_start_of_an_option_and_negative_numbers_are_understood():
+    pose = ["--camera-pose", "-1", "0", "0.5", "-1.5708", "0", "-1.5708"]
+    options = make_parser().parse_args(["-v", "map", "build", "m", "s", "--spacing-d", "5", *pose])
+    assert (options.spacing_deg, options.camera_pose[3], options.verbose) == (5.0, "-1.5708", True)
 
 
 def test_a_word_that_is_like_none_is_answered_by_all(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["fly"])
     said = capsys.readouterr().err
-    assert "'query'" in said and "did you mean" not in said
+    assert "query" in said and "did you mean" not in said
 
 
 @pytest.mark.parametrize(
