@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from effovpr_ros.cli.camera_options import camera_of_source
-from effovpr_ros.cli.map_cameras import options_by_camera
+from effovpr_ros.cli.map_cameras import options_by_camera, options_by_source
 from effovpr_ros.cli.map_cluster import build_on_cluster
 from effovpr_ros.cli.map_options import require_as_made
 from effovpr_ros.cli.map_source import open_map_source, print_refusals
@@ -21,7 +21,7 @@ from effovpr_ros.cli.options import (
     preset,
     print_json,
 )
-from effovpr_ros.core.errors import ConfigError, SourceError
+from effovpr_ros.core.errors import ConfigError, MapError, SourceError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import shown
 from effovpr_ros.core.poses import GeoPoint
@@ -30,7 +30,7 @@ from effovpr_ros.features.extractor_config import config_for_fingerprint
 from effovpr_ros.mapping.builder import BuildConfig, BuildReport
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.making import removed_if_empty
-from effovpr_ros.mapping.manifest import MANIFEST_NAME
+from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_cameras import set_session_camera
@@ -49,18 +49,38 @@ def build(options: argparse.Namespace) -> int:
     if options.cluster is not None:
         return build_on_cluster(options)
     # Only a cluster takes URLs.
-    options.map, options.source = Path(options.map), Path(options.source)
-    if options.session_frame and not options.session:
-        raise ConfigError("--session-frame needs --session, the name of the drive whose frame it is")
+    options.map = Path(options.map)
+    if (options.map / MANIFEST_NAME).is_file() and read_manifest(options.map).shards:
+        raise MapError(
+            f"map {options.map} lies in shards; add to it with --cluster, or make a map of one folder of it with "
+            f"`effovpr map merge NEW_MAP {options.map}`"
+        )
     reports: dict[str, dict[str, Any]] = {}
     code = 0
-    for camera, given in options_by_camera(options):
-        code, reports[camera] = _build_one(given)
+    for given in options_by_source(options):
+        given.source = Path(given.source)
+        code, reports[str(given.source)] = _build_source(given)
         if code:
             break
     if options.json:
-        print_json(reports.get("") or {"cameras": reports})
+        print_json({"sources": reports} if len(options.source) > 1 else next(iter(reports.values())))
     return code
+
+
+def _build_source(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of all images of a source."""
+
+    def map_frame() -> str:
+        with PlaceMap.open(options.map) as place_map:
+            return place_map.frame_id
+
+    reports: dict[str, dict[str, Any]] = {}
+    code = 0
+    for camera, given in options_by_camera(options, map_frame):
+        code, reports[camera] = _build_one(given)
+        if code:
+            break
+    return code, reports.get("") or {"cameras": reports}
 
 
 def _build_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:

@@ -49,7 +49,11 @@ def add_parser(commands: Subparsers) -> None:
         "effovpr map build office drive.mcap --image-topic /camera/image_raw --pose-topic /odom --spacing-m 0.5",
     )
     building.add_argument("map", help="map folder; made if missing, otherwise added to")
-    building.add_argument("source", help="rosbag2 folder, .mcap file, or folder of images")
+    building.add_argument(
+        "source",
+        nargs="+",
+        help="rosbag2 folder, .mcap file, or folder of images; each of several joins the map as a session",
+    )
     building.add_argument("--name", default="", help="name of a new map; without it, the folder's")
     building.add_argument("--session", default="", help="name of this drive in the map; without it, that of the source")
     building.add_argument(

@@ -11,14 +11,14 @@ from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.weights import NAMED_MODELS
-from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.presets import map_settings, settings_of_map
 
 _AS_IT_COMES = {"tail": "auto", "local_codes": "auto", "global_dim": 0}
 """Values that leave the choice to the model."""
 
 
-def require_as_made(options: argparse.Namespace, place_map: PlaceMap, extractor: FeatureExtractor) -> None:
+def require_as_made(options: argparse.Namespace, place_map: MapReader, extractor: FeatureExtractor) -> None:
     """Refuse options that say otherwise than the map that they are to add to.
 
     Args:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from effovpr_ros.cluster.begun import LOCK_NAME, PLAN_NAME, Begun, begin, note_done
 from effovpr_ros.cluster.parts import PartReport, finished
+from effovpr_ros.cluster.projecting import PROJECTION_NAME, project_shards
 from effovpr_ros.cluster.storage import Storage, unfinished
 from effovpr_ros.cluster.work import Part, ShardJob, WorkItem, cut
 from effovpr_ros.core.errors import InUseError, MapError, SourceError
 from effovpr_ros.core.file_lock import FileLock
+from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, Manifest, read_manifest
+from effovpr_ros.mapping.shard_adding import add_shards
 from effovpr_ros.mapping.shard_joining import SHARDS_FOLDER, ShardDescription, write_whole
+from effovpr_ros.mapping.sharded_map import ShardedMap
 from effovpr_ros.mapping.shards import SHARDS_NAME
 from effovpr_ros.mapping.store import STORE_NAME
 
 _logger = logging.getLogger(__name__)
-
-PLAN_NAME = "build.json"
-_LOCK_NAME = "building.lock"
 
 Runner = Callable[[ShardJob, Sequence[Part]], Iterator[PartReport]]
 """Builds parts and gives their reports as they are finished, in any order."""
@@ -35,8 +36,8 @@ class ClusterReport:
     """What a build did.
 
     Attributes:
-        places: of the map.
-        shards: that it lies in.
+        places: of the map, with those that it had before.
+        shards: that this build made, now or before it was interrupted.
         images: that were to become places.
         done_before: of them, those whose shards an earlier run had finished.
         unreadable: (image, why) of every image that could not be read.
@@ -59,33 +60,33 @@ class ClusterReport:
 
 def build_shards(
     job: ShardJob,
-    items: Sequence[WorkItem],
+    items: Sequence[Sequence[WorkItem]],
     part_places: int,
     run: Runner,
     progress: Callable[[int], object] | None = None,
 ) -> ClusterReport:
-    """Build a map in shards, or go on with one that was interrupted.
+    """Build a map in shards, add to one, or go on with what was interrupted.
 
     Args:
         job: of the build.
-        items: images that become places, in driving order.
+        items: of each source of the job the images that become places, in driving order.
         part_places: images a shard; a build that goes on keeps its own.
         run: builds what is missing.
         progress: called with the number of images that are done since the last call.
 
     Raises:
         InUseError: another command builds this map.
-        MapError: the folder holds another map or another build, or cannot be written.
+        MapError: the folder holds something else or an unfinished other build, or cannot be written.
         SourceError: no image, or a part that could not be read.
     """
     started = time.perf_counter()
     out = Storage(job.out)
     with _held(out):
-        plan = job.plan_sha256(items)
-        part_places = _begin(out, plan, part_places)
-        parts = cut(items, part_places)
+        begun = begin(out, job.plan_sha256(items), part_places)
+        parts = cut(items, begun.part_places, begun.first)
         _remove_unfinished(out)
-        before = finished(out)
+        numbers = {part.number for part in parts}
+        before = {number: report for number, report in finished(out, begun.first).items() if number in numbers}
         reports = dict(before)
         done_before = sum(report.images for report in before.values())
         if progress and done_before:
@@ -98,13 +99,13 @@ def build_shards(
                 if progress and report.number not in reports and not report.error:
                     progress(report.images)
                 reports[report.number] = report
-        places = _finish(out, job, parts, reports)
+        places = _finish(out, job, begun, parts, reports)
         _remove_unfinished(out)
     made = [report for number, report in reports.items() if number not in before]
     return ClusterReport(
         places,
         sum(report.shard is not None for report in reports.values()),
-        len(items),
+        sum(map(len, items)),
         done_before,
         tuple(line for number in sorted(reports) for line in reports[number].unreadable),
         time.perf_counter() - started,
@@ -122,7 +123,7 @@ def _held(out: Storage) -> Iterator[None]:
         return
     try:
         out.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.path / _LOCK_NAME)
+        lock = FileLock(out.path / LOCK_NAME)
     except InUseError as error:
         raise InUseError(f"map {out.url} is being built by {error}; wait for its end, or stop it") from error
     except OSError as error:
@@ -133,32 +134,7 @@ def _held(out: Storage) -> Iterator[None]:
         lock.release()
 
 
-def _begin(out: Storage, plan: str, part_places: int) -> int:
-    """Note what is built, or see that it is the same; returns how many images a part has.
-
-    Raises:
-        MapError: something else lies there, or was begun.
-    """
-    names = [name for name in out.names() if name != _LOCK_NAME]
-    if PLAN_NAME in names:
-        try:
-            known = json.loads(out.read(PLAN_NAME))
-            same, places = known["plan"] == plan, int(known["part_places"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise MapError(f"{out.url}/{PLAN_NAME} is damaged ({error}); remove {out.url} and build it anew") from error
-        if not same:
-            raise MapError(
-                f"{out.url} was begun with other images, options or another version of this package; repeat the "
-                f"command that began it, or remove {out.url}"
-            )
-        return places
-    if names:
-        raise MapError(f"{out.url} is not empty (it holds {names[0]}); choose a new folder for the map")
-    out.write(PLAN_NAME, json.dumps({"plan": plan, "part_places": part_places}).encode())
-    return part_places
-
-
-def _finish(out: Storage, job: ShardJob, parts: Sequence[Part], reports: dict[int, PartReport]) -> int:
+def _finish(out: Storage, job: ShardJob, begun: Begun, parts: Sequence[Part], reports: dict[int, PartReport]) -> int:
     """Write the manifest of the whole; returns the number of places.
 
     Raises:
@@ -173,6 +149,18 @@ def _finish(out: Storage, job: ShardJob, parts: Sequence[Part], reports: dict[in
     lost = [part.number for part in parts if part.number not in reports]
     if lost:
         raise MapError(f"{len(lost)} of {len(parts)} shards are missing; repeat the command, which builds them")
+    if not any(report.shard is not None for report in reports.values()):
+        why = next((why for report in reports.values() for _, why in report.unreadable), "there is none")
+        sources = ", ".join(source.url for source in job.sources)
+        raise SourceError(f"0 places built: no image of {sources} can be read; the first: {why}")
+    if begun.done:
+        return _places_in(out)
+    # The shards that a kill left unnamed are named now; those that it left named are known by their sessions.
+    has_map = MANIFEST_NAME in out.names()
+    added = has_map and begun.first > 0 and not _is_named(out, begun.first)
+    pca: PcaProjection | None = None
+    if job.principal_components and not (has_map and not added):
+        pca, reports = _projected(out, job, reports, added)
     descriptions: list[ShardDescription] = []
     total = 0
     for part in parts:
@@ -180,20 +168,62 @@ def _finish(out: Storage, job: ShardJob, parts: Sequence[Part], reports: dict[in
         if described is not None:
             descriptions.append(replace(described, entry=replace(described.entry, first_number=total)))
             total += described.entry.num_places
-    if not descriptions:
-        why = next((why for report in reports.values() for _, why in report.unreadable), "there is none")
-        raise SourceError(f"0 places built: no image of {job.source} can be read; the first: {why}")
-    first = _manifest_of(out, descriptions[0])
-    if MANIFEST_NAME in out.names():
-        return total
+    if added:
+        add_shards(out.path, descriptions, _frames_of(out, descriptions))
+    elif not has_map:
+        _write_first(out, job, descriptions, pca)
+    note_done(out, begun.plan)
     if out.is_local:
-        return write_whole(out.path, first, descriptions, name=job.name, keeps=(PLAN_NAME, _LOCK_NAME))
+        (out.path / PROJECTION_NAME).unlink(missing_ok=True)
+    return _places_in(out)
+
+
+def _write_first(
+    out: Storage, job: ShardJob, descriptions: Sequence[ShardDescription], pca: PcaProjection | None
+) -> None:
+    """Write the manifest of a new map."""
+    first = replace(_manifest_of(out, descriptions[0]), session_frames=_frames_of(out, descriptions))
+    stored = pca.to_bytes() if pca is not None else None
+    if out.is_local:
+        write_whole(out.path, first, descriptions, stored, name=job.name, keeps=(PLAN_NAME, LOCK_NAME, PROJECTION_NAME))
+        return
     with tempfile.TemporaryDirectory(prefix="effovpr_ros-whole-") as made:
-        write_whole(Path(made) / "map", first, descriptions, name=job.name)
+        write_whole(Path(made) / "map", first, descriptions, stored, name=job.name)
         # What names the others comes last.
         for name in (STORE_NAME, SHARDS_NAME, MANIFEST_NAME):
             out.write(name, (Path(made) / "map" / name).read_bytes())
-    return total
+
+
+def _projected(
+    out: Storage, job: ShardJob, reports: dict[int, PartReport], added: bool
+) -> tuple[PcaProjection, dict[int, PartReport]]:
+    known: PcaProjection | None = None
+    if added:
+        with ShardedMap.open(out.path) as before:
+            known = before.pca
+    return project_shards(out.path, reports, job.total, job.principal_components, known)
+
+
+def _is_named(out: Storage, first: int) -> bool:
+    """Whether the map names shards of this number or higher ones."""
+    return any(entry.name.isdigit() and int(entry.name) >= first for entry in read_manifest(out.path).shards)
+
+
+def _places_in(out: Storage) -> int:
+    """Number of places of a map."""
+    with tempfile.TemporaryDirectory(prefix="effovpr_ros-manifest-") as made:
+        for name in (MANIFEST_NAME, SHARDS_NAME):
+            (Path(made) / name).write_bytes(out.read(name))
+        return read_manifest(Path(made)).num_places
+
+
+def _frames_of(out: Storage, descriptions: Sequence[ShardDescription]) -> dict[str, Mapping[str, str]]:
+    """What the manifest says of the frames of each session, by its first shard."""
+    first: dict[str, ShardDescription] = {}
+    for described in descriptions:
+        for session, _ in described.starts:
+            first.setdefault(session, described)
+    return {session: _manifest_of(out, described).session_frames[session] for session, described in first.items()}
 
 
 def _manifest_of(out: Storage, described: ShardDescription) -> Manifest:

@@ -62,9 +62,9 @@ class PartReport:
             ) from error
 
 
-def finished(storage: Storage) -> dict[int, PartReport]:
-    """Reports of the shards that are whole, by number."""
-    names = [name for name in storage.below(SHARDS_FOLDER).names() if name[:5].isdigit()]
+def finished(storage: Storage, first: int = 0) -> dict[int, PartReport]:
+    """Reports of the shards that are whole and have this number or a higher one, by number."""
+    names = [name for name in storage.below(SHARDS_FOLDER).names() if name[:5].isdigit() and int(name[:5]) >= first]
     if storage.is_local:
         paths = [f"{SHARDS_FOLDER}/{name}/{REPORT_NAME}" for name in names]
     else:

@@ -12,9 +12,8 @@ from effovpr_ros.cluster.fetching import local_bag
 from effovpr_ros.cluster.parts import PartReport, publish
 from effovpr_ros.cluster.storage import Storage
 from effovpr_ros.cluster.versions import this_version
-from effovpr_ros.cluster.work import Part, ShardJob, WorkItem
-from effovpr_ros.core.errors import ConfigError, EffoVPRError, ImageError, SourceError
-from effovpr_ros.core.geodesy import Datum
+from effovpr_ros.cluster.work import Part, ShardJob, WorkItem, WorkSource
+from effovpr_ros.core.errors import ConfigError, EffoVPRError, ImageError, ModelMismatchError, SourceError
 from effovpr_ros.core.images import RgbImage, decode_image, largest_file, read_file
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.mapping.builder import BuildReport, build_map
@@ -73,6 +72,7 @@ class ShardBuilder:
             ConfigError: this machine has another version of the package.
             WeightsError: no usable weights.
             EngineError: the engine is not installed here.
+            ModelMismatchError: the weights here are other ones.
         """
         if this_version() != job.version:
             raise ConfigError(
@@ -82,9 +82,16 @@ class ShardBuilder:
         self._job = job
         self._out = Storage(job.out)
         self._extractor = FeatureExtractor(job.extractor)
+        differences = job.fingerprint.differences(self._extractor.fingerprint)
+        if differences:
+            raise ModelMismatchError(
+                f"a worker has another model than the command (command != worker): {'; '.join(differences)}; give all "
+                "machines of the cluster the same weights"
+            )
         self._extractor.seek_faster_engine(job.total)
         self._points_of = describe_points(str(self._extractor.device)) if job.with_points else None
         self._bag: BagSource | None = None
+        self._bag_of: WorkSource | None = None
 
     def build(self, part: Part) -> PartReport:
         """Make the shard of a part, and put it where it belongs.
@@ -113,21 +120,21 @@ class ShardBuilder:
             return PartReport(part.number, len(part.items), (), seconds, 0.0, engine, error=str(error))
 
     def _build(self, folder: Path, part: Part) -> tuple[BuildReport, ShardDescription | None]:
-        job = self._job
+        job, source = self._job, self._job.sources[part.source]
         with PlaceMap.create(
             folder,
             fingerprint=self._extractor.fingerprint,
             name=f"{job.name}/{folder.name}",
             frame_id=job.frame_id,
-            datum=Datum(job.datum) if job.datum else None,
+            datum=job.datum,
             recognition=job.recognition,
         ) as shard:
-            join_session(shard, job.session, job.origin, job.session_frame)
-            if job.camera is not None:
-                set_session_camera(shard, job.session, job.camera)
+            join_session(shard, source.session, source.origin, source.session_frame)
+            if source.camera is not None:
+                set_session_camera(shard, source.session, source.camera)
             # Spacing was applied to the whole drive.
             build = replace(job.build, spacing_m=0.0, spacing_deg=0.0)
-            report = build_map(shard, self._extractor, self._frames(part.items), build, points_of=self._points_of)
+            report = build_map(shard, self._extractor, self._frames(part), build, points_of=self._points_of)
             if not report.added:
                 return report, None
             limit = shard_flat_limit(job.total, shard.global_dim)
@@ -136,31 +143,38 @@ class ShardBuilder:
                 shard.flush()
             return report, describe_shard(shard, f"{SHARDS_FOLDER}/{folder.name}")
 
-    def _frames(self, items: tuple[WorkItem, ...]) -> Iterator[Frame]:
-        job = self._job
-        if not job.image_topic:
-            for item in items:
-                picture = _Picture(Storage(job.source), item.name, job.max_pixels)
+    def _frames(self, part: Part) -> Iterator[Frame]:
+        source, max_pixels = self._job.sources[part.source], self._job.max_pixels
+        if not source.image_topic:
+            for item in part.items:
+                picture = _Picture(Storage(source.url), item.name, max_pixels)
                 where = (item.stamp_ns, item.pose, item.geo)
-                yield Frame(item.name, job.session, *where, picture.load, picture.digest)
+                yield Frame(item.name, source.session, *where, picture.load, picture.digest)
             return
-        if self._bag is None:
-            path = local_bag(Storage(job.source))
-            self._bag = BagSource(
-                path,
-                image_topic=job.image_topic,
-                pose_topic=NO_POSES,
-                session=job.session,
-                max_pixels=job.max_pixels,
-            )
-        wanted = {item.position.number: item for item in items if item.position is not None}
-        for position, frame in self._bag.numbered_frames(since=items[0].position):
+        bag = self._open_bag(source)
+        wanted: dict[int, WorkItem] = {item.position.number: item for item in part.items if item.position is not None}
+        for position, frame in bag.numbered_frames(since=part.items[0].position):
             if position is not None and position.number in wanted:
                 item = wanted.pop(position.number)
                 yield replace(frame, pose=item.pose, geo=item.geo)
             if not wanted:
                 return
-        raise SourceError(f"bag {job.source} has lost {len(wanted)} images since it was listed; was it replaced?")
+        raise SourceError(f"bag {source.url} has lost {len(wanted)} images since it was listed; was it replaced?")
+
+    def _open_bag(self, source: WorkSource) -> BagSource:
+        """The bag of a source; that of the last part is kept."""
+        if self._bag is None or self._bag_of != source:
+            self._bag, self._bag_of = (
+                BagSource(
+                    local_bag(Storage(source.url)),
+                    image_topic=source.image_topic,
+                    pose_topic=NO_POSES,
+                    session=source.session,
+                    max_pixels=self._job.max_pixels,
+                ),
+                source,
+            )
+        return self._bag
 
 
 def load_builder(job: ShardJob) -> partial[PartReport]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint
 from effovpr_ros.mapping.builder import BuildConfig
 from effovpr_ros.mapping.spacing import spaced
 from effovpr_ros.sources.bags import BagPosition
 from effovpr_ros.sources.frame import Frame, PoseOrigin
 from effovpr_ros.sources.map_source import MapSource
 
-# Of how a machine runs the network, which changes no place.
-_OF_THE_MACHINE = ("device", "precision", "engine", "weights")
 _MOST_PLACES = 8192
 _FEWEST_PLACES = 64
 _PARTS_PER_WORKER = 4
@@ -43,16 +42,39 @@ class WorkItem:
 
 
 @dataclass(frozen=True)
+class WorkSource:
+    """A bag or folder whose images join the map as a session.
+
+    Attributes:
+        url: of the bag or folder.
+        image_topic: of the bag; empty for a folder.
+        session: that the places join under.
+        session_frame: frame of its own that the session gets; empty for the map's.
+        origin: of the poses.
+        camera: of the images, if known.
+    """
+
+    url: str
+    image_topic: str
+    session: str
+    session_frame: str
+    origin: PoseOrigin
+    camera: MountedCamera | None
+
+
+@dataclass(frozen=True)
 class Part:
     """Images of one shard, in driving order.
 
     Attributes:
         number: of the shard.
         items: at least one.
+        source: position of the source among those of the job.
     """
 
     number: int
     items: tuple[WorkItem, ...]
+    source: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,50 +85,45 @@ class ShardJob:
         version: of this package.
         out: URL of the map.
         name: of the map.
-        source: URL of the bag or folder.
-        image_topic: of the bag; empty for a folder.
+        sources: whose images become places, in the order of the places.
         max_pixels: larger images are refused.
-        session: that the places join under.
-        session_frame: frame of its own that the session gets; empty for the map's.
-        origin: of the poses.
-        camera: of the images, if known.
         frame_id: of the map.
-        datum: latitude, longitude and altitude that were given; None: the origin's.
+        datum: of the map; None: its poses are not on the earth.
         recognition: settings that the map is made for.
-        extractor: the model.
+        extractor: how each worker opens the model.
+        fingerprint: of the model.
         build: batch and thumbnails; its spacing has been applied.
         with_points: whether places keep points.
-        total: images of all shards.
+        total: images of all shards, with those that the map has already.
+        principal_components: of the global descriptors that the indices hold; 0: all.
     """
 
     version: str
     out: str
     name: str
-    source: str
-    image_topic: str
+    sources: tuple[WorkSource, ...]
     max_pixels: int
-    session: str
-    session_frame: str
-    origin: PoseOrigin
-    camera: MountedCamera | None
     frame_id: str
-    datum: GeoPoint | None
+    datum: Datum | None
     recognition: dict[str, Any]
     extractor: ExtractorConfig
+    fingerprint: ModelFingerprint
     build: BuildConfig
     with_points: bool
     total: int
+    principal_components: int = 0
 
-    def plan_sha256(self, items: Sequence[WorkItem]) -> str:
-        """Name of what is built, however it is cut and wherever it runs."""
-        model = {name: value for name, value in asdict(self.extractor).items() if name not in _OF_THE_MACHINE}
+    def plan_sha256(self, items: Sequence[Sequence[WorkItem]]) -> str:
+        """Name of what is built of the items of each source, however it is cut and wherever it runs."""
         build = replace(self.build, batch_size=1)
-        camera = self.camera.to_dict() if self.camera else None
-        fixed = (self.version, self.name, self.source, self.image_topic, self.session, self.session_frame, self.origin)
-        made = (camera, self.frame_id, self.datum, self.recognition, model, build, self.with_points)
+        fixed = (self.version, self.name, self.frame_id, self.datum, sorted(self.recognition.items()))
+        made = (self.fingerprint, build, self.with_points, self.principal_components)
         digest = hashlib.sha256(repr((fixed, made)).encode())
-        for item in items:
-            digest.update(repr(item).encode())
+        for source, listed in zip(self.sources, items, strict=True):
+            camera = source.camera.to_dict() if source.camera else None
+            digest.update(repr((replace(source, camera=None), camera)).encode())
+            for item in listed:
+                digest.update(repr(item).encode())
         return digest.hexdigest()
 
 
@@ -139,7 +156,17 @@ def places_per_part(total: int, workers: int, wanted: int, batch_size: int) -> i
     return -(-places // batch_size) * batch_size
 
 
-def cut(items: Sequence[WorkItem], part_places: int) -> list[Part]:
-    """Parts of so many images that follow each other; the last may have fewer."""
-    starts = range(0, len(items), part_places)
-    return [Part(number, tuple(items[start : start + part_places])) for number, start in enumerate(starts)]
+def cut(items: Sequence[Sequence[WorkItem]], part_places: int, first: int = 0) -> list[Part]:
+    """Parts of so many images of one source that follow each other; the last of a source may have fewer.
+
+    Args:
+        items: of each source.
+        part_places: images a part.
+        first: number of the first part.
+    """
+    pieces = [
+        (source, tuple(listed[start : start + part_places]))
+        for source, listed in enumerate(items)
+        for start in range(0, len(listed), part_places)
+    ]
+    return [Part(number, piece, source) for number, (source, piece) in enumerate(pieces, first)]

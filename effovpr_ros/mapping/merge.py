@@ -278,7 +278,7 @@ def copy_properties(source: MapReader, target: MapReader) -> None:
     """
     for key in source.store.property_keys():
         value = source.get_property(key)
-        if value is not None and key not in _OF_STORAGE:
+        if value is not None and key.partition("/")[0] not in _OF_STORAGE:
             target.set_property(key, value)
     if source.pca is not None and isinstance(target, PlaceMap):
         target.set_pca(source.pca)

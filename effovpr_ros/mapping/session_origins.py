@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from effovpr_ros.core.errors import GeodesyError, MapError, MapFormatError
@@ -14,7 +15,7 @@ from effovpr_ros.sources.frame import PoseKind, PoseOrigin
 
 if TYPE_CHECKING:
     from effovpr_ros.mapping.map_reading import MapReader
-    from effovpr_ros.mapping.place_map import PlaceMap
+    from effovpr_ros.mapping.place import Place
 
 ORIGINS_PROPERTY = "session_origins"
 # Frames that begin where a drive begins (REP-105; camera_init is that of LOAM and its kin).
@@ -46,6 +47,38 @@ class Properties(Protocol):
 
     def set_property(self, key: str, value: bytes) -> None:
         """Store a value."""
+
+
+class Joined(Properties, Protocol):
+    """What sessions ask of a map that they join; a `PlaceMap` open for writing is one."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    @property
+    def frame_id(self) -> str:
+        """Frame of its poses."""
+
+    @property
+    def datum(self) -> Datum | None:
+        """Origin of the frame, if it is geo-referenced."""
+
+    @property
+    def sessions(self) -> list[str]:
+        """Names of those that joined before."""
+
+    def places(self) -> Sequence[Place]:
+        """Its places, or enough of them to know which sessions have poses."""
+
+    def session_frame(self, session: str) -> str:
+        """See `PlaceMap`."""
+
+    def set_session_frame(self, session: str, frame_id: str) -> None:
+        """See `PlaceMap`."""
+
+    def set_datum(self, datum: Datum) -> None:
+        """See `PlaceMap`."""
 
 
 def read_origins(properties: Properties) -> dict[str, SessionOrigin]:
@@ -81,7 +114,7 @@ def write_origins(properties: Properties, origins: Mapping[str, SessionOrigin]) 
     properties.set_property(ORIGINS_PROPERTY, json.dumps(content).encode())
 
 
-def join_session(place_map: PlaceMap, session: str, origin: PoseOrigin, session_frame: str = "") -> list[str]:
+def join_session(place_map: Joined, session: str, origin: PoseOrigin, session_frame: str = "") -> list[str]:
     """Make ready for a source's poses: refuse those that do not relate to the map's, and keep what is said of them.
 
     Args:
@@ -178,7 +211,7 @@ def _notes_apart(origin: PoseOrigin, session: str, session_frame: str) -> list[s
     return [f"poses of session {session!r} are in a frame of their own, {session_frame!r}{named}"]
 
 
-def _notes_joined(place_map: PlaceMap, origin: PoseOrigin, session_frame: str) -> list[str]:
+def _notes_joined(place_map: Joined, origin: PoseOrigin, session_frame: str) -> list[str]:
     """What is assumed of poses that join the map's frame.
 
     Raises:

@@ -130,7 +130,7 @@ def join_shards(folder: Path, paths: Sequence[str], first_numbers: Sequence[int]
         ModelMismatchError: a shard is of another model.
     """
     folder = usable_path(folder)
-    _require_number(folder, len(paths))
+    require_number(folder, len(paths))
     descriptions = []
     with PlaceMap.open(folder / paths[0]) as first:
         for path, first_number in zip(paths, first_numbers, strict=True):
@@ -171,7 +171,7 @@ def write_whole(
     Raises:
         MapError: no shard, a number twice, or the folder cannot be written.
     """
-    _require_number(folder, len(descriptions))
+    require_number(folder, len(descriptions))
     folder.mkdir(parents=True, exist_ok=True)
     starts: dict[str, int] = {}
     origins: dict[str, SessionOrigin] = {}
@@ -204,9 +204,9 @@ def write_whole(
             created=now(),
             num_places=len(numbers),
             sessions=tuple(session for session, _ in sessions),
-            places_sha256=_checksum(entries),
+            places_sha256=checksum_of(entries),
             index_sha256="",
-            index=_summary([described.index for described in descriptions]),
+            index=summary_of([described.index for described in descriptions]),
             shards=entries,
         ).write(folder)
     finally:
@@ -214,7 +214,8 @@ def write_whole(
     return len(numbers)
 
 
-def _require_number(folder: Path, num_shards: int) -> None:
+def require_number(folder: Path, num_shards: int) -> None:
+    """Refuse a map of too many shards, or of none."""
     if not 0 < num_shards <= MAX_SHARDS:
         raise MapError(f"map {folder} would have {num_shards} shards; there can be 1 to {MAX_SHARDS}")
 
@@ -243,12 +244,13 @@ def _require_alike(first: PlaceMap, shard: PlaceMap) -> None:
         )
 
 
-def _checksum(entries: Sequence[ShardEntry]) -> str:
+def checksum_of(entries: Sequence[ShardEntry]) -> str:
+    """Checksum over the places of all shards."""
     said = json.dumps([(entry.first_number, entry.sha256) for entry in entries])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _summary(indices: Sequence[IndexSummary]) -> IndexSummary:
+def summary_of(indices: Sequence[IndexSummary]) -> IndexSummary:
     """Of the whole: the kind of any that is searched by codes, the most that are compared, the least that is found."""
     coded = [index for index in indices if index.kind != IndexSummary().kind]
     if not coded:

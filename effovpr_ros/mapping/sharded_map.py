@@ -15,6 +15,7 @@ from effovpr_ros.mapping.making import lock_map
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
+from effovpr_ros.mapping.shard_numbers import ShardNumbers
 from effovpr_ros.mapping.sharded_store import ShardedIndex, ShardedStore
 from effovpr_ros.mapping.shards import Box, ShardEntry, extent_of
 
@@ -75,6 +76,11 @@ class ShardedMap(MapReader):
     def shards(self) -> tuple[ShardEntry, ...]:
         """What the map is made of."""
         return self._manifest.shards
+
+    @property
+    def numbers(self) -> ShardNumbers:
+        """Which shard each place lies in."""
+        return self._store.numbers
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -26,10 +26,16 @@ from effovpr_ros.mapping.store import PlaceStore
 NUMBERS_PROPERTY = "shard_numbers"
 SESSIONS_PROPERTY = "shard_sessions"
 SHARD_PROPERTIES = (NUMBERS_PROPERTY, SESSIONS_PROPERTY)
+"""Names of properties, or what comes before a slash in them, see `name_after`."""
 _BLOCK = 2**15
 
 Item = TypeVar("Item")
 Of = TypeVar("Of")
+
+
+def name_after(name: str, num_shards: int) -> str:
+    """Name of a property of a map that shards were added to, beside that of the map before."""
+    return f"{name}/{num_shards}"
 
 
 class ShardedStore(PlaceStore):
@@ -51,7 +57,7 @@ class ShardedStore(PlaceStore):
         try:
             self._manifest, self._entries = manifest, manifest.shards
             counts = [entry.num_places for entry in self._entries]
-            self.numbers = ShardNumbers.from_bytes(self.get_property(NUMBERS_PROPERTY), counts)
+            self.numbers = ShardNumbers.from_bytes(self._of_shards(NUMBERS_PROPERTY), counts)
             pca = self.get_property(PCA_PROPERTY)
             self.shards = OpenShards(folder, self._entries, manifest.fingerprint, pca, shard_bytes)
         except BaseException:
@@ -73,7 +79,7 @@ class ShardedStore(PlaceStore):
 
     def session_starts(self) -> dict[str, int]:
         """The first place of each session, in order of appearance."""
-        stored = self.get_property(SESSIONS_PROPERTY)
+        stored = self._of_shards(SESSIONS_PROPERTY)
         try:
             listed = json.loads(stored or b"")
             return {text(session, "a session"): integer(first, "its first place") for session, first in listed}
@@ -81,6 +87,11 @@ class ShardedStore(PlaceStore):
             raise MapFormatError(
                 f"{self._path}: the sessions of its places are damaged ({error}); restore the map from a copy"
             ) from error
+
+    def _of_shards(self, name: str) -> bytes | None:
+        """What is kept of the shards that the manifest names."""
+        added = self.get_property(name_after(name, len(self._entries)))
+        return self.get_property(name) if added is None else added
 
     def places(self, place_ids: Sequence[int] | None = None) -> list[Place]:
         """Places by ascending number; all where none are named."""

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
+from effovpr_ros.core.files import write_atomically
 from effovpr_ros.mapping.checked import MAX_INT64, entry, integer, real, refuse, table, text
 
 SHARDS_NAME = "shards.json"
+_KEPT_DIGITS = 16
 MAX_SHARDS = 2**15
 _MAX_BYTES = 2**26
 _SHA256_DIGITS = 64
@@ -74,8 +76,23 @@ def shards_to_bytes(shards: Sequence[ShardEntry]) -> bytes:
     return json.dumps({"shards": [asdict(shard) for shard in shards]}, indent=1, ensure_ascii=False).encode()
 
 
+def kept_name(sha256: str) -> str:
+    """File that keeps a list of shards with this checksum while `shards.json` and `map.yaml` are replaced."""
+    return f"shards-{sha256[:_KEPT_DIGITS]}.json"
+
+
+def keep_list(folder: Path) -> None:
+    """Keep `shards.json` under a name of its own, so that the `map.yaml` that names it stays whole; only the last."""
+    content = _content(folder / SHARDS_NAME)
+    name = kept_name(hashlib.sha256(content).hexdigest())
+    write_atomically(folder / name, content)
+    for path in folder.glob(kept_name("?" * _KEPT_DIGITS)):
+        if path.name != name:
+            path.unlink(missing_ok=True)
+
+
 def read_shards(folder: Path, sha256: str) -> tuple[ShardEntry, ...]:
-    """Read `shards.json` of a sharded map.
+    """Read `shards.json` of a sharded map, or the one before it where `map.yaml` still names that.
 
     Args:
         folder: of the map.
@@ -86,14 +103,12 @@ def read_shards(folder: Path, sha256: str) -> tuple[ShardEntry, ...]:
         MapFormatError: damaged, or not the one that `map.yaml` names.
     """
     path = folder / SHARDS_NAME
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise MapFormatError(f"{path} is longer than {_MAX_BYTES} bytes, as no map's is; restore it from a copy")
-        content = path.read_bytes()
-    except OSError as error:
-        raise MapError(f"{path} cannot be read: {error.strerror}; restore the map from a copy") from error
+    content = _content(path)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise MapFormatError(f"{path} does not fit its checksum in map.yaml; restore the map from a copy")
+        kept = folder / kept_name(sha256)
+        content = _content(kept) if kept.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise MapFormatError(f"{path} does not fit its checksum in map.yaml; restore the map from a copy")
     try:
         listed = entry(table(json.loads(content), "the whole"), "shards", "it")
         if not isinstance(listed, list) or not 0 < len(listed) <= MAX_SHARDS:
@@ -101,6 +116,15 @@ def read_shards(folder: Path, sha256: str) -> tuple[ShardEntry, ...]:
         return tuple(_parse(table(values, "a shard")) for values in listed)
     except (ValueError, RecursionError, MapFormatError) as error:
         raise MapFormatError(f"{path}: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise MapFormatError(f"{path} is longer than {_MAX_BYTES} bytes, as no map's is; restore it from a copy")
+        return path.read_bytes()
+    except OSError as error:
+        raise MapError(f"{path} cannot be read: {error.strerror}; restore the map from a copy") from error
 
 
 def shard_folder(folder: Path, shard: ShardEntry) -> Path:

@@ -16,7 +16,7 @@ from effovpr_ros.cluster.building import ClusterReport, Runner, build_shards
 from effovpr_ros.cluster.parts import PartReport
 from effovpr_ros.cluster.shard_builder import ShardBuilder
 from effovpr_ros.cluster.versions import this_version
-from effovpr_ros.cluster.work import Part, ShardJob, list_work
+from effovpr_ros.cluster.work import Part, ShardJob, WorkSource, list_work
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.mapping.builder import BuildConfig, build_map
@@ -35,13 +35,13 @@ BUILD = BuildConfig(spacing_m=1.5, batch_size=4)
 """Images are 1 m apart, so every second one becomes a place."""
 
 
-def make_folder(folder: Path, count: int = 40, broken: Sequence[int] = ()) -> Path:
-    """Images 1 m apart along x, with a table; some are no pictures."""
+def make_folder(folder: Path, count: int = 40, broken: Sequence[int] = (), first: int = 0) -> Path:
+    """Images 1 m apart along x, from `first` m on, with a table; some are no pictures."""
     folder.mkdir(parents=True)
     with (folder / "poses.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "stamp", "x", "y", "z"])
-        for number in range(count):
+        for number in range(first, first + count):
             name = f"{number:03d}.png"
             table.writerow([name, number + 1, float(number), 0.0, 0.0])
             if number in broken:
@@ -55,11 +55,19 @@ def open_folder(folder: Path) -> MapSource:
     return open_source(folder, table=folder / "poses.csv")
 
 
-def build_plain(source: MapSource, out: Path, extractor: FeatureExtractor, build: BuildConfig = BUILD) -> Path:
+def build_plain(*sources: MapSource, out: Path, extractor: FeatureExtractor, pca: int = 0) -> Path:
     with PlaceMap.create(out, fingerprint=extractor.fingerprint) as place_map:
-        join_session(place_map, source.session, source.origin)
-        build_map(place_map, extractor, source.frames(), build)
+        for source in sources:
+            join_session(place_map, source.session, source.origin)
+            build_map(place_map, extractor, source.frames(), BUILD)
+        if pca:
+            place_map.fit_pca(pca)
     return out
+
+
+def work_source(source: MapSource) -> WorkSource:
+    topic = source.bag.image_topic if source.bag is not None else ""
+    return WorkSource(str(source.path), topic, source.session, "", source.origin, None)
 
 
 def job_for(source: MapSource, out: str, extractor: FeatureExtractor, **changed: Any) -> ShardJob:
@@ -67,17 +75,13 @@ def job_for(source: MapSource, out: str, extractor: FeatureExtractor, **changed:
         version=this_version(),
         out=out,
         name="city",
-        source=str(source.path),
-        image_topic=source.bag.image_topic if source.bag is not None else "",
+        sources=(work_source(source),),
         max_pixels=10**8,
-        session=source.session,
-        session_frame="",
-        origin=source.origin,
-        camera=None,
         frame_id="map",
         datum=None,
         recognition={},
         extractor=TinyConfig(**{item.name: getattr(extractor.config, item.name) for item in fields(extractor.config)}),
+        fingerprint=extractor.fingerprint,
         build=BUILD,
         with_points=False,
         total=source.total,
@@ -93,7 +97,7 @@ def run_here(job: ShardJob, parts: Sequence[Part]) -> Iterator[PartReport]:
 
 def build_cut(source: MapSource, job: ShardJob, part_places: int, run: Runner = run_here, **more: Any) -> ClusterReport:
     items, _ = list_work(source, BUILD)
-    return build_shards(job, items, part_places, run, **more)
+    return build_shards(job, [items], part_places, run, **more)
 
 
 def require_same(cut: MapReader, plain: MapReader, descriptors_within: float = 0.0) -> None:

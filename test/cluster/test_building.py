@@ -55,7 +55,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, images: Path, extractor: FeatureExtractor) -> Path:
-    return build_plain(open_folder(images), tmp_path_factory.mktemp("plain") / "city", extractor)
+    return build_plain(open_folder(images), out=tmp_path_factory.mktemp("plain") / "city", extractor=extractor)
 
 
 @pytest.mark.parametrize("part_places", [4, 8, 12, 100])
@@ -93,7 +93,7 @@ def test_a_query_has_the_answer_of_the_plain_map(
 
 def test_images_that_cannot_be_read_are_said_and_left_out(extractor: FeatureExtractor, tmp_path: Path):
     images = make_folder(tmp_path / "drive", broken=(0, 6, 8, 10, 12, 22, 23))
-    build_plain(open_folder(images), tmp_path / "plain", extractor)
+    build_plain(open_folder(images), out=tmp_path / "plain", extractor=extractor)
     source = open_folder(images)
     report = build_cut(source, job_for(source, str(tmp_path / "city"), extractor), 4)
     # Images 0, 2, 4 ... become places but for 0, 6, 8, 10, 12 and 22; the second shard, 8 to 14, keeps one.
@@ -132,7 +132,7 @@ def make_bag(path: Path, count: int = 24) -> Path:
 @pytest.mark.parametrize("part_places", [4, 8])
 def test_parts_of_a_bag_give_the_plain_map(extractor: FeatureExtractor, tmp_path: Path, part_places: int):
     source = open_source(make_bag(tmp_path / "drive"), pose_topic="/odom")
-    build_plain(source, tmp_path / "plain", extractor)
+    build_plain(source, out=tmp_path / "plain", extractor=extractor)
     report = build_cut(source, job_for(source, str(tmp_path / "city"), extractor), part_places)
     assert (report.places, report.shards) == (12, -(-12 // part_places))
     with open_map(tmp_path / "city") as made, open_map(tmp_path / "plain") as one:
@@ -155,7 +155,7 @@ def test_a_bag_that_was_replaced_is_said(extractor: FeatureExtractor, tmp_path: 
     shutil.rmtree(tmp_path / "drive")
     make_bag(tmp_path / "drive", 6)
     with pytest.raises(SourceError, match=r"of 3 shards failed, the first: bag .*drive has lost . images since it was"):
-        build_shards(job, items, 4, run_here)
+        build_shards(job, [items], 4, run_here)
 
 
 def failing_after(count: int, error: BaseException):
@@ -216,8 +216,8 @@ def test_another_build_in_the_same_folder_is_refused(images: Path, extractor: Fe
     job = job_for(source, str(tmp_path / "city"), extractor)
     with pytest.raises(KeyboardInterrupt):
         build_cut(source, job, 8, failing_after(1, KeyboardInterrupt()))
-    with pytest.raises(MapError, match=r"was begun with other images, options or another version"):
-        build_cut(source, replace(job, session="other"), 8)
+    with pytest.raises(MapError, match=r"was begun with other images, .* repeat the command .*, or remove .*/city to"):
+        build_cut(source, replace(job, name="other"), 8)
     lock = FileLock(tmp_path / "city/building.lock")
     with pytest.raises(InUseError, match=r"is being built by .*; wait for its end, or stop it"):
         build_cut(source, job, 8)
@@ -270,13 +270,14 @@ def test_images_and_shards_may_lie_in_an_object_store(
         source = open_source(listed, table=images / "poses.csv")
         items, close = list_work(source, BUILD)
     assert (len(items), close) == (20, 20)
-    job = replace(job_for(source, f"{memory}/city", extractor), source=f"{memory}/drive")
+    job = job_for(source, f"{memory}/city", extractor)
+    job = replace(job, sources=(replace(job.sources[0], url=f"{memory}/drive"),))
     with pytest.raises(KeyboardInterrupt):
-        build_shards(job, items, 8, failing_after(1, KeyboardInterrupt()))
+        build_shards(job, [items], 8, failing_after(1, KeyboardInterrupt()))
     assert list(finished(Storage(job.out))) == [0]
     # As a worker that was cut off while it wrote leaves it.
     Storage(job.out).write("shards/00001-0badc0de/map.yaml", b"half")
-    assert build_shards(job, items, 8, run_here).done_before == 8
+    assert build_shards(job, [items], 8, run_here).done_before == 8
     Storage(job.out).fetch(tmp_path / "city")
     with open_map(tmp_path / "city") as made, open_map(plain) as one:
         require_same(made, one)
@@ -285,7 +286,8 @@ def test_images_and_shards_may_lie_in_an_object_store(
 
 def test_a_file_url_is_a_folder(images: Path, plain: Path, extractor: FeatureExtractor, tmp_path: Path):
     source = open_folder(images)
-    job = replace(job_for(source, f"file://{tmp_path}/city", extractor), source=f"file://{images}")
+    job = job_for(source, f"file://{tmp_path}/city", extractor)
+    job = replace(job, sources=(replace(job.sources[0], url=f"file://{images}"),))
     build_cut(source, job, 8)
     with open_map(tmp_path / "city") as made, open_map(plain) as one:
         require_same(made, one)
@@ -330,8 +332,8 @@ def test_parts_are_whole_batches():
     assert places_per_part(total=10, workers=2, wanted=0, batch_size=8) == 64
     assert places_per_part(total=10**7, workers=2, wanted=0, batch_size=8) == 8192
     assert places_per_part(total=10**7, workers=2, wanted=100, batch_size=8) == 104
-    assert [part.number for part in cut(list(range(9)), 4)] == [0, 1, 2]  # type: ignore[arg-type]
-    assert [len(part.items) for part in cut(list(range(9)), 4)] == [4, 4, 1]  # type: ignore[arg-type]
+    assert [part.number for part in cut([list(range(9))], 4)] == [0, 1, 2]  # type: ignore[arg-type]
+    assert [len(part.items) for part in cut([list(range(9))], 4)] == [4, 4, 1]  # type: ignore[arg-type]
 
 
 def test_reports_survive_being_stored(images: Path, extractor: FeatureExtractor, tmp_path: Path):
@@ -352,7 +354,7 @@ def test_the_plain_build_chooses_places_by_poses_alone(extractor: FeatureExtract
     images = make_folder(tmp_path / "drive", count=8)
     source = open_folder(images)
     (images / "002.png").unlink()
-    build_plain(source, tmp_path / "plain", extractor)
+    build_plain(source, out=tmp_path / "plain", extractor=extractor)
     with PlaceMap.open(tmp_path / "plain") as one:
         assert [place.source for place in one.places()] == ["000.png", "004.png", "006.png"]
     shutil.rmtree(tmp_path / "plain")

@@ -90,7 +90,7 @@ def machines() -> Iterator[Machines]:
 def test_nothing_is_lost_and_nothing_is_there_twice(machines: Machines, tmp_path: Path):
     rng = random.Random(1)
     images = make_folder(tmp_path / "drive", IMAGES)
-    plain = build_plain(open_folder(images), tmp_path / "plain", extractor_in(tmp_path / "weights"))
+    plain = build_plain(open_folder(images), out=tmp_path / "plain", extractor=extractor_in(tmp_path / "weights"))
     killed = dict.fromkeys(("worker", "command", "machine"), 0)
     builds = 0
     while sum(killed.values()) < KILLS:

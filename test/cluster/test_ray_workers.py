@@ -61,7 +61,7 @@ def test_any_number_of_workers_gives_the_plain_map(
     cluster: None, images: Path, extractor: FeatureExtractor, tmp_path: Path, workers: int, part_places: int
 ):
     source = open_folder(images)
-    build_plain(source, tmp_path / "plain", extractor)
+    build_plain(source, out=tmp_path / "plain", extractor=extractor)
     pool = PoolConfig(workers=workers)
     with connected(pool) as room:
         assert room == workers
