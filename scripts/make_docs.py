@@ -11,17 +11,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from effovpr_ros import api
+from effovpr_ros.cli.json_schema import field_types, meanings
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.cli.options import has_default
+from effovpr_ros.cli.outputs import OUTPUTS, output_schema
 from effovpr_ros.core import errors
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.place import Candidate, Place
@@ -135,6 +140,57 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
             yield from commands(sub)
 
 
+def json_page() -> str:
+    """What `--json` of each command prints: one table for each kind of object."""
+    parts = [
+        "# JSON\n\nWhat commands print with `--json`, read from the dataclasses that they print. Each has a JSON "
+        "schema, which `effovpr schema COMMAND` prints too. A later version may add fields; those here keep their "
+        "meaning as long as `schema_version` or `format` stays, where there is one."
+    ]
+    within: dict[str, Any] = {}
+    for command, kind in OUTPUTS.items():
+        parts.append(f"\n## `effovpr {command.replace('-', ' ')} --json`\n\n[JSON schema](schemas/{command}.json)\n")
+        kinds = typing.get_args(kind) or (kind,)
+        for item in kinds:
+            parts += record_table(item, within, "###" if len(kinds) > 1 else "")
+    parts.append("\n## Objects within\n")
+    done: set[str] = set()
+    while waiting := [name for name in within if name not in done]:
+        for name in waiting:
+            done.add(name)
+            parts += record_table(within[name], within, "###")
+    return "\n".join(parts)
+
+
+def record_table(kind: type, within: dict[str, Any], heading: str) -> list[str]:
+    """What a dataclass is and a table of its fields; those that it holds are added to `within`."""
+    summary, texts = meanings(kind)
+    title = f"{heading} `{kind.__name__}`\n\n" if heading else ""
+    rows = [
+        (f"`{name}`<br>{json_type(annotation, within)}", markup(texts.get(name, "")))
+        for name, annotation in field_types(kind).items()
+    ]
+    return [f"{title}{markup(summary)}\n", table(("field and type", "meaning"), rows) + "\n"]
+
+
+def json_type(annotation: Any, within: dict[str, Any]) -> str:
+    """An annotation in the words of JSON; dataclasses link to their tables."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    plain = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
+    if annotation in plain:
+        return plain[annotation]
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(json_type(part, within) for part in parts)
+    if origin is tuple and parts[1:] != (Ellipsis,):
+        return f"list of {len(parts)}: " + ", ".join(dict.fromkeys(json_type(part, within) for part in parts))
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return f"by name: {json_type(parts[1], within)}"
+    if inspect.isclass(origin):
+        return f"list of {json_type(parts[0], within)}"
+    within.setdefault(annotation.__name__, annotation)
+    return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+
+
 def python_page() -> str:
     """The Python API, from its docstrings."""
     parts = ["# Python API\n", "```python", *example(api.__doc__ or ""), "```\n"]
@@ -217,6 +273,7 @@ REFERENCE = {
     "topics.md": endpoints_page,
     "messages.md": messages_page,
     "commands.md": commands_page,
+    "json.md": json_page,
     "python.md": python_page,
 }
 
@@ -249,6 +306,10 @@ def main(out: Path) -> None:
     (out / "reference").mkdir(exist_ok=True)
     for name, page in REFERENCE.items():
         (out / "reference" / name).write_text(page() + "\n", encoding="utf-8")
+    (out / "reference" / "schemas").mkdir()
+    for command in OUTPUTS:
+        schema = json.dumps(output_schema(command), indent=2)
+        (out / "reference" / "schemas" / f"{command}.json").write_text(schema + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
-GENERATED = {"parameters.md", "topics.md", "messages.md", "commands.md", "python.md"}
+GENERATED = {"parameters.md", "topics.md", "messages.md", "commands.md", "json.md", "python.md"}
 MOST_LINES, MOST_WORDS, MOST_ROWS, MOST_PICTURE_BYTES = 180, 35, 12, 1_000_000
 
 
@@ -72,6 +72,7 @@ def test_the_reference_has_every_message_and_command(make_docs: ModuleType):
         assert f"## `{name}`" in commands
     assert "--spacing-m" in commands and "%%" not in commands
     assert set(make_docs.REFERENCE) == GENERATED
+    assert all(f"## `effovpr {name} --json`" in make_docs.json_page() for name in ("query", "map info", "evaluate"))
     assert all(f"`api.{name}`" in make_docs.python_page() for name in ("Recognizer.recognize", "open_map", "build_map"))
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +66,7 @@ def add_parser(commands: Subparsers) -> None:
         "parts", nargs="*", type=_part, metavar="PART", help=f"{', '.join(PARTS)}; all where none is named"
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller maps, within three minutes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object; docs/benchmarks.md has its schema")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     parts = options.parts or list(PARTS)
     report = Bench(options).run(parts)
     if options.json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         print(report)
     run = kept_of(report, version())
@@ -176,7 +176,7 @@ class Bench:
             begun,
             round(time.monotonic() - started, 1),
             machine,
-            asdict(extractor.fingerprint),
+            extractor.fingerprint,
             tuple(self._notes),
             **measured,
         )

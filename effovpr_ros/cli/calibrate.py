@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,6 +28,46 @@ from effovpr_ros.recognition.confidence import store_confidence_model
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 
 _DEFAULT = ConfidenceFitConfig()
+
+
+@dataclass(frozen=True)
+class PointFit:
+    """The model of answers whose points were verified.
+
+    Attributes:
+        weights: by name of the figure.
+        bias: log-odds without any evidence.
+    """
+
+    weights: Mapping[str, float]
+    bias: float
+
+
+@dataclass(frozen=True)
+class ConfidenceFit:
+    """The fitted model of the confidence.
+
+    Attributes:
+        setting: of model and recognition that it was fitted for.
+        weights: by name of the figure, of answers whose points were not looked at.
+        bias: log-odds without any evidence.
+        match_confidence: least confidence at which the wanted precision was reached.
+        precision: wanted.
+        fitted_on: what the queries were, for people.
+        num_queries: of the fit.
+        calibration_error: expected calibration error on queries left out of the fit.
+        points: of answers whose points were verified; null where it was fitted without.
+    """
+
+    setting: str
+    weights: Mapping[str, float]
+    bias: float
+    match_confidence: float
+    precision: float
+    fitted_on: str
+    num_queries: int
+    calibration_error: float
+    points: PointFit | None
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -83,7 +124,9 @@ def _run(options: argparse.Namespace) -> int:
             model = fit_confidence(place_map, extractor, recognizer, config, lambda done: bar.update(done))
         store_confidence_model(place_map, model)
     if options.json:
-        print_json(model.to_dict())
+        values = model.to_dict()
+        points = values.pop("points")
+        print_json(ConfidenceFit(**values, points=PointFit(**points) if points else None))
         return 0
     print(f"{model.num_queries} questions: {model.fitted_on}")
     print(f"setting: {model.setting}")

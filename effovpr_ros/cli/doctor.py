@@ -8,8 +8,8 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
@@ -22,12 +22,30 @@ from effovpr_ros.features.weights import offline_weights_path
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `remedy` is empty where nothing is missing."""
+    """One line of the report.
+
+    Attributes:
+        item: that was looked for.
+        found: what there is of it.
+        remedy: command or hint that mends it; empty where nothing is missing.
+        required: whether the package needs it.
+    """
 
     item: str
     found: str
     remedy: str
     required: bool
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What this machine has.
+
+    Attributes:
+        findings: one for each item.
+    """
+
+    findings: Sequence[Finding]
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -40,7 +58,7 @@ def add_parser(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     findings = examine()
     if options.json:
-        print_json({"findings": [asdict(finding) for finding in findings]})
+        print_json(Diagnosis(findings))
     else:
         for finding in findings:
             mark = "ok     " if not finding.remedy else "MISSING" if finding.required else "absent "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from tqdm import tqdm
 
@@ -13,7 +14,8 @@ from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.ablation import Ablation, Setting
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.saved_run import save_json
-from effovpr_ros.lab.evaluation.summary import SCHEMA_VERSION, describe
+from effovpr_ros.lab.evaluation.summary import describe
+from effovpr_ros.lab.evaluation.summary_records import AblatedFigures, AblationSummary
 
 ABLATION_NAME = "ablation.json"
 
@@ -32,20 +34,17 @@ def run_ablation(
     ablation = Ablation(dataset, settings, extractor)
     with tqdm(total=ablation.num_steps, unit="step", desc="ablation", disable=None) as bar:
         rows = ablation.run(lambda done: bar.update(done))
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        **describe(dataset),
-        "ablation": [
-            {
-                "factor": row.setting.factor,
-                "value": row.setting.value,
-                "base": row.setting.is_base,
-                "keypoints_per_place": row.keypoints_per_place,
-                **row.figures,
-            }
-            for row in rows
-        ],
-    }
+    ablated = [
+        AblatedFigures(
+            factor=row.setting.factor,
+            value=row.setting.value,
+            base=row.setting.is_base,
+            keypoints_per_place=row.keypoints_per_place,
+            **vars(row.figures),
+        )
+        for row in rows
+    ]
+    result = asdict(AblationSummary(**vars(describe(dataset)), ablation=ablated))
     if options.out:
         save_json(options.out / ABLATION_NAME, result)
     if options.json:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.lab.evaluation.compare import MethodComparison, compare_runs
+from effovpr_ros.lab.evaluation.compare import Comparison, MethodComparison, compare_runs
 from effovpr_ros.lab.evaluation.saved_run import SavedRun, load_run
-from effovpr_ros.lab.evaluation.summary import SCHEMA_VERSION, dataset_line
+from effovpr_ros.lab.evaluation.summary import dataset_line
+from effovpr_ros.lab.evaluation.summary_records import SCHEMA_VERSION, DatasetFigures
 
 
 def add_parser(forms: Subparsers) -> None:
@@ -37,14 +37,9 @@ def _run(options: argparse.Namespace) -> int:
     runs = load_run(options.run_a), load_run(options.run_b)
     compared = compare_runs(*runs, methods=tuple(options.method) if options.method else None)
     if options.json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "dataset": runs[0].summary["dataset"],
-                "runs": [str(run.folder) for run in runs],
-                "methods": [asdict(item) for item in compared],
-            }
-        )
+        dataset = DatasetFigures(**runs[0].summary["dataset"])
+        folders = (str(runs[0].folder), str(runs[1].folder))
+        print_json(Comparison(SCHEMA_VERSION, dataset, folders, compared))
     else:
         print(_table(runs, compared))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from effovpr_ros.lab.evaluation.ablation import AblationRow
@@ -39,8 +40,8 @@ def ablation_table(data: Mapping[str, Any], rows: Sequence[AblationRow]) -> str:
     for row in rows:
         star = "*" if row.setting.is_base else " "
         lines.append(
-            f"{row.setting.factor:12}{row.setting.value!s:>10}{star}{_quality(row.figures)}"
-            f"{row.keypoints_per_place:8.1f}{_cost(row.figures)}"
+            f"{row.setting.factor:12}{row.setting.value!s:>10}{star}{_quality(asdict(row.figures))}"
+            f"{row.keypoints_per_place:8.1f}{_cost(asdict(row.figures))}"
         )
     return "\n".join(lines)
 

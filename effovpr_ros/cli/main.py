@@ -19,6 +19,7 @@ from effovpr_ros.cli import (
     map_commands,
     query,
     render,
+    schema,
     serve,
     train,
 )
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_parser(commands)
     render.add_parser(commands)
     doctor.add_parser(commands)
+    schema.add_parser(commands)
     completion.add_parser(commands, make_parser)
     return parser
 

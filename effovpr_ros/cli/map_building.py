@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -40,6 +40,51 @@ from effovpr_ros.recognition.presets import map_settings
 from effovpr_ros.sources.map_source import MapSource
 
 
+@dataclass(frozen=True)
+class BuiltMap(BuildReport):
+    """What `effovpr map build` did.
+
+    Attributes:
+        refused: one line for each image, or kind of image, that was refused for its pose, time or tags.
+        num_refused: images that were.
+        notes: what was assumed.
+        with_pose: images that had a pose.
+        with_geo_tag: images that had a geo-tag.
+        places: that the map has now.
+        index: how they are searched.
+    """
+
+    refused: Sequence[str]
+    num_refused: int
+    notes: Sequence[str]
+    with_pose: int
+    with_geo_tag: int
+    places: int
+    index: IndexSummary
+
+
+@dataclass(frozen=True)
+class BuiltCameras:
+    """What it did with several image topics.
+
+    Attributes:
+        cameras: by name.
+    """
+
+    cameras: Mapping[str, BuiltMap]
+
+
+@dataclass(frozen=True)
+class BuiltSources:
+    """What it did with several sources.
+
+    Attributes:
+        sources: by path.
+    """
+
+    sources: Mapping[str, BuiltMap | BuiltCameras]
+
+
 def build(options: argparse.Namespace) -> int:
     """Build or append; gives the exit code.
 
@@ -55,7 +100,7 @@ def build(options: argparse.Namespace) -> int:
             f"map {options.map} lies in shards; add to it with --cluster, or make a map of one folder of it with "
             f"`effovpr map merge NEW_MAP {options.map}`"
         )
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, BuiltMap | BuiltCameras] = {}
     code = 0
     for given in options_by_source(options):
         given.source = Path(given.source)
@@ -63,27 +108,27 @@ def build(options: argparse.Namespace) -> int:
         if code:
             break
     if options.json:
-        print_json({"sources": reports} if len(options.source) > 1 else next(iter(reports.values())))
+        print_json(BuiltSources(reports) if len(options.source) > 1 else next(iter(reports.values())))
     return code
 
 
-def _build_source(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+def _build_source(options: argparse.Namespace) -> tuple[int, BuiltMap | BuiltCameras]:
     """Exit code and report of all images of a source."""
 
     def map_frame() -> str:
         with PlaceMap.open(options.map) as place_map:
             return place_map.frame_id
 
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, BuiltMap] = {}
     code = 0
     for camera, given in options_by_camera(options, map_frame):
         code, reports[camera] = _build_one(given)
         if code:
             break
-    return code, reports.get("") or {"cameras": reports}
+    return code, reports.get("") or BuiltCameras(reports)
 
 
-def _build_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+def _build_one(options: argparse.Namespace) -> tuple[int, BuiltMap]:
     """Exit code and report of the images of one camera, or of a folder."""
     source = _open_source(options)
     # Before anything is written: a source without a usable image makes no map.
@@ -123,7 +168,7 @@ def _build_one(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         return int(report.interrupted), _say(options, place_map, source, report)
 
 
-def _say(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, report: BuildReport) -> dict[str, Any]:
+def _say(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, report: BuildReport) -> BuiltMap:
     """Print what a build did, but for --json, whose values are returned."""
     notes = source.said()
     if not options.json:
@@ -138,16 +183,16 @@ def _say(options: argparse.Namespace, place_map: PlaceMap, source: MapSource, re
     print_refusals(source)
     for name, why in report.unreadable:
         print(f"unreadable: {name}: {why}", file=sys.stderr)
-    return {
-        **asdict(report),
-        "refused": source.refusals(),
-        "num_refused": source.num_refused(),
-        "notes": notes,
-        "with_pose": source.with_pose,
-        "with_geo_tag": source.with_geo_tag,
-        "places": len(place_map),
-        "index": asdict(place_map.manifest.index),
-    }
+    return BuiltMap(
+        **vars(report),
+        refused=source.refusals(),
+        num_refused=source.num_refused(),
+        notes=notes,
+        with_pose=source.with_pose,
+        with_geo_tag=source.with_geo_tag,
+        places=len(place_map),
+        index=place_map.manifest.index,
+    )
 
 
 def _open_source(options: argparse.Namespace) -> MapSource:

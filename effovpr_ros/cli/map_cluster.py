@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -20,7 +19,7 @@ from effovpr_ros.recognition.presets import config_for_map
 
 if TYPE_CHECKING:
     from effovpr_ros.cli.cluster_plan import ClusterPlan
-    from effovpr_ros.cluster.building import ClusterReport
+    from effovpr_ros.cluster.building import BuiltShards, ClusterReport
 
 LOCAL = "local"
 _SHOWN_UNREADABLE = 100
@@ -94,8 +93,10 @@ def _measure_null(plan: ClusterPlan) -> None:
         keep_map_null(plan.extractor, place_map, config_for_map(place_map, settings))
 
 
-def _say(options: argparse.Namespace, plan: ClusterPlan, report: ClusterReport) -> dict[str, Any]:
+def _say(options: argparse.Namespace, plan: ClusterPlan, report: ClusterReport) -> BuiltShards:
     """Print what a build did, but for --json, whose values are returned."""
+    from effovpr_ros.cluster.building import BuiltShards
+
     num_refused = sum(source.num_refused() for source in plan.sources)
     notes = list(dict.fromkeys(note for source in plan.sources for note in source.said()))
     if not options.json:
@@ -118,12 +119,12 @@ def _say(options: argparse.Namespace, plan: ClusterPlan, report: ClusterReport) 
         print_refusals(source)
     for name, why in report.unreadable[:_SHOWN_UNREADABLE]:
         print(f"unreadable: {name}: {why}", file=sys.stderr)
-    return {
-        **asdict(report),
-        "skipped_spacing": plan.too_close,
-        "refused": [line for source in plan.sources for line in source.refusals()],
-        "num_refused": num_refused,
-        "notes": notes,
-        "with_pose": sum(source.with_pose for source in plan.sources),
-        "with_geo_tag": sum(source.with_geo_tag for source in plan.sources),
-    }
+    return BuiltShards(
+        **vars(report),
+        skipped_spacing=plan.too_close,
+        refused=[line for source in plan.sources for line in source.refusals()],
+        num_refused=num_refused,
+        notes=notes,
+        with_pose=sum(source.with_pose for source in plan.sources),
+        with_geo_tag=sum(source.with_geo_tag for source in plan.sources),
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import get_args
 
 from tqdm import tqdm
 
 from effovpr_ros.cli.camera_options import add_camera_options
-from effovpr_ros.cli.map_building import build, index_in_words
+from effovpr_ros.cli.map_building import build
 from effovpr_ros.cli.map_cluster import add_cluster_options
 from effovpr_ros.cli.map_compact import add_compact
+from effovpr_ros.cli.map_info import check, print_info
 from effovpr_ros.cli.map_source import add_source_options
 from effovpr_ros.cli.options import (
     Subparsers,
@@ -21,19 +20,14 @@ from effovpr_ros.cli.options import (
     add_model_options,
     add_preset_option,
     command,
-    print_json,
 )
 from effovpr_ros.loop_closure.loop_config import POINTS
 from effovpr_ros.mapping.builder import BuildConfig
 from effovpr_ros.mapping.export import export_map
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
-from effovpr_ros.mapping.session_cameras import read_cameras
-from effovpr_ros.mapping.session_origins import read_origins
-from effovpr_ros.mapping.sessions import SessionSummary, summarise
 from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.mapping.sharding import By, shard_map
-from effovpr_ros.recognition.presets import settings_of_map
 
 _BUILD = BuildConfig()
 
@@ -103,12 +97,12 @@ def add_parser(commands: Subparsers) -> None:
     info = command(actions, "info", "print what is in a map", "effovpr map info office")
     info.add_argument("map", type=Path, help="map folder")
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.set_defaults(run=_info)
+    info.set_defaults(run=print_info)
 
-    check = command(actions, "check", "compare every part of a map with its checksum", "effovpr map check office")
-    check.add_argument("map", type=Path, help="map folder")
-    check.add_argument("--json", action="store_true", help="print one JSON object")
-    check.set_defaults(run=_check)
+    checking = command(actions, "check", "compare every part of a map with its checksum", "effovpr map check office")
+    checking.add_argument("map", type=Path, help="map folder")
+    checking.add_argument("--json", action="store_true", help="print one JSON object")
+    checking.set_defaults(run=check)
 
     export = command(
         actions, "export", "write places, pictures and descriptors for other tools", "effovpr map export office out/"
@@ -163,59 +157,6 @@ def add_parser(commands: Subparsers) -> None:
     add_compact(actions)
 
 
-def _info(options: argparse.Namespace) -> int:
-    with open_map(options.map) as place_map:
-        places = place_map.places()
-        sessions = summarise(places, place_map.frame_id, read_origins(place_map))
-        datum = place_map.datum.origin if place_map.datum else None
-        index = place_map.manifest.index
-        cameras = read_cameras(place_map)
-        values = {
-            "name": place_map.name,
-            "path": str(place_map.path),
-            "places": len(place_map),
-            "sessions": [asdict(session) for session in sessions],
-            "with_pose": sum(place.pose is not None for place in places),
-            "with_geo_tag": sum(place.geo is not None for place in places),
-            "frame_id": place_map.frame_id,
-            "datum": asdict(datum) if datum else None,
-            "cameras": {name: mounted.to_dict() for name, mounted in cameras.items()},
-            "created": place_map.manifest.created,
-            "updated": place_map.manifest.updated,
-            "global_dim": place_map.global_dim,
-            "index": asdict(index),
-            "shards": [asdict(shard) for shard in place_map.manifest.shards],
-            "recognition": settings_of_map(place_map),
-            "bytes": place_map.bytes_by_part(),
-            "model": place_map.fingerprint.to_dict(),
-        }
-    if options.json:
-        print_json(values)
-        return 0
-    values["sessions"] = len(sessions)
-    values["cameras"] = ", ".join(cameras) or "none: poses are not measured"
-    values["index"] = index_in_words(index)
-    shards = place_map.manifest.shards
-    values["shards"] = f"{len(shards)}, {shards[0].name} to {shards[-1].name}" if shards else "none: one folder"
-    for key, value in values.items():
-        print(f"{key + ':':14}{value}")
-    for session in sessions:
-        print(f"session {_in_words(session)}")
-    return 0
-
-
-def _in_words(session: SessionSummary) -> str:
-    stamps = (session.first_stamp_ns, session.last_stamp_ns)
-    known = [stamp for stamp in stamps if stamp is not None]
-    times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in known]
-    span = " to ".join(times) or "of unknown time"
-    body = f" of {session.child_frame_id}" if session.child_frame_id else ""
-    return (
-        f"{session.name}: {session.num_places} places {span}; {session.with_pose} with pose in frame "
-        f"{session.frame_id}{body}, {session.with_geo_tag} with geo-tag"
-    )
-
-
 def _merge(options: argparse.Namespace) -> int:
     config = MergeConfig(options.name, options.rename_sessions, options.keep_frames)
     with tqdm(unit="place", disable=None, desc=options.out.name) as bar:
@@ -229,16 +170,6 @@ def _shard(options: argparse.Namespace) -> int:
         count = shard_map(options.map, options.out, options.shards, options.by, lambda done: bar.update(done))
     print(f"map {options.out}: {count} places in {len(read_manifest(options.out).shards)} shards")
     return 0
-
-
-def _check(options: argparse.Namespace) -> int:
-    with open_map(options.map) as place_map:
-        problems = place_map.check()
-        if options.json:
-            print_json({"map": place_map.name, "places": len(place_map), "problems": problems})
-        else:
-            print("\n".join(problems) if problems else f"map {place_map.name}: {len(place_map)} places, all sound")
-    return 1 if problems else 0
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,7 +29,7 @@ def _compact(options: argparse.Namespace) -> int:
     with tqdm(unit="place", disable=None, desc=options.map.name) as bar:
         report = compact_map(options.map, options.out, lambda done: bar.update(done))
     if options.json:
-        print_json(asdict(report))
+        print_json(report)
         return 0
     if report.local_bytes_before == report.local_bytes_after:
         print(f"map {options.out or options.map}: {report.places} places, compact already ({report.local_codes})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
@@ -197,5 +197,6 @@ def recognizer_config(options: argparse.Namespace, place_map: MapReader) -> Reco
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON object on stdout: a mapping, or a dataclass, whose schema the reference has (see `cli.outputs`)."""
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(plain, indent=2, ensure_ascii=False))

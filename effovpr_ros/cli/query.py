@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from effovpr_ros.api import open_map
 from effovpr_ros.cli.answer_page import Card, answer_card, error_card, write_page
@@ -23,7 +23,33 @@ from effovpr_ros.cli.options import (
 )
 from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.core.images import shown
-from effovpr_ros.remote.answers import answer_record
+from effovpr_ros.remote.answers import AnswerRecord, answer_record
+
+
+@dataclass(frozen=True)
+class UnansweredImage:
+    """An image that could not be read.
+
+    Attributes:
+        image: its file.
+        error: why.
+    """
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """Answers of a map.
+
+    Attributes:
+        map: its folder.
+        results: one for each image.
+    """
+
+    map: str
+    results: Sequence[AnswerRecord | UnansweredImage]
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -44,7 +70,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    results: list[dict[str, Any]] = []
+    results: list[AnswerRecord | UnansweredImage] = []
     cards: list[Card] = []
     limit, camera = max_pixels(options), given_camera(options)
     settings = given_recognizer_settings(options)
@@ -55,14 +81,14 @@ def _run(options: argparse.Namespace) -> int:
             try:
                 recognition = recognizer.recognize(path, camera=camera)
             except ImageError as error:
-                results.append({"image": shown(path), "error": str(error)})
+                results.append(UnansweredImage(shown(path), str(error)))
                 cards.append(error_card(path, error))
                 continue
-            results.append(asdict(answer_record(recognition, options.candidates, shown(path))))
+            results.append(answer_record(recognition, options.candidates, shown(path)))
             if options.page is not None:
                 cards.append(answer_card(recognizer, path, recognition))
     if options.json:
-        print_json({"map": shown(options.map), "results": results})
+        print_json(QueryAnswers(shown(options.map), results))
     else:
         for result in results:
             _print(result)
@@ -71,27 +97,27 @@ def _run(options: argparse.Namespace) -> int:
             options.page, f"{len(cards)} image{'' if len(cards) == 1 else 's'} asked of map {shown(options.map)}", cards
         )
         print(f"page: {shown(options.page.resolve())}", file=sys.stderr)
-    return 1 if any("error" in result for result in results) else 0
+    return int(any(isinstance(result, UnansweredImage) for result in results))
 
 
-def _print(result: dict[str, Any]) -> None:
-    if "error" in result:
-        print(f"{result['image']}: ERROR {result['error']}")
+def _print(result: AnswerRecord | UnansweredImage) -> None:
+    if isinstance(result, UnansweredImage):
+        print(f"{result.image}: ERROR {result.error}")
         return
-    print(f"{result['image']}: {result['status']} {result['confidence']:.2f}  ({result['reason']})")
-    if result["is_metric"]:
-        x, y, z = result["pose"]["position_xyz"]
-        print(f"  measured at ({x:.3f}, {y:.3f}, {z:.3f}) m: {result['measured']}")
-    for candidate in result["candidates"]:
+    print(f"{result.image}: {result.status} {result.confidence:.2f}  ({result.reason})")
+    if result.is_metric and result.pose is not None:
+        x, y, z = result.pose.position_xyz
+        print(f"  measured at ({x:.3f}, {y:.3f}, {z:.3f}) m: {result.measured}")
+    for candidate in result.candidates:
         where = ""
-        if candidate["position_xyz"]:
-            numbers = ("?" if value is None else f"{value:.2f}" for value in candidate["position_xyz"])
+        if candidate.position_xyz:
+            numbers = ("?" if value is None else f"{value:.2f}" for value in candidate.position_xyz)
             where = f" at ({', '.join(numbers)}) m"
-        if candidate["latitude"] is not None:
-            where += f" {candidate['latitude']:.6f}, {candidate['longitude']:.6f}"
-        verified = f", {candidate['points']['homography']} inliers" if candidate["points"] else ""
+        if candidate.latitude is not None:
+            where += f" {candidate.latitude:.6f}, {candidate.longitude:.6f}"
+        verified = f", {candidate.points.homography} inliers" if candidate.points else ""
         print(
-            f"  place {candidate['place_id']} {candidate['session']}/{candidate['source']}{where}: "
-            f"similarity {candidate['similarity']:.3f}, {candidate['num_matches']} matches, "
-            f"{candidate['num_consistent']} consistent{verified}"
+            f"  place {candidate.place_id} {candidate.session}/{candidate.source}{where}: "
+            f"similarity {candidate.similarity:.3f}, {candidate.num_matches} matches, "
+            f"{candidate.num_consistent} consistent{verified}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,6 +11,23 @@ from tqdm import tqdm
 from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.lab.simulation.rendered_places import LEVELS, TABLE_NAME, PlacesConfig, render_places
+
+
+@dataclass(frozen=True)
+class RenderedPlaces:
+    """What was rendered.
+
+    Attributes:
+        table: path of the table that lists the images.
+        images: their number.
+        places: that they show.
+        levels: that these are in.
+    """
+
+    table: str
+    images: int
+    places: int
+    levels: int
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -38,17 +55,14 @@ def _run(options: argparse.Namespace) -> int:
     config = PlacesConfig(**{entry.name: getattr(options, entry.name) for entry in fields(PlacesConfig)})
     with tqdm(total=len(levels), unit="level", desc=options.out.name, disable=None) as bar:
         rows = render_places(options.out, levels, config, lambda done: bar.update(done))
-    figures = {
-        "table": str(options.out / TABLE_NAME),
-        "images": len(rows),
-        "places": len({row.place for row in rows}),
-        "levels": len({row.area for row in rows}),
-    }
+    rendered = RenderedPlaces(
+        table=str(options.out / TABLE_NAME),
+        images=len(rows),
+        places=len({row.place for row in rows}),
+        levels=len({row.area for row in rows}),
+    )
     if options.json:
-        print_json(figures)
+        print_json(rendered)
     else:
-        print(
-            f"{figures['table']}: {figures['images']} images of {figures['places']} places "
-            f"in {figures['levels']} levels"
-        )
+        print(f"{rendered.table}: {rendered.images} images of {rendered.places} places in {rendered.levels} levels")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,28 @@ from effovpr_ros.lab.training.frames import SourceSpec, TrainingSource, open_sou
 from effovpr_ros.lab.training.place_classes import PlacesConfig, TrainingFrame, hold_out
 from effovpr_ros.lab.training.progress import Progress
 from effovpr_ros.lab.training.run import TrainRequest, TrainResult, train
+from effovpr_ros.lab.training.state import EpochResult
 from effovpr_ros.lab.training.training_config import TrainConfig
 
 _MODEL = ExtractorConfig()
 _OPTION_NAMES = {"image_size": "size", "pooling": "global", "local_block": "block"}
 """Fields whose options have the names that they have in other commands."""
 _MOST_REFUSALS = 10
+
+
+@dataclass(frozen=True)
+class TrainedTail:
+    """What came of a run.
+
+    Attributes:
+        tail: path of its file.
+        best_epoch: whose weights the file holds.
+        epochs: results, the state before training first.
+    """
+
+    tail: str
+    best_epoch: int
+    epochs: Sequence[EpochResult]
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -173,8 +189,7 @@ def _note(line: str) -> None:
 
 def _print(result: TrainResult, *, as_json: bool) -> None:
     if as_json:
-        epochs = [{"epoch": item.epoch, "recalls": [vars(recall) for recall in item.recalls]} for item in result.epochs]
-        print_json({"tail": str(result.tail), "best_epoch": result.best, "epochs": epochs})
+        print_json(TrainedTail(str(result.tail), result.best, result.epochs))
         return
     for item in result.epochs:
         figures = ", ".join(f"{recall.dim}-D R@1 {recall.r1:.1f} R@5 {recall.r5:.1f}" for recall in item.recalls)

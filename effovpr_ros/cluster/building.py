@@ -58,6 +58,27 @@ class ClusterReport:
     engines: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class BuiltShards(ClusterReport):
+    """What `effovpr map build --cluster` did.
+
+    Attributes:
+        skipped_spacing: frames too close to the last place.
+        refused: one line for each image, or kind of image, that was refused for its pose, time or tags.
+        num_refused: images that were.
+        notes: what was assumed.
+        with_pose: images that had a pose.
+        with_geo_tag: images that had a geo-tag.
+    """
+
+    skipped_spacing: int
+    refused: Sequence[str]
+    num_refused: int
+    notes: Sequence[str]
+    with_pose: int
+    with_geo_tag: int
+
+
 def build_shards(
     job: ShardJob,
     items: Sequence[Sequence[WorkItem]],

@@ -84,7 +84,24 @@ class ExtractorConfig:
 
 @dataclass(frozen=True)
 class ModelFingerprint:
-    """Everything that must agree for two descriptors to be comparable."""
+    """Everything that must agree for two descriptors to be comparable.
+
+    Attributes:
+        architecture: of the network, as timm names it.
+        weights_sha256: of the names and values of its weights.
+        image_size: side of its input in pixels.
+        preprocessing: name of what is done to a picture before it.
+        global_dim: length of the global descriptor.
+        local_dim: length of a local descriptor.
+        local_block: block that is read, from 0.
+        facet: query, key or value.
+        centered: whether the image's mean facet is subtracted.
+        global_kind: regional or cls.
+        min_attention: T1; 0 keeps all patches.
+        max_keypoints: most patches that are kept; 0 keeps all above T1.
+        local_codes: name of how local descriptors are stored.
+        tail_sha256: of the trained tail; empty for the network as it is.
+    """
 
     architecture: str
     weights_sha256: str

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds by stage; extract is 0 where features were given, verify and pose where nothing was."""
+    """Milliseconds by stage.
+
+    Attributes:
+        extract: preprocessing and the network; 0 where features were given.
+        search: first stage.
+        rerank: second stage.
+        decide: status, confidence and pose of the place.
+        total: all of it, from the image to the answer.
+        verify: third stage; 0 where it did not look.
+        pose: measuring the pose; 0 where none was measured.
+    """
 
     extract: float
     search: float

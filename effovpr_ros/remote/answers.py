@@ -34,7 +34,13 @@ class PoseRecord:
 
 @dataclass(frozen=True)
 class GeoRecord:
-    """A WGS84 position in degrees and metres; the altitude is null where it is unknown."""
+    """A WGS84 position.
+
+    Attributes:
+        latitude: degrees.
+        longitude: degrees.
+        altitude: metres above the ellipsoid; null where unknown.
+    """
 
     latitude: float
     longitude: float

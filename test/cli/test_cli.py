@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from described import described
 from PIL import Image
 from synthetic import picture, tiny_weights
 
@@ -103,17 +104,46 @@ def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys:
     assert "unreadable: broken.png" in printed.err
 
     assert build(photos, folder, "--json") == 0
-    again = json.loads(capsys.readouterr().out)
+    again = described("map-build", capsys.readouterr().out)
     assert (again["added"], again["already_present"], again["places"]) == (0, 6, 6)
 
+    # Of several sources, the report of each.
+    second = photos.parent / "more"
+    second.mkdir()
+    Image.fromarray(picture(9)).save(second / "9.png")
+    weights = str(tmp_path / "vit_tiny_test_patch14.safetensors")
+    assert (
+        main(
+            [
+                "map",
+                "build",
+                str(tmp_path / "two"),
+                str(photos),
+                str(second),
+                "--weights",
+                weights,
+                "--json",
+                "--model",
+                "vit_tiny_test_patch14",
+                "--size",
+                "56",
+            ]
+        )
+        == 0
+    )
+    reports = described("map-build", capsys.readouterr().out)["sources"]
+    assert [report["added"] for report in reports.values()] == [6, 1]
+
     assert main(["map", "info", str(folder), "--json"]) == 0
-    info = json.loads(capsys.readouterr().out)
+    info = described("map-info", capsys.readouterr().out)
     assert (info["places"], info["with_pose"], info["with_geo_tag"]) == (6, 6, 6)
     assert info["model"]["architecture"] == "vit_tiny_test_patch14"
     assert info["bytes"]["local_descriptors"] > 0
 
     assert main(["map", "check", str(folder)]) == 0
     assert "6 places, all sound" in capsys.readouterr().out
+    assert main(["map", "check", str(folder), "--json"]) == 0
+    assert described("map-check", capsys.readouterr().out) == {"map": "map", "places": 6, "problems": []}
 
     query = [
         str(photos / "4.png"),
@@ -122,7 +152,7 @@ def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys:
         str(tmp_path / "vit_tiny_test_patch14.safetensors"),
     ]
     assert main(["query", str(folder), *query, "--json"]) == 0
-    answers = json.loads(capsys.readouterr().out)["results"]
+    answers = described("query", capsys.readouterr().out)["results"]
     assert [answer["candidates"][0]["source"] for answer in answers] == ["4.png", "2.png"]
     assert main(["query", str(folder), *query]) == 0
     assert "4.png" in capsys.readouterr().out
@@ -312,6 +342,9 @@ def test_doctor_says_what_is_here(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     for part in ("torch", "timm", "faiss", "rclpy", "weights"):
         assert part in printed
+    main(["doctor", "--json"])
+    findings = described("doctor", capsys.readouterr().out)["findings"]
+    assert findings[0]["item"] == "effovpr_ros" and findings[0]["found"].startswith(version())
 
 
 def test_the_demo_says_which_part_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from described import described
 from synthetic import picture, tiny_weights
 
 from effovpr_ros.cli.main import main
@@ -53,7 +54,7 @@ def test_each_camera_is_a_session_with_its_own_calibration_and_mounting(
     bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert build(bag, tmp_path / "map", "--json", "--image-topic", *TOPICS) == 0
-    reports = json.loads(capsys.readouterr().out)["cameras"]
+    reports = described("map-build", capsys.readouterr().out)["cameras"]
     assert {name: report["added"] for name, report in reports.items()} == {"front": 4, "rear": 4}
     with PlaceMap.open(tmp_path / "map") as place_map:
         assert place_map.sessions == ["drive:front", "drive:rear"]

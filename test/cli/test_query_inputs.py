@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 import recorded_pictures as pictures
+from described import described
 from PIL import Image
 from synthetic import picture, tiny_weights
 
@@ -58,6 +58,6 @@ def test_the_limit_is_an_option(place_map: list[str], tmp_path: Path, capsys: py
     good = str(tmp_path / "in" / "1.png")
     capsys.readouterr()
     assert main(["query", place_map[0], good, *place_map[1:], "--json", "--max-megapixels", "0.001"]) == 1
-    assert "96x72 pixels" in json.loads(capsys.readouterr().out)["results"][0]["error"]
+    assert "96x72 pixels" in described("query", capsys.readouterr().out)["results"][0]["error"]
     assert main(["query", place_map[0], good, *place_map[1:], "--max-megapixels", "0"]) == 1
     assert "--max-megapixels 0.0 must be above 0" in capsys.readouterr().err

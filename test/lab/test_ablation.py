@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from described import described
 from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
@@ -132,8 +133,8 @@ def test_rows_are_what_separate_evaluations_give(
             counts = [len(local) for local in place_map.local_features(range(6))]
         assert row.keypoints_per_place == np.mean(counts)
         for key in ("recall", "matches", "bytes_per_place"):
-            assert row.figures[key] == wanted[key]
-        assert row.figures["average_precision"] == pytest.approx(wanted["average_precision"], abs=0.02)
+            assert getattr(row.figures, key) == wanted[key]
+        assert row.figures.average_precision == pytest.approx(wanted["average_precision"], abs=0.02)
     assert len({row.keypoints_per_place for row in rows}) == 3
 
 
@@ -151,7 +152,7 @@ def test_the_command_prints_one_table_or_one_object(
     assert [row[1] for row in rows if row[1].endswith("*")] == ["value*", f"{PRESETS['paper'][1].min_similarity}*"]
 
     assert main([*folders, "--ablate", "block", "--preset", "paper", "--json", "--out", str(tmp_path / "out")]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert set(result) == {"schema_version", "dataset", "notes", "random_recall_at_1", "ablation"}
     assert [(row["factor"], row["value"], row["base"]) for row in result["ablation"]] == [
         ("block", 0, False),

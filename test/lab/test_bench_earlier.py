@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic import FINGERPRINT
 
 from effovpr_ros.cli import bench
 from effovpr_ros.core.errors import EvaluationError
@@ -26,7 +27,9 @@ def report(rerank_ms: float, network_ms: float = 40.0) -> Report:
     times = dict.fromkeys((*names, "around"), Timing.of([8.0]))
     times |= {"rerank": Timing.of([rerank_ms]), "network": Timing.of([network_ms])}
     query = QueryFigures(engine="torch", places=10, candidates=100, **times, limit_ms=15.0)
-    return Report("bench", "2026-02-02", 1.0, MACHINE, {"architecture": "vit", "image_size": 322}, query=query)
+    return Report(
+        "bench", "2026-02-02", 1.0, MACHINE, replace(FINGERPRINT, architecture="vit", image_size=322), query=query
+    )
 
 
 def test_ratios_worked_by_hand():

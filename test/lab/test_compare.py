@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from described import described
 
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
@@ -130,7 +131,7 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
     assert printed[4].split()[:6] == ["effovpr", "/", "strict", "50.0", "75.0", "+25.0"]
     assert printed[5:] == ["  gained 2: c.png, d.png", "  lost 1: b.png"]
     assert main(["evaluate", "compare", str(a), str(a), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate-compare", capsys.readouterr().out)
     assert result["runs"] == [str(a), str(a)]
     assert result["methods"][0]["recall_at_1_difference_interval"] == [0.0, 0.0]
     assert main(["evaluate", "compare", str(a), str(b)]) == 1

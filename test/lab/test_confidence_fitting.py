@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import described
 from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
@@ -375,7 +376,7 @@ def test_calibrate_makes_the_confidence_of_a_map_a_probability(tmp_path: Path, c
         assert not PlaceRecognizer(extractor, place_map, RecognizerConfig()).calibrated
     capsys.readouterr()
     assert main(["calibrate", folder, "--weights", weights, "--precision", "0.9", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+    printed = described("calibrate", capsys.readouterr().out)
     assert (printed["precision"], printed["num_queries"]) == (0.9, 36)
     with PlaceMap.open(folder) as place_map:
         stored = ConfidenceModel.from_dict(printed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from described import described
 from PIL import Image
 from synthetic import picture, tiny_extractor, tiny_weights
 
@@ -163,7 +164,7 @@ def test_the_command_on_a_set_whose_answers_are_known(tmp_path: Path, capsys: py
     model = ["--model", "vit_tiny_test_patch14", "--weights", str(weights), "--size", "56", "--preset", "default"]
     out = tmp_path / "out"
     code = main(["evaluate", "folders", str(stored), str(asked), "--json", "--out", str(out), *model])
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert code == 0
     assert result["schema_version"] == 1
     assert result["dataset"] == {"name": "set/queries", "queries": 7, "queries_with_positives": 6, "database": 6}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import described
 from rosbags.typesys import get_types_from_msg
 from synthetic import new_place, picture, tiny_extractor
 
@@ -171,7 +172,7 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
     drive = write_drive(tmp_path / "drive", [0, 1, 2, 9], [at(1), at(21), at(41, 0, 10), at(500)])
     arguments = ["evaluate", "bag", str(house), str(drive), "--pose", ODOM, *weights, "--json"]
     assert main([*arguments, "--size", "56", "--model", "vit_tiny_test_patch14"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert result["dataset"] == {"name": "drive in house", "queries": 4, "queries_with_positives": 3, "database": 4}
     assert result["random_recall_at_1"] == pytest.approx(1 / 4)
     for method in result["methods"].values():
@@ -180,7 +181,7 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
         assert method["heading_error_deg_all_answers"]["max"] == pytest.approx(10.0)
     compared = [*arguments, "--methods", "effovpr", "seq:sequence_length=5", "vlad", "--out", str(tmp_path / "out")]
     assert main(compared) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert {name: method["recall"]["1"] for name, method in result["methods"].items()} == {
         "effovpr": 1.0,
         "seq": 1.0,
@@ -202,7 +203,7 @@ def test_the_commands_on_bags(tmp_path: Path, extractor: FeatureExtractor, capsy
     model = ["--model", "vit_tiny_test_patch14", *weights, "--size", "56", "--t1", "0"]
     arguments = ["evaluate", "loops", str(loop), "--pose", ODOM, "--radius", "2", "--min-gap", "2", *model]
     assert main([*arguments, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert result["dataset"]["queries_with_positives"] == 1
     assert result["methods"]["effovpr"]["recall"]["1"] == 1.0
     with pytest.raises(SystemExit, match="2"):
@@ -319,7 +320,7 @@ def test_the_command_on_recorded_answers(
     bag = record(tmp_path / "live")
     arguments = ["evaluate", "live", str(bag), "--pose", ODOM, "--json", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--map", str(house)]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = described("evaluate", capsys.readouterr().out)
     assert result["dataset"] == {"name": "live", "queries": 5, "queries_with_positives": 4, "database": 4}
     live = result["methods"]["live"]
     # Right first: 1000 and 1002 s; 1001 s has its place second; 1004 s has no candidate.
@@ -339,7 +340,7 @@ def test_the_command_on_recorded_answers(
 
     assert main(arguments) == 0
     printed = capsys.readouterr()
-    result = json.loads(printed.out)
+    result = described("evaluate", printed.out)
     # Every query counts: the MATCH at 1003 s is wrong, not outside.
     assert result["dataset"] == {"name": "live", "queries": 5, "queries_with_positives": 5, "database": None}
     assert result["random_recall_at_1"] is None

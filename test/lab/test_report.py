@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,7 @@ def test_the_order_before_the_third_stage_is_that_of_the_score():
     one = replace(given, queries=given.queries[1:2], positives=given.positives[1:2], allowed=given.allowed[1:2])
     figures = verified_figures(one, [seen])
     assert figures is not None
-    assert (figures["recall_at_1_before"], figures["recall_at_1"]) == (0.0, 1.0)
+    assert (figures.recall_at_1_before, figures.recall_at_1) == (0.0, 1.0)
 
 
 def test_measured_poses_stand_beside_the_matched_pictures():
@@ -249,16 +249,16 @@ def test_measured_poses_stand_beside_the_matched_pictures():
     few = replace(given, queries=given.queries[:4], positives=given.positives[:4], allowed=given.allowed[:4])
     figures = measured_figures(few, answers)
     assert figures is not None
-    assert figures["share_of_matches"] == pytest.approx(1.0 / 3.0)
-    assert figures["position_error_m"] == pytest.approx({"p50": 0.05, "p95": 0.05, "max": 0.05, "count": 1})
-    assert figures["heading_error_deg"]["p50"] == pytest.approx(2.0)
-    assert figures["prior_position_error_m"]["p50"] == pytest.approx(5.0)
-    assert figures["prior_heading_error_deg"]["p50"] == pytest.approx(0.0)
-    assert figures["foretold_std_m"] == pytest.approx(0.02 * 3**0.5)
-    assert figures["inside_99"] == 1.0
-    assert figures["reasons"] == {"measured": 1, "no calibration": 2}
+    assert figures.share_of_matches == pytest.approx(1.0 / 3.0)
+    assert asdict(figures.position_error_m) == pytest.approx({"p50": 0.05, "p95": 0.05, "max": 0.05, "count": 1})
+    assert figures.heading_error_deg.p50 == pytest.approx(2.0)
+    assert figures.prior_position_error_m.p50 == pytest.approx(5.0)
+    assert figures.prior_heading_error_deg.p50 == pytest.approx(0.0)
+    assert figures.foretold_std_m == pytest.approx(0.02 * 3**0.5)
+    assert figures.inside_99 == 1.0
+    assert figures.reasons == {"measured": 1, "no calibration": 2}
     tight = replace(measurement, covariance=np.eye(6) * 0.01**2)
-    assert measured_figures(few, [measured(0, tight), *answers[1:]])["inside_99"] == 0.0
+    assert measured_figures(few, [measured(0, tight), *answers[1:]]).inside_99 == 0.0
     assert measured_figures(few, ANSWERS[:4]) is None
     summary = summarise(few, {"a": MethodResult(answers, None, False)})
     table = summary_table(summary)

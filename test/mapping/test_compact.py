@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from described import described
 from synthetic import new_place, picture, tiny_extractor
 
 from effovpr_ros.cli.main import main
@@ -191,7 +191,7 @@ def test_a_conversion_that_confuses_places_is_refused(map_path: Path, monkeypatc
 
 def test_the_command(tmp_path: Path, map_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["map", "compact", str(map_path), "--out", str(tmp_path / "small"), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = described("map-compact", capsys.readouterr().out)
     assert report["local_bytes_after"] * 3 == report["local_bytes_before"]
     assert main(["map", "compact", str(map_path)]) == 0
     assert f"({16 * 12} -> {16 * 4} a place)" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def kept_of(report: Report, version: str) -> EarlierRun | None:
         ratios["image to answer / extract"] = round(report.node.latency.median_ms / extract_ms, 4)
     if not ratios:
         return None
-    model = f"{report.model['architecture']}, {report.model['image_size']} px, {engine}"
+    model = f"{report.model.architecture}, {report.model.image_size} px, {engine}"
     return EarlierRun(version, report.started, machine_class(report.machine), model, report.machine.load, ratios)
 
 

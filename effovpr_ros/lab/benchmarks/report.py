@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
+from effovpr_ros.features.extractor_config import ModelFingerprint
 from effovpr_ros.lab.benchmarks.accuracy import AccuracyFigures
 from effovpr_ros.lab.benchmarks.machine import Machine
 from effovpr_ros.lab.benchmarks.map_size import MapFigures
@@ -15,7 +15,7 @@ from effovpr_ros.lab.benchmarks.query import QueryFigures, RerankFigures
 from effovpr_ros.lab.benchmarks.search import SearchFigures
 
 FORMAT = 1
-"""Version of the JSON object, whose schema docs/benchmarks.md gives; it changes when a field changes its meaning."""
+"""Version of the JSON object, which the reference describes."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Report:
     """Everything that a run measured; parts that were not asked for, or not possible, are None or empty.
 
     Attributes:
+        format: version of the object; it changes when a field changes its meaning.
         command: as typed.
         started: ISO 8601, UTC.
         seconds: that the run took.
@@ -38,11 +39,12 @@ class Report:
         accuracy: on data sets.
     """
 
+    format: int = field(default=FORMAT, kw_only=True)
     command: str
     started: str
     seconds: float
     machine: Machine
-    model: dict[str, Any]
+    model: ModelFingerprint
     notes: Sequence[str] = ()
     network: NetworkFigures | None = None
     search: Sequence[SearchFigures] = ()
@@ -51,10 +53,6 @@ class Report:
     rerank: Sequence[RerankFigures] = ()
     node: NodeFigures | None = None
     accuracy: Sequence[AccuracyFigures] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"format": FORMAT, **asdict(self)}
 
     def __str__(self) -> str:
         """Tables in Markdown. Times are medians in ms with the tenth and the ninetieth percentile."""

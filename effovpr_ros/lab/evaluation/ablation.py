@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from effovpr_ros.features.extractor_config import ExtractorConfig
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, run_methods
-from effovpr_ros.lab.evaluation.summary import summarise
+from effovpr_ros.lab.evaluation.summary import method_figures
+from effovpr_ros.lab.evaluation.summary_records import MethodFigures
 from effovpr_ros.lab.evaluation.variants import database_variants, query_variants
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
@@ -81,12 +82,12 @@ class AblationRow:
     Attributes:
         setting: that was measured.
         keypoints_per_place: mean of the database images.
-        figures: as `methods.NAME` of `evaluation.summary.summarise`.
+        figures: of both stages.
     """
 
     setting: Setting
     keypoints_per_place: float
-    figures: Mapping[str, Any]
+    figures: MethodFigures
 
 
 def parse_factors(text: str) -> tuple[str, ...]:
@@ -170,7 +171,7 @@ class Ablation:
         Raises:
             ImageError: an image cannot be read.
         """
-        measured: dict[tuple[ExtractorConfig, RecognizerConfig], tuple[float, Mapping[str, Any]]] = {}
+        measured: dict[tuple[ExtractorConfig, RecognizerConfig], tuple[float, MethodFigures]] = {}
         for configs in self._passes:
             extractors = self._load(configs)
             queries = query_variants(self._dataset, extractors, progress)
@@ -182,7 +183,7 @@ class Ablation:
                     for recognizer in self._recognizers[config]:
                         method = EffoVPRMethod(place_map, PlaceRecognizer(extractor, place_map, recognizer))
                         results = run_methods(queries[number], {"effovpr": method}, progress)
-                        figures = summarise(self._dataset, results)["methods"]["effovpr"]
+                        figures = method_figures(self._dataset, results["effovpr"])
                         measured[config, recognizer] = (keypoints, figures)
         return [AblationRow(item, *measured[item.extractor, item.recognizer]) for item in self._settings]
 

@@ -10,6 +10,7 @@ from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.lab.evaluation.metrics import bootstrap_interval
 from effovpr_ros.lab.evaluation.saved_run import SavedAnswer, SavedRun
 from effovpr_ros.lab.evaluation.summary import dataset_line
+from effovpr_ros.lab.evaluation.summary_records import DatasetFigures
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class MethodComparison:
     latency_ms_a: float
     latency_ms_b: float
     latency_ms_difference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two saved runs side by side.
+
+    Attributes:
+        schema_version: grows when a key changes its meaning or goes.
+        dataset: of both.
+        runs: both folders, A first.
+        methods: pairs of a method of each.
+    """
+
+    schema_version: int
+    dataset: DatasetFigures
+    runs: tuple[str, str]
+    methods: Sequence[MethodComparison]
 
 
 def compare_runs(

@@ -12,7 +12,8 @@ from typing import Any
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.runner import MethodResult
-from effovpr_ros.lab.evaluation.summary import ANSWER_COLUMNS, SCHEMA_VERSION, answer_rows
+from effovpr_ros.lab.evaluation.summary import ANSWER_COLUMNS, answer_rows
+from effovpr_ros.lab.evaluation.summary_records import SCHEMA_VERSION
 
 RESULT_NAME = "result.json"
 ANSWERS_NAME = "answers.csv"

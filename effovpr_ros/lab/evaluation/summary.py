@@ -1,8 +1,9 @@
-"""Results to plain values: the object of `--json` and the rows of `answers.csv` (docs/evaluation.md)."""
+"""Results to plain values: the object of `--json` (see `summary_records`) and the rows of `answers.csv`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,17 @@ from effovpr_ros.lab.evaluation.metrics import (
     reliability,
 )
 from effovpr_ros.lab.evaluation.runner import MethodResult
+from effovpr_ros.lab.evaluation.summary_records import (
+    SCHEMA_VERSION,
+    DatasetFigures,
+    EvaluatedData,
+    LatencyFigures,
+    MethodFigures,
+    Summary,
+)
 from effovpr_ros.lab.evaluation.third_stage_figures import measured_figures, verified_figures
 from effovpr_ros.recognition.recognizer import Status
 
-SCHEMA_VERSION = 1
 RANKS = (1, 5, 10, 20)
 PRECISIONS = (1.0, 0.99)
 ANSWER_COLUMNS = ("method", "query", "status", "confidence", "database", "right")
@@ -36,28 +44,24 @@ STAGES = ("extract", "search", "rerank", "verify", "pose", "decide", "total")
 
 
 def summarise(dataset: Dataset, results: Mapping[str, MethodResult]) -> dict[str, Any]:
-    """The result as plain values; docs/evaluation.md describes the schema."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        **describe(dataset),
-        "methods": {name: _summarise_method(dataset, result) for name, result in results.items()},
-    }
+    """The result as plain values, those of a `Summary`."""
+    methods = {name: method_figures(dataset, result) for name, result in results.items()}
+    return asdict(Summary(**vars(describe(dataset)), methods=methods))
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """The keys `dataset`, `notes` and `random_recall_at_1`."""
-    return {
-        "dataset": {
-            "name": dataset.name,
-            "queries": len(dataset.queries),
-            "queries_with_positives": sum(bool(item) for item in dataset.positives),
-            "database": len(dataset.database) if dataset.database_known else None,
-        },
-        "notes": list(dataset.notes),
-        "random_recall_at_1": (
-            random_recall_at_1(dataset.positives, dataset.allowed) if dataset.database_known else None
+def describe(dataset: Dataset) -> EvaluatedData:
+    """What is said of the images."""
+    return EvaluatedData(
+        schema_version=SCHEMA_VERSION,
+        dataset=DatasetFigures(
+            name=dataset.name,
+            queries=len(dataset.queries),
+            queries_with_positives=sum(bool(item) for item in dataset.positives),
+            database=len(dataset.database) if dataset.database_known else None,
         ),
-    }
+        notes=list(dataset.notes),
+        random_recall_at_1=(random_recall_at_1(dataset.positives, dataset.allowed) if dataset.database_known else None),
+    )
 
 
 def dataset_line(data: Mapping[str, Any]) -> str:
@@ -81,7 +85,12 @@ def answer_rows(dataset: Dataset, results: Mapping[str, MethodResult]) -> Iterat
             }
 
 
-def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
+def method_figures(dataset: Dataset, result: MethodResult) -> MethodFigures:
+    """What one method reached.
+
+    Raises:
+        EvaluationError: no query could be answered.
+    """
     ranked = [answer.ranked for answer in result.answers]
     recalls = {k: recall_at_k(ranked, dataset.positives, k) for k in RANKS}
     answered = [
@@ -99,32 +108,30 @@ def _summarise_method(dataset: Dataset, result: MethodResult) -> dict[str, Any]:
     matches = [right for answer, right in answered if answer.status is Status.MATCH]
     position_m, heading_deg = position_errors_m(dataset, result.answers), heading_errors_deg(dataset, result.answers)
     matched = [answer.status is Status.MATCH for answer in result.answers]
-    return {
-        "recall": {str(k): recalls[k][0] for k in RANKS},
-        "recall_all_queries": {str(k): recalls[k][1] for k in RANKS},
-        "recall_at_1_interval": [low, high],
-        "average_precision": curve.average_precision,
-        "recall_at_precision": {str(p): curve.recall_at(p) for p in PRECISIONS},
-        "matches": len(matches) if result.refuses else None,
-        "wrong_matches": matches.count(False) if result.refuses else None,
-        "outside": answered_outside(dataset, result),
-        "position_error_m": error_percentiles(position_m[matched]),
-        "position_error_m_all_answers": error_percentiles(position_m),
-        "heading_error_deg": error_percentiles(heading_deg[matched]),
-        "heading_error_deg_all_answers": error_percentiles(heading_deg),
-        "by_condition": recall_by_condition(dataset, result.answers),
-        "calibration_error": (
-            reliability(confidences, rights).expected_calibration_error if result.calibrated else None
-        ),
-        "latency_ms": _latencies([answer for answer, _ in answered]),
-        "verified": verified_figures(dataset, result.answers),
-        "measured": measured_figures(dataset, result.answers),
-        "bytes_per_place": result.bytes_per_place,
-    }
+    return MethodFigures(
+        recall={str(k): recalls[k][0] for k in RANKS},
+        recall_all_queries={str(k): recalls[k][1] for k in RANKS},
+        recall_at_1_interval=(low, high),
+        average_precision=curve.average_precision,
+        recall_at_precision={str(p): curve.recall_at(p) for p in PRECISIONS},
+        matches=len(matches) if result.refuses else None,
+        wrong_matches=matches.count(False) if result.refuses else None,
+        outside=answered_outside(dataset, result),
+        position_error_m=error_percentiles(position_m[matched]),
+        position_error_m_all_answers=error_percentiles(position_m),
+        heading_error_deg=error_percentiles(heading_deg[matched]),
+        heading_error_deg_all_answers=error_percentiles(heading_deg),
+        by_condition=recall_by_condition(dataset, result.answers),
+        calibration_error=(reliability(confidences, rights).expected_calibration_error if result.calibrated else None),
+        latency_ms=_latencies([answer for answer, _ in answered]),
+        verified=verified_figures(dataset, result.answers),
+        measured=measured_figures(dataset, result.answers),
+        bytes_per_place=result.bytes_per_place,
+    )
 
 
-def _latencies(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+def _latencies(answers: Sequence[Answer]) -> dict[str, LatencyFigures]:
     percentiles = {
         stage: np.percentile([getattr(answer.latency_ms, stage) for answer in answers], [50, 95]) for stage in STAGES
     }
-    return {stage: {"p50": float(low), "p95": float(high)} for stage, (low, high) in percentiles.items()}
+    return {stage: LatencyFigures(float(low), float(high)) for stage, (low, high) in percentiles.items()}

@@ -15,10 +15,11 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer
 from effovpr_ros.lab.evaluation.metrics import recall_at_k
 from effovpr_ros.lab.evaluation.positions import turn_deg
+from effovpr_ros.lab.evaluation.summary_records import MeasuredFigures, VerifiedFigures
 from effovpr_ros.recognition.recognizer import Status
 
 
-def verified_figures(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, Any] | None:
+def verified_figures(dataset: Dataset, answers: Sequence[Answer]) -> VerifiedFigures | None:
     """Where the third stage ran, its milliseconds there, and R@1 without and with it; None if it never ran.
 
     Without it counts the candidate that the first two stages of the same query rank first.
@@ -29,16 +30,16 @@ def verified_figures(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, A
         return None
     low, high = np.percentile(spent_ms, [50, 95])
     before = [_first_of_two_stages(answer) for answer in answers]
-    return {
-        "share": len(spent_ms) / len(answered),
-        "p50_ms": float(low),
-        "p95_ms": float(high),
-        "recall_at_1_before": recall_at_k(before, dataset.positives, 1)[0],
-        "recall_at_1": recall_at_k([answer.ranked for answer in answers], dataset.positives, 1)[0],
-    }
+    return VerifiedFigures(
+        share=len(spent_ms) / len(answered),
+        p50_ms=float(low),
+        p95_ms=float(high),
+        recall_at_1_before=recall_at_k(before, dataset.positives, 1)[0],
+        recall_at_1=recall_at_k([answer.ranked for answer in answers], dataset.positives, 1)[0],
+    )
 
 
-def measured_figures(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, Any] | None:
+def measured_figures(dataset: Dataset, answers: Sequence[Answer]) -> MeasuredFigures | None:
     """Errors of the measured poses of MATCHes, beside those of the matched pictures' poses of the same queries.
 
     None where no pose was measured, or no query has a true pose.
@@ -55,17 +56,17 @@ def measured_figures(dataset: Dataset, answers: Sequence[Answer]) -> dict[str, A
     errors_deg = turn_deg(_yaws([poses[number] for number in known]), _yaws([truths[number] for number in known]))
     foretold = [_foretold(answers[number], truths[number]) for number in known]
     judged = [distance for distance, _ in foretold if distance is not None]
-    return {
-        "share_of_matches": len(measured) / len(matches),
-        "position_error_m": error_percentiles(np.array(errors_m)),
-        "heading_error_deg": error_percentiles(errors_deg),
-        "prior_position_error_m": error_percentiles(prior_m[known]),
-        "prior_heading_error_deg": error_percentiles(prior_deg[known]),
-        "foretold_std_m": float(np.median([std_m for _, std_m in foretold])),
+    return MeasuredFigures(
+        share_of_matches=len(measured) / len(matches),
+        position_error_m=error_percentiles(np.array(errors_m)),
+        heading_error_deg=error_percentiles(errors_deg),
+        prior_position_error_m=error_percentiles(prior_m[known]),
+        prior_heading_error_deg=error_percentiles(prior_deg[known]),
+        foretold_std_m=float(np.median([std_m for _, std_m in foretold])),
         # All six degrees of freedom must be known of the truth.
-        "inside_99": float(np.mean(np.array(judged) <= WITHIN_99)) if judged else None,
-        "reasons": _reasons([answers[number] for number in matches]),
-    }
+        inside_99=float(np.mean(np.array(judged) <= WITHIN_99)) if judged else None,
+        reasons=_reasons([answers[number] for number in matches]),
+    )
 
 
 def third_stage_lines(method: Mapping[str, Any]) -> list[str]:
