@@ -54,12 +54,12 @@ _COUNTS = (10, 20, 50, 100)
 Figures = TypeVar("Figures")
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "bench",
-        "measure speed, size and accuracy on this machine, beside other ways to do the same",
+        summary,
         "effovpr bench --quick",
     )
     parser.add_argument(

@@ -70,12 +70,12 @@ class ConfidenceFit:
     points: PointFit | None
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "calibrate",
-        "fit the confidence of a map's answers by asking it about its own places",
+        summary,
         "effovpr calibrate office --precision 0.99",
     )
     parser.add_argument("map", type=Path, help="map folder")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from effovpr_ros.cli.options import Subparsers, command
 
@@ -27,24 +27,22 @@ complete -o bashdefault -o default -F _effovpr effovpr
 """
 
 
-def add_parser(commands: Subparsers, whole: Callable[[], argparse.ArgumentParser]) -> None:
-    """Add the command.
-
-    Args:
-        commands: to add it to.
-        whole: makes the parser that is to be completed.
-    """
+def add_parser(commands: Subparsers, summary: str) -> None:
+    """Add the command."""
     parser = command(
         commands,
         "completion",
-        "print a script by which bash and zsh complete this command",
+        summary,
         'eval "$(effovpr completion)", or into ~/.local/share/bash-completion/completions/effovpr',
     )
-    parser.set_defaults(run=lambda _: _run(whole()))
+    parser.set_defaults(run=_run)
 
 
-def _run(parser: argparse.ArgumentParser) -> int:
-    print(bash_completion(parser), end="")
+def _run(_: argparse.Namespace) -> int:
+    # It is this command's own parser too.
+    from effovpr_ros.cli.main import make_parser
+
+    print(bash_completion(make_parser()), end="")
     return 0
 
 

@@ -66,12 +66,12 @@ class _Drive:
     every: int = 1
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "demo",
-        "drive a simulated robot twice through a building and localise the second drive in a map of the first",
+        summary,
         "effovpr demo --out demo_output",
     )
     parser.add_argument(

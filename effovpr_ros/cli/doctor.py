@@ -48,9 +48,9 @@ class Diagnosis:
     findings: Sequence[Finding]
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
-    parser = command(commands, "doctor", "say what this machine has and what is missing", "effovpr doctor")
+    parser = command(commands, "doctor", summary, "effovpr doctor")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)
 

@@ -44,9 +44,9 @@ from effovpr_ros.lab.evaluation.summary import summarise
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
-    parser = commands.add_parser("evaluate", help="measure recall, precision and speed on images with ground truth")
+    parser = commands.add_parser("evaluate", help=summary)
     forms = parser.add_subparsers(metavar="FORM", required=True)
     folders, loops, bag, live = (
         add_form(forms) for add_form in (add_folders_form, add_loops_form, add_bag_form, add_live_form)

@@ -32,9 +32,9 @@ from effovpr_ros.mapping.sharding import By, shard_map
 _BUILD = BuildConfig()
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
-    parser = commands.add_parser("map", help="build, inspect, check, export, merge, shard and compact maps")
+    parser = commands.add_parser("map", help=summary)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     building = command(
         actions,

@@ -52,11 +52,9 @@ class QueryAnswers:
     results: Sequence[AnswerRecord | UnansweredImage]
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
-    parser = command(
-        commands, "query", "say which place of a map each image shows", "effovpr query office where_is_this.jpg"
-    )
+    parser = command(commands, "query", summary, "effovpr query office where_is_this.jpg")
     parser.add_argument("map", type=Path, help="map folder")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--candidates", type=int, default=3, help="candidates to print for each image")

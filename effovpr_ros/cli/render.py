@@ -30,12 +30,12 @@ class RenderedPlaces:
     levels: int
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "render",
-        "render places of simulated buildings, each from several poses, as images to train on",
+        summary,
         "effovpr render rendered --places-per-level 40, then effovpr train rendered/frames.csv --out tail",
     )
     parser.add_argument("out", type=Path, help="folder to make: JPEG images and frames.csv")

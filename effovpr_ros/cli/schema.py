@@ -8,12 +8,12 @@ from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.cli.outputs import OUTPUTS, output_schema
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "schema",
-        "print the JSON schema of what a command prints with --json",
+        summary,
         "effovpr schema map-info > map_info.schema.json",
     )
     parser.add_argument("of", choices=sorted(OUTPUTS), metavar="COMMAND", help=f"one of {', '.join(OUTPUTS)}")

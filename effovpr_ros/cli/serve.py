@@ -32,11 +32,9 @@ _PORT = 8321
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
-    parser = command(
-        commands, "serve", "answer over HTTP which place of a map pictures show", "effovpr serve office --port 8321"
-    )
+    parser = command(commands, "serve", summary, "effovpr serve office --port 8321")
     parser.add_argument("map", type=Path, help="map folder")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on; 0.0.0.0 for all")
     parser.add_argument("--port", type=int, default=_PORT, help="port to listen on")

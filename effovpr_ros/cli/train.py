@@ -44,12 +44,12 @@ class TrainedTail:
     epochs: Sequence[EpochResult]
 
 
-def add_parser(commands: Subparsers) -> None:
+def add_parser(commands: Subparsers, summary: str) -> None:
     """Add the command."""
     parser = command(
         commands,
         "train",
-        "fine-tune the last blocks of the model on places of your own",
+        summary,
         "effovpr train first_drive.mcap photos/ --hold-out-share 0.1 --out tail_office, "
         "then effovpr map build office drive.mcap --weights tail_office/tail.safetensors",
     )

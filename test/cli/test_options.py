@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import subprocess
+import sys
+
 import pytest
 
-from effovpr_ros.cli.main import make_parser
+from effovpr_ros.cli.main import COMMANDS, make_parser
 
 
 def test_help_names_the_defaults_that_tell_something(capsys: pytest.CaptureFixture[str]):
@@ -15,3 +19,25 @@ def test_help_names_the_defaults_that_tell_something(capsys: pytest.CaptureFixtu
     assert "in one forward pass (default: 8)" in printed
     for nothing in ("(default: )", "(default: None)", "(default: False)", "(default: [''])"):
         assert nothing not in printed
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fly"], []])
+def test_what_computes_nothing_loads_nothing_to_compute_with(arguments: list[str]):
+    program = (
+        "import sys\nfrom effovpr_ros.cli.main import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'cv2', 'scipy', 'faiss', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_lists_what_the_commands_say_of_themselves():
+    whole = make_parser()
+    alone = {name: make_parser(name) for name in COMMANDS}
+    assert whole.format_help() == make_parser("").format_help()
+    for name, parser in alone.items():
+        assert parser.format_help() == whole.format_help()
+        # Only the one that is named takes options.
+        made = next(item for item in parser._actions if isinstance(item, argparse._SubParsersAction)).choices
+        assert [other for other, sub in made.items() if len(sub._actions) > 0] == [name]
