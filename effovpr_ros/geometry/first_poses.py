@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import poselib
+import torch
 
 from effovpr_ros.geometry.query_rays import Array, Index, QueryRays
 from effovpr_ros.geometry.rig import Rig
@@ -18,12 +23,24 @@ _ABSOLUTE_OPTIONS = {"max_reproj_error": _ERROR_PX, "max_iterations": 300, "min_
 _RELATIVE_OPTIONS = {"max_epipolar_error": 1.5, "max_iterations": 300, "min_iterations": 30}
 
 
-def first_poses(query: QueryRays, rig: Rig) -> list[tuple[Array, Array]]:
-    """Rotation (body to map) and centre by P3P and by PoseLib's six point solver for rigs; one where both agree.
+def first_poses(query: QueryRays, rig: Rig) -> Iterator[tuple[Array, Array]]:
+    """Rotation (body to map) and centre by P3P, then by PoseLib's six point solver for rigs where it finds another.
 
     Points that several views see tell the scale where all views lie on one line with the query; the epipolar
-    geometry of all views tells two poses apart that a plane of triangulated points leaves open.
+    geometry of all views tells two poses apart that a plane of triangulated points leaves open. The second is sought
+    in another thread while the caller works with the first.
     """
+    start = _from_triangulated(query, rig)
+    soon = _beside(functools.partial(_by_epipolar_geometry, query, rig, start))
+    first = None if start is None else _of_body(start)
+    if first is not None:
+        yield first
+    second = soon()
+    if second is not None and (first is None or np.linalg.norm(second[1] - first[1]) >= _SAME_M):
+        yield second
+
+
+def _by_epipolar_geometry(query: QueryRays, rig: Rig, start: poselib.CameraPose | None) -> tuple[Array, Array] | None:
     matches: list[poselib.PairwiseMatches] = []
     numbers, views = np.unique(rig.view, return_inverse=True)
     camera = query.camera[rig.point]
@@ -35,7 +52,6 @@ def first_poses(query: QueryRays, rig: Rig) -> list[tuple[Array, Array]]:
             pair.x1 = rig.rays[own] * rig.focal_px[numbers[place]]
             pair.x2 = query.rays[rig.point[own]] * query.focal_px[own_camera]
             matches.append(pair)
-    start = _from_triangulated(query, rig)
     found, info = poselib.estimate_generalized_relative_pose(
         matches,
         [_camera_pose(rig.rotation[view].T, -rig.rotation[view].T @ rig.centre_m[view]) for view in numbers],
@@ -46,11 +62,20 @@ def first_poses(query: QueryRays, rig: Rig) -> list[tuple[Array, Array]]:
         {},
         start,
     )
-    poses = [_of_body(found) if info["num_inliers"] else None, None if start is None else _of_body(start)]
-    firsts = [pose for pose in poses if pose is not None]
-    if len(firsts) == 2 and np.linalg.norm(firsts[0][1] - firsts[1][1]) < _SAME_M:
-        return firsts[1:]
-    return firsts
+    return _of_body(found) if info["num_inliers"] else None
+
+
+def _beside(function: Callable[[], tuple[Array, Array] | None]) -> Callable[[], tuple[Array, Array] | None]:
+    """What gives the result of a function that another thread computes, where this process may use several."""
+    if torch.get_num_threads() <= 1:
+        return function
+    future: Future[tuple[Array, Array] | None] = _other_thread().submit(function)
+    return future.result
+
+
+@functools.cache
+def _other_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "first pose")
 
 
 def support_of_another_pose(query: QueryRays, rig: Rig, rotation: Array, centre_m: Array) -> tuple[int, int]:

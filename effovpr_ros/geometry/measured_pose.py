@@ -146,10 +146,9 @@ def measure_pose(pictures: Sequence[QueryPicture], views: Sequence[RigView], con
     query, rig, num_matched = _best_points(query, rig)
     if num_matched < config.pose_min_inliers:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"{num_matched} matched, needed {config.pose_min_inliers}")
-    firsts = first_poses(query, rig)
-    if not firsts:
+    answers = [_refined(query, rig, first, config) for first in first_poses(query, rig)]
+    if not answers:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"no pose fits {num_matched}")
-    answers = [_refined(query, rig, first, config) for first in firsts]
     refined = sorted((answer for answer in answers if answer is not None), key=lambda answer: answer.cost)
     if not refined:
         return refused(PoseOutcome.TOO_FEW_POINTS, f"fewer than {config.pose_min_inliers} of {num_matched} agree")

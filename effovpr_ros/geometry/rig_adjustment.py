@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from effovpr_ros.geometry.normal_equations import NormalEquations
 from effovpr_ros.geometry.query_rays import Array, QueryRays
-from effovpr_ros.geometry.rig import Rig
+from effovpr_ros.geometry.rig import Rig, cross_matrix
 
 _ITERATIONS = 12
 _TRIES = 6
@@ -47,6 +48,8 @@ class AdjustedPose:
 
 @dataclass(frozen=True, eq=False)
 class _State:
+    """A proposal: `rays` (2, N) and `inverse_depth` (N,) of the points, poses of the query and of the rig."""
+
     rotation: Array
     centre: Array
     rig_rotation: Array
@@ -56,7 +59,11 @@ class _State:
 
 
 class RigAdjustment:
-    """One problem: the rays of a query and a rig that sees them."""
+    """One problem: the rays of a query and a rig that sees them.
+
+    An observation has a place in arrays of K views by N points, most of which are taken; those that are not weigh
+    nothing. So sums over views and points need no lists of who sees what, and the last axis, the points, is long.
+    """
 
     def __init__(self, query: QueryRays, rig: Rig) -> None:
         """State the problem.
@@ -65,13 +72,21 @@ class RigAdjustment:
             query: N points; each is seen by a view.
             rig: of K views, M observations.
         """
-        self._query, self._observed, self._rig = query, query.rays, rig
+        self._query, self._rig = query, rig
+        self._observed = np.ascontiguousarray(query.rays.T)
         self._focal_sq = query.point_focal_px**2
         self._scale = 1.0 / rig.pose_std
-        self._starts = np.searchsorted(rig.point, np.arange(len(query)))
-        self._num_views = len(rig.centre_m)
-        self._lens = rig.focal_px[rig.view]
-        self._seen: tuple[_State, tuple[Array, Array, Array]] | None = None
+        self._back = np.ascontiguousarray(rig.rotation.transpose(0, 2, 1))
+        shape = (len(rig.centre_m), len(query))
+        self._is_seen = np.zeros(shape, bool)
+        self._is_seen[rig.view, rig.point] = True
+        self._seen_xy = np.zeros((shape[0], 2, shape[1]))
+        self._seen_xy[rig.view, :, rig.point] = rig.rays
+        self._lens = rig.focal_px[:, None]
+        # Of one camera there is one turn for all points.
+        self._camera = query.camera if len(query.focal_px) > 1 else np.zeros(1, np.int64)
+        self._columns = np.empty((shape[0], 10, 2, shape[1]))
+        self._last: tuple[_State, tuple[Array, Array, Array, Array]] | None = None
 
     def solve(self, rotation: Array, centre_m: Array) -> AdjustedPose | None:
         """Levenberg-Marquardt from a first pose, with the loss of Geman and McClure.
@@ -87,7 +102,7 @@ class RigAdjustment:
             for _ in range(_ITERATIONS):
                 system = self._linearise(state)
                 for _ in range(_TRIES):
-                    proposed = self._moved(state, self._step(system, damping))
+                    proposed = self._moved(state, system.step(damping))
                     new_cost = self._cost(proposed)
                     if new_cost < cost:
                         break
@@ -101,45 +116,58 @@ class RigAdjustment:
         except np.linalg.LinAlgError:
             return None
 
-    def _first_inverse_depth(self, state: _State) -> Array:
-        """Where the rays of the query come nearest to those that see its points."""
-        rig = self._rig
-        query = self._query.directions(self._observed, state.rotation)
-        origin = state.centre + self._query.levers_m(state.rotation)
-        turned = np.einsum("mji,mj->mi", rig.rotation[rig.view], query[rig.point])
-        step = np.einsum("mji,mj->mi", rig.rotation[rig.view], origin[rig.point] - rig.centre_m[rig.view])
-        seen = np.column_stack([rig.rays, np.ones(len(rig))])
-        far, near = np.cross(turned, seen), np.cross(step, seen)
-        weight = 1.0 / np.maximum(turned[:, 2] ** 2, 1e-6)
-        above = np.add.reduceat(-weight * (far * near).sum(axis=1), self._starts)
-        below = np.add.reduceat(weight * (near**2).sum(axis=1), self._starts)
-        return np.clip(above / np.maximum(below, 1e-12), 1e-4, 2.0)
-
-    def _projected(self, state: _State) -> tuple[Array, Array, Array]:
-        """For each observation its direction in the map's frame and in the view, and its error in pixels."""
-        # What a step costs is asked first, and what follows from it next.
-        if self._seen is not None and self._seen[0] is state:
-            return self._seen[1]
-        rig = self._rig
-        query = self._query.directions(state.rays, state.rotation)
-        in_map = query[rig.point] + state.inverse_depth[rig.point, None] * self._away_m(state)
-        local = np.einsum("mji,mj->mi", state.rig_rotation[rig.view], in_map)
-        depth = np.where(local[:, 2] > 1e-6, local[:, 2], 1.0)
-        error = self._lens[:, None] * (local[:, :2] / depth[:, None] - rig.rays)
-        # Behind the camera: far beyond what any robust weight believes.
-        error[local[:, 2] <= 1e-6] = 1e3
-        self._seen = state, (in_map, local, error)
-        return in_map, local, error
+    def _turns(self, state: _State) -> Array:
+        """(3, 3, N) what turns directions of each point's camera into the map's frame; N is 1 for one camera."""
+        return np.asarray((state.rotation @ self._query.rotation)[self._camera].transpose(1, 2, 0))
 
     def _away_m(self, state: _State) -> Array:
-        """(M, 3) from the view of each observation to the query's camera, in the map's frame."""
-        origin = state.centre + self._query.levers_m(state.rotation)
-        return np.asarray(origin[self._rig.point] - state.rig_centre[self._rig.view])
+        """(K, 3, N) from the views to the query's cameras, in the map's frame; N is 1 for one camera."""
+        origin = state.centre[:, None] + state.rotation @ self._query.centre_m[self._camera].T
+        return np.asarray(origin - state.rig_centre[:, :, None])
+
+    def _first_inverse_depth(self, state: _State) -> Array:
+        """Where the rays of the query come nearest to those that see its points."""
+        turned, step = self._back @ self._directions(state), self._back @ self._away_m(state)
+        x, y = self._seen_xy.transpose(1, 0, 2)
+        far, near = (
+            (b - c * y, c * x - a, a * y - b * x) for a, b, c in (turned.transpose(1, 0, 2), step.transpose(1, 0, 2))
+        )
+        weight = self._is_seen / np.maximum(turned[:, 2] ** 2, 1e-6)
+        above = -(weight * sum(a * b for a, b in zip(far, near, strict=True))).sum(axis=0)
+        below = (weight * sum(b * b for b in near)).sum(axis=0)
+        return np.asarray(np.clip(above / np.maximum(below, 1e-12), 1e-4, 2.0), np.float64)
+
+    def _directions(self, state: _State) -> Array:
+        """(3, N) of the query's points in the map's frame, of length 1 along their camera's optical axis."""
+        turns, (x, y) = self._turns(state), state.rays
+        return np.asarray(turns[:, 0] * x + turns[:, 1] * y + turns[:, 2])
+
+    def _projected(self, state: _State) -> tuple[Array, Array, Array, Array]:
+        """Of each observation its direction in the map's frame and in the view, its error in pixels, and that squared.
+
+        Returns:
+            (K, 3, N), (K, 3, N), (K, 2, N) and (K, N); errors are 0 where a view does not see a point.
+        """
+        # What a step costs is asked first, and what follows from it next.
+        if self._last is not None and self._last[0] is state:
+            return self._last[1]
+        in_map = self._directions(state) + state.inverse_depth * self._away_m(state)
+        local = state.rig_rotation.transpose(0, 2, 1) @ in_map
+        ahead = local[:, 2] > 1e-6
+        error = local[:, :2] / np.where(ahead, local[:, 2], 1.0)[:, None]
+        error -= self._seen_xy
+        error *= self._lens[:, None]
+        # Behind the camera: far beyond what any robust weight believes.
+        error.transpose(0, 2, 1)[~ahead] = 1e3
+        error *= self._is_seen[:, None]
+        found = in_map, local, error, np.square(error).sum(axis=1)
+        self._last = state, found
+        return found
 
     def _rig_errors(self, state: _State) -> Array:
         """(K, 6) in standard deviations."""
-        turn = state.rig_rotation @ np.transpose(self._rig.rotation, (0, 2, 1))
-        # Small turns: half of the skew part is their rotation vector.
+        turn = state.rig_rotation @ self._back
+        # Small turns: half of the skew part are their rotation vector.
         turned = np.stack(
             [turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], 1
         )
@@ -147,82 +175,63 @@ class RigAdjustment:
         return np.asarray(moved * self._scale)
 
     def _cost(self, state: _State) -> float:
-        error = self._projected(state)[2]
-        squared = (error**2).sum(axis=1)
+        squared = self._projected(state)[3]
         robust = (squared / (1.0 + squared / _ROBUST_PX**2)).sum()
-        own = self._focal_sq @ ((state.rays - self._observed) ** 2).sum(axis=1)
-        depth = ((state.inverse_depth / _INVERSE_DEPTH_STD) ** 2).sum()
-        return float(robust + own + depth + (self._rig_errors(state) ** 2).sum())
+        own = self._focal_sq @ np.square(state.rays - self._observed).sum(axis=0)
+        depth = np.square(state.inverse_depth / _INVERSE_DEPTH_STD).sum()
+        return float(robust + own + depth + np.square(self._rig_errors(state)).sum())
 
-    def _linearise(self, state: _State) -> tuple[Array, Array, Array, Array, Array]:
-        """Normal equations by blocks: of points (N, 3, 3), points and poses (N, 3, D), poses (D, D), right sides."""
-        rig, count, num_points = self._rig, self._num_views, len(self._observed)
-        in_map, local, error = self._projected(state)
+    def _linearise(self, state: _State) -> NormalEquations:
+        """Normal equations by blocks."""
+        count, num_points = self._is_seen.shape
+        in_map, local, error, squared = self._projected(state)
         depth = np.maximum(local[:, 2], 1e-3)
-        weight = 1.0 / (1.0 + (error**2).sum(axis=1) / _ROBUST_PX**2)
+        weight = self._is_seen / (1.0 + squared / _ROBUST_PX**2)
+        scale = self._lens * weight / depth
         # Rows of each view's rotation are its axes in the map's frame.
-        axes = state.rig_rotation.transpose(0, 2, 1)[rig.view]
-        by_map = axes[:, :2] - (local[:, :2] / depth[:, None])[:, :, None] * axes[:, 2:]
-        by_map *= (self._lens * weight / depth)[:, None, None]
-        residual = error * weight[:, None]
-        inverse_depth = state.inverse_depth[rig.point, None, None]
-        away = self._away_m(state)
-        turn = (state.rotation @ self._query.rotation)[self._query.camera[rig.point], :, :2]
-        # What turns with the body: the ray and, as long as the inverse depth makes it, the camera's lever.
-        turning = in_map - inverse_depth[:, 0] * (state.centre - state.rig_centre)[rig.view]
-        # Columns of points 0 to 3, of the query to 9, of the view to 15, residual.
-        columns = np.empty((len(rig), 2, 16))
-        columns[:, :, :2] = by_map @ turn
-        columns[:, :, 2] = (by_map * away[:, None]).sum(axis=2)
-        columns[:, :, 3:6] = by_map * inverse_depth
-        columns[:, :, 6:9] = -_crossed(by_map, turning)
-        columns[:, :, 9:12] = -columns[:, :, 3:6]
-        columns[:, :, 12:15] = _crossed(by_map, in_map)
-        columns[:, :, 15] = residual
-        # Products of the points' columns with all, an observation; of the others only sums are wanted.
-        by_point = columns[:, 0, :3, None] * columns[:, 0, None] + columns[:, 1, :3, None] * columns[:, 1, None]
-        by_row = np.add.reduceat(by_point, self._starts)
-        points, points_right = by_row[:, :, :3].copy(), by_row[:, :, 15].copy()
-        points[:, 0, 0] += self._focal_sq
-        points[:, 1, 1] += self._focal_sq
-        points[:, 2, 2] += _INVERSE_DEPTH_STD**-2
-        points_right[:, :2] += self._focal_sq[:, None] * (state.rays - self._observed)
-        points_right[:, 2] += state.inverse_depth * _INVERSE_DEPTH_STD**-2
-
-        mixed = np.zeros((num_points, 3, 1 + count, 6))
-        mixed[:, :, 0] = by_row[:, :, 3:9]
-        mixed[rig.point, :, 1 + rig.view] = by_point[:, :, 9:15]
-        poses, right = np.zeros((1 + count, 6, 1 + count, 6)), np.zeros((1 + count, 6))
-        shift = self._rig_errors(state)
-        for view in range(count):
-            rows = columns[rig.view == view, :, 3:].reshape(-1, 13)
-            own = rows.T @ rows
-            poses[0, :, 0] += own[:6, :6]
-            right[0] += own[:6, 12]
-            poses[0, :, 1 + view], poses[1 + view, :, 0] = own[:6, 6:12], own[:6, 6:12].T
-            poses[1 + view, :, 1 + view] = own[6:12, 6:12] + np.diag(self._scale[view] ** 2)
-            right[1 + view] = own[6:12, 12] + self._scale[view] * shift[view]
-        size = 6 * (1 + count)
-        return points, mixed.reshape(num_points, 3, size), poses.reshape(size, size), points_right, right.ravel()
-
-    @staticmethod
-    def _reduced(system: tuple[Array, Array, Array, Array, Array], damping: float) -> tuple[Array, Array, Array, Array]:
-        """Points eliminated: their inverse blocks, what moves them, and the information and right side of the poses."""
-        points, mixed, poses, points_right, right = system
-        damped = points.copy()
-        damped[:, [0, 1, 2], [0, 1, 2]] *= 1.0 + damping
-        inverse = _inverse(damped)
-        carried = inverse @ mixed
-        size = poses.shape[0]
-        information = poses - mixed.reshape(-1, size).T @ carried.reshape(-1, size)
-        information[np.arange(size), np.arange(size)] += damping * poses[np.arange(size), np.arange(size)]
-        return inverse, carried, information, right - carried.reshape(-1, size).T @ points_right.ravel()
-
-    def _step(self, system: tuple[Array, Array, Array, Array, Array], damping: float) -> tuple[Array, Array]:
-        inverse, carried, information, right = self._reduced(system, damping)
-        poses = -np.asarray(np.linalg.solve(information, right), np.float64)
-        points = -np.einsum("nij,nj->ni", inverse, system[3]) - carried @ poses
-        return poses, np.asarray(points, np.float64)
+        axes = state.rig_rotation[:, :, :, None]
+        by_map = np.empty((count, 3, 2, num_points))
+        for side in range(2):
+            by_map[:, :, side] = scale[:, None] * axes[:, :, side]
+            by_map[:, :, side] -= (scale * local[:, side] / depth)[:, None] * axes[:, :, 2]
+        # Columns of points 0 to 3, of a view's way back to 6 and its turn to 9, residual.
+        columns, turns = self._columns, self._turns(state)
+        for axis in range(2):
+            columns[:, axis] = _dot(by_map, turns[None, :, axis])
+        columns[:, 2] = _dot(by_map, self._away_m(state))
+        np.multiply(by_map, state.inverse_depth, out=columns[:, 3:6])
+        for axis, (right, far) in enumerate(((1, 2), (2, 0), (0, 1))):
+            np.multiply(by_map[:, right], in_map[:, far, None], out=columns[:, 6 + axis])
+            columns[:, 6 + axis] -= by_map[:, far] * in_map[:, right, None]
+        np.multiply(error, weight[:, None], out=columns[:, 9])
+        by_point = np.einsum("kpin,kqin->kpqn", columns[:, :3], columns)
+        points, points_right = by_point[:, :, :3].sum(axis=0), by_point[:, :, 9].sum(axis=0)
+        points[[0, 1], [0, 1]] += self._focal_sq
+        points[2, 2] += _INVERSE_DEPTH_STD**-2
+        points_right[:2] += self._focal_sq * (state.rays - self._observed)
+        points_right[2] += state.inverse_depth * _INVERSE_DEPTH_STD**-2
+        mixed = by_point[:, :, 3:9].transpose(0, 2, 1, 3).reshape(6 * count, 3, num_points)
+        rows = columns[:, 3:].reshape(count, 7, -1)
+        own = rows @ rows.transpose(0, 2, 1)
+        views = np.zeros((count, 6, count, 6))
+        views[np.arange(count), :, np.arange(count)] = own[:, :6, :6]
+        # What the query moves by is what all views move back by; its turn, about its body, shifts it against them too.
+        moves = np.zeros((1 + count, 6, count, 6))
+        moves[0] = np.eye(6)[:, None] * [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+        moves[0, 3:, :, :3] = -cross_matrix(state.centre - state.rig_centre).transpose(1, 0, 2)
+        moves[np.arange(1, 1 + count), :, np.arange(count)] = np.diag([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
+        prior = np.vstack([np.zeros((1, 6)), self._scale])
+        prior_right = np.vstack([np.zeros((1, 6)), self._scale * self._rig_errors(state)])
+        return NormalEquations(
+            points,
+            points_right,
+            mixed,
+            views.reshape(6 * count, -1),
+            own[:, :6, 6].ravel(),
+            moves.reshape(-1, 6 * count),
+            prior.ravel() ** 2,
+            prior_right.ravel(),
+        )
 
     def _moved(self, state: _State, step: tuple[Array, Array]) -> _State:
         poses, points = step[0].reshape(-1, 6), step[1]
@@ -232,19 +241,18 @@ class RigAdjustment:
             state.centre + poses[0, :3],
             turns[1:] @ state.rig_rotation,
             state.rig_centre + poses[1:, :3],
-            state.rays + points[:, :2],
-            np.clip(state.inverse_depth + points[:, 2], 0.0, _MAX_INVERSE_DEPTH),
+            state.rays + points[:2],
+            np.clip(state.inverse_depth + points[2], 0.0, _MAX_INVERSE_DEPTH),
         )
 
     def _answer(self, state: _State) -> AdjustedPose | None:
-        error = self._projected(state)[2]
-        information = self._reduced(self._linearise(state), 0.0)[2]
+        squared = self._projected(state)[3][self._rig.view, self._rig.point]
+        information = self._linearise(state).reduced(0.0)[1]
         if not np.isfinite(information).all() or np.linalg.eigvalsh(information)[0] <= 0.0:
             return None
-        squared = (error**2).sum(axis=1)
         weight = 1.0 / (1.0 + squared / _ROBUST_PX**2) ** 2
-        own = self._focal_sq @ ((state.rays - self._observed) ** 2).sum(axis=1)
-        freedom = 2.0 * weight.sum() - len(self._observed) - 6.0
+        own = self._focal_sq @ np.square(state.rays - self._observed).sum(axis=0)
+        freedom = 2.0 * weight.sum() - self._observed.shape[1] - 6.0
         variance = max((weight @ squared + own) / max(freedom, 1.0), _MIN_PIXEL_STD**2)
         covariance = variance * np.linalg.inv(information)[:6, :6]
         return AdjustedPose(
@@ -256,24 +264,9 @@ class RigAdjustment:
         )
 
 
-def _inverse(matrices: Array) -> Array:
-    """(N, 3, 3) inverses of symmetric matrices by their cofactors: LAPACK takes five times as long on small ones.
-
-    Raises:
-        LinAlgError: one is singular.
-    """
-    a, b, c = matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 0, 2]
-    d, e, f = matrices[:, 1, 1], matrices[:, 1, 2], matrices[:, 2, 2]
-    aa, ab, ac = d * f - e * e, c * e - b * f, b * e - c * d
-    determinant = a * aa + b * ab + c * ac
-    if not (determinant != 0.0).all():
-        raise np.linalg.LinAlgError("a point has no solution")
-    cofactors = np.stack([aa, ab, ac, ab, a * f - c * c, b * c - a * e, ac, b * c - a * e, a * d - b * b], axis=1)
-    return np.asarray((cofactors / determinant[:, None]).reshape(-1, 3, 3))
-
-
-def _crossed(rows: Array, vectors: Array) -> Array:
-    """(M, 2, 3) products of rows with the cross product matrices of (M, 3) vectors: their cross products."""
-    a, b, c = rows[..., 0], rows[..., 1], rows[..., 2]
-    x, y, z = (vectors[:, None, axis] for axis in range(3))
-    return np.stack([b * z - c * y, c * x - a * z, a * y - b * x], axis=-1)
+def _dot(rows: Array, vectors: Array) -> Array:
+    """(K, 2, N) inner products of (K, 3, 2, N) rows with (K or 1, 3, N or 1) vectors."""
+    products = rows[:, 0] * vectors[:, 0, None]
+    for axis in (1, 2):
+        products += rows[:, axis] * vectors[:, axis, None]
+    return np.asarray(products)
