@@ -148,8 +148,9 @@ def _in_words(session: SessionSummary) -> str:
     known = [stamp for stamp in stamps if stamp is not None]
     times = [datetime.fromtimestamp(stamp * 1e-9, timezone.utc).isoformat(timespec="seconds") for stamp in known]
     span = " to ".join(times) or "of unknown time"
+    accuracy = "" if session.position_std_m is None else f"; positions to {session.position_std_m:.1f} m"
     body = f" of {session.child_frame_id}" if session.child_frame_id else ""
     return (
         f"{session.name}: {session.num_places} places {span}; {session.with_pose} with pose in frame "
-        f"{session.frame_id}{body}, {session.with_geo_tag} with geo-tag"
+        f"{session.frame_id}{body}, {session.with_geo_tag} with geo-tag{accuracy}"
     )

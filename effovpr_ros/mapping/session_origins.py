@@ -31,12 +31,14 @@ class SessionOrigin:
         child_frame_id: body whose poses they are; empty where it was not named.
         drive: see `PoseOrigin`.
         datum: origin of the session's own frame, where that is not the map's.
+        position_std_m: standard deviation of its positions along an axis; None where its source did not tell it.
     """
 
     frame_id: str = ""
     child_frame_id: str = ""
     drive: str = ""
     datum: Datum | None = None
+    position_std_m: float | None = None
 
 
 class Properties(Protocol):
@@ -92,7 +94,12 @@ def read_origins(properties: Properties) -> dict[str, SessionOrigin]:
         items = json.loads(stored).items() if stored else ()
         return {
             str(session): SessionOrigin(
-                str(item["frame_id"]), str(item["child_frame_id"]), str(item["drive"]), _datum(item["datum"])
+                str(item["frame_id"]),
+                str(item["child_frame_id"]),
+                str(item["drive"]),
+                _datum(item["datum"]),
+                # Maps of earlier versions do not have it.
+                None if (std_m := item.get("position_std_m")) is None else float(std_m),
             )
             for session, item in items
         }
@@ -108,6 +115,7 @@ def write_origins(properties: Properties, origins: Mapping[str, SessionOrigin]) 
             "child_frame_id": origin.child_frame_id,
             "drive": origin.drive,
             "datum": list(astuple(origin.datum.origin)) if origin.datum else None,
+            "position_std_m": origin.position_std_m,
         }
         for session, origin in origins.items()
     }
@@ -154,7 +162,10 @@ def join_session(place_map: Joined, session: str, origin: PoseOrigin, session_fr
         )
     own_datum = origin.datum if apart else None
     frame_id = session_frame if session_frame and not apart else origin.frame_id
-    origins[session] = SessionOrigin(frame_id, origin.child_frame_id, origin.drive, own_datum)
+    # What joins a session may be less sure than what is there.
+    stds_m = [item.position_std_m for item in (known, origin) if item is not None and item.position_std_m is not None]
+    std_m = max(stds_m, default=None)
+    origins[session] = SessionOrigin(frame_id, origin.child_frame_id, origin.drive, own_datum, std_m)
     write_origins(place_map, origins)
     return notes
 

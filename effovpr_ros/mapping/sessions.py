@@ -22,6 +22,7 @@ class SessionSummary:
         with_geo_tag: of them, those with a geo-tag.
         first_stamp_ns: earliest known time; None if none is known.
         last_stamp_ns: latest known time; None if none is known.
+        position_std_m: standard deviation of its positions along an axis; None where its source did not tell it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class SessionSummary:
     with_geo_tag: int
     first_stamp_ns: int | None
     last_stamp_ns: int | None
+    position_std_m: float | None = None
 
 
 def summarise(places: Sequence[Place], map_frame_id: str, origins: Mapping[str, SessionOrigin]) -> list[SessionSummary]:
@@ -54,4 +56,5 @@ def _summary(name: str, places: Sequence[Place], map_frame_id: str, origin: Sess
         with_geo_tag=sum(place.geo is not None for place in places),
         first_stamp_ns=min(stamps, default=None),
         last_stamp_ns=max(stamps, default=None),
+        position_std_m=origin.position_std_m,
     )

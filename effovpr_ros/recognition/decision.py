@@ -119,13 +119,17 @@ _UNKNOWN_HEIGHT_STD_M = 1000.0
 
 
 def pose_covariance(
-    candidates: Sequence[Candidate], config: RecognizerConfig, published: Pose | None = None
+    candidates: Sequence[Candidate],
+    config: RecognizerConfig,
+    published: Pose | None = None,
+    place_std_m: float | None = None,
 ) -> NDArray[np.float64]:
     """Covariance of the best candidate's pose from how far its supporters spread about it.
 
     Supporters are the candidates within `same_place_radius_m` that have poses of its frame, weighted by score (by
     similarity if nothing was re-ranked). The spread of x, y, z and yaw is taken about the best candidate,
-    since that is the pose published, and added to the floor of `min_position_std_m` and `min_yaw_std_rad`.
+    since that is the pose published, and added to the floor of `min_position_std_m` and `min_yaw_std_rad`. Where the
+    map knows that its own position is less sure, that counts instead.
     Roll and pitch have the floor alone. What the best place's pose does not know has no spread: a height has a standard
     deviation of 1000 m, all three angles one of pi. Diagonal, hence positive definite and without negative entries,
     which Nav2's AMCL rejects.
@@ -134,6 +138,7 @@ def pose_covariance(
         candidates: best first; the first has a pose.
         config: radius and floors.
         published: pose that follows from the best place's, of which the orientation may not be known; None: that one.
+        place_std_m: standard deviation of the best place's own position, as of a phone's GPS, where it is known.
 
     Returns:
         (6, 6) float64 in m^2 and rad^2, order x y z roll pitch yaw (REP-103,
@@ -156,9 +161,10 @@ def pose_covariance(
         offset = _offset(best, pose)
         spread += weight * np.nan_to_num(np.square(offset), nan=0.0)
         total += weight * ~np.isnan(offset)
-    height_std_m = config.min_position_std_m if best.position_xyz[2] is not None else _UNKNOWN_HEIGHT_STD_M
+    position_std_m = max(config.min_position_std_m, place_std_m or 0.0)
+    height_std_m = position_std_m if best.position_xyz[2] is not None else _UNKNOWN_HEIGHT_STD_M
     angle_std_rad = config.min_yaw_std_rad if (published or best).quat_xyzw is not None else math.pi
-    floor = np.square([config.min_position_std_m] * 2 + [height_std_m] + [angle_std_rad] * 3)
+    floor = np.square([position_std_m] * 2 + [height_std_m] + [angle_std_rad] * 3)
     mean = np.divide(spread, total, out=np.zeros(6), where=total > 0.0)
     return np.asarray(np.diag(floor + mean), dtype=np.float64)
 

@@ -27,6 +27,7 @@ from effovpr_ros.geometry.verified_matches import with_fundamental
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.session_cameras import read_cameras
+from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import ThirdStage, Verified, VerifiedCandidate
 
@@ -57,15 +58,18 @@ class PoseMeasurer:
 
     Attributes:
         cameras: of the map's sessions.
+        position_std_m: standard deviation of the positions of sessions whose sources told it, along an axis.
     """
 
     def __init__(self, place_map: MapReader, config: RecognizerConfig, third_stage: ThirdStage) -> None:
-        """Read the map's cameras.
+        """Read the map's cameras, and how sure its positions are.
 
         Raises:
             MapFormatError: they are stored in a form that this version does not read.
         """
         self.cameras = read_cameras(place_map)
+        stds_m = ((session, origin.position_std_m) for session, origin in read_origins(place_map).items())
+        self.position_std_m = {session: std_m for session, std_m in stds_m if std_m is not None}
         self._place_map = place_map
         self._third_stage = third_stage
         self._wanted = config.measure_pose
@@ -75,9 +79,7 @@ class PoseMeasurer:
             map_angle_std_rad=config.map_angle_std_rad,
         )
         mountings = [camera.body_from_camera for camera in self.cameras.values() if camera.body_from_camera]
-        self._look_several_ways = any(
-            (mountings[0].turn_rad(mounting) or 0.0) > _OTHER_WAY_RAD for mounting in mountings[1:]
-        )
+        self._look_several_ways = any((mountings[0].turn_rad(one) or 0.0) > _OTHER_WAY_RAD for one in mountings[1:])
         self._last: tuple[Verified, int, MountedCamera | None, PoseMeasurement] | None = None
 
     def prior(self, place: Place, camera: MountedCamera | None) -> Pose | None:
@@ -164,6 +166,9 @@ class PoseMeasurer:
             return refused(PoseOutcome.NO_MOUNTING, "the map's cameras look several ways, and the query's is not known")
         if not _is_posed(place.pose):
             return refused(PoseOutcome.NO_POSE, f"place {place.place_id} has no position, height or heading")
+        if (std_m := self.position_std_m.get(place.session, 0.0)) > (most_m := self._config.pose_max_std_m):
+            why = f"its positions have a standard deviation of {std_m:.1f} m, above pose_max_std_m {most_m:g}"
+            return refused(PoseOutcome.NO_POSE, f"session {place.session!r}: {why}")
         return None
 
     def _seen(self, picture: PictureOfBody) -> PoseMeasurement | tuple[QueryPicture, list[RigView]]:

@@ -205,7 +205,8 @@ class PlaceRecognizer:
         """
         found = None if decision.status is Status.NO_MATCH else candidates[0]
         pose = self.poses.prior(found.place, camera) if found and found.place.map_pose else None
-        covariance = pose_covariance(candidates, self.config, pose) if pose else None
+        std_m = self.poses.position_std_m.get(found.place.session) if found else None
+        covariance = pose_covariance(candidates, self.config, pose, std_m) if pose else None
         geo = geo_of(found.place, self.place_map.datum) if found else None
         measurement = None
         if decision.status is Status.MATCH and measures:

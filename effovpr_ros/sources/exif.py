@@ -21,6 +21,8 @@ from effovpr_ros.sources.tags import Tag, Tags, geo_fix
 _MAX_BYTES = 1 << 30
 _FIRST_BYTES = 1 << 18
 _APP1 = 0xE1
+# Half of the way around the earth.
+_MAX_ERROR_M = 2e7
 _MAX_STAMP_S = (2**63 - 1) // 10**9
 # GPSAltitudeRef: 0 and 2 are above sea level and ellipsoid, 1 and 3 below.
 _ALTITUDE_SIGNS = {0: 1.0, 1: -1.0, 2: 1.0, 3: -1.0}
@@ -76,7 +78,8 @@ def read_exif(paths: Sequence[Path]) -> ExifTagged:
         except _DAMAGED as error:
             refused.append(f"{name}: its EXIF tags are damaged ({error})")
         else:
-            tags.append(Tag(path, _stamp_ns(when), None, geo, _number(gps.get(ExifTags.GPS.GPSImgDirection))))
+            heading_deg = _number(gps.get(ExifTags.GPS.GPSImgDirection))
+            tags.append(Tag(path, _stamp_ns(when), None, geo, heading_deg, _position_std_m(gps)))
     return ExifTagged(Tags(tuple(tags), tuple(refused)), num_with_gps)
 
 
@@ -123,6 +126,12 @@ def _position(gps: Mapping[int, Any]) -> GeoPoint:
     latitude = _degrees(gps[ExifTags.GPS.GPSLatitude], gps.get(ExifTags.GPS.GPSLatitudeRef), "latitude", "NS")
     longitude = _degrees(gps[ExifTags.GPS.GPSLongitude], gps.get(ExifTags.GPS.GPSLongitudeRef), "longitude", "EW")
     return geo_fix(latitude, longitude, _altitude_m(gps))
+
+
+def _position_std_m(gps: Mapping[int, Any]) -> float | None:
+    """GPSHPositioningError. Phones mean a radius that two of three positions are within; an axis has less."""
+    error_m = _number(gps.get(ExifTags.GPS.GPSHPositioningError))
+    return error_m if error_m is not None and 0.0 < error_m <= _MAX_ERROR_M else None
 
 
 def _degrees(value: Any, reference: Any, name: str, hemispheres: str) -> float:

@@ -73,6 +73,7 @@ class PoseOrigin:
         child_frame_id: body whose poses they are; empty where it is not named.
         datum: that positions on the earth were placed by.
         drive: digest that is the same for a repetition of the drive alone; empty where nothing tells drives apart.
+        position_std_m: standard deviation of the positions along an axis; None where the source does not tell it.
     """
 
     kind: PoseKind
@@ -80,6 +81,7 @@ class PoseOrigin:
     child_frame_id: str = ""
     datum: Datum | None = None
     drive: str = ""
+    position_std_m: float | None = None
 
 
 def content_digest(*parts: bytes | memoryview) -> str:

@@ -54,7 +54,7 @@ def origin_of_folder(folder: ImageFolder) -> PoseOrigin:
         return PoseOrigin(PoseKind.NONE)
     datum = folder.datum
     if datum is not None and all(_follows_from_tag(frame, datum) for frame in posed):
-        return PoseOrigin(PoseKind.EARTH, datum=datum)
+        return PoseOrigin(PoseKind.EARTH, datum=datum, position_std_m=folder.position_std_m)
     if folder.kind == "utm":
         # Metres from the folder's first image.
         return PoseOrigin(PoseKind.DRIVE, drive=content_digest(posed[0].name.encode()))

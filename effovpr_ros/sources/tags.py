@@ -24,6 +24,7 @@ class Tag:
         pose: in the map frame, if known.
         geo: WGS84, if known.
         heading_deg: clockwise from north, if known.
+        position_std_m: horizontal standard deviation of the position that its source names; None if it names none.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Tag:
     pose: Pose | None = None
     geo: GeoPoint | None = None
     heading_deg: float | None = None
+    position_std_m: float | None = None
 
 
 @dataclass(frozen=True)

@@ -223,3 +223,16 @@ def test_frames_that_begin_with_a_drive():
         assert is_of_one_drive(name)
     for name in ("map", "world", "odometer/map", "utm"):
         assert not is_of_one_drive(name)
+
+
+def test_the_least_sure_positions_of_a_session_count(tmp_path: Path):
+    datum = Datum(GeoPoint(50.0, 8.0))
+    with PlaceMap.create(tmp_path / "m", fingerprint=FINGERPRINT) as place_map:
+        for std_m, kept in ((4.0, 4.0), (None, 4.0), (6.5, 6.5), (5.0, 6.5)):
+            join_session(place_map, "walk", PoseOrigin(PoseKind.EARTH, datum=datum, position_std_m=std_m))
+            assert read_origins(place_map)["walk"].position_std_m == kept
+        # As earlier versions wrote it.
+        stored = json.loads(place_map.get_property("session_origins") or b"{}")
+        del stored["walk"]["position_std_m"]
+        place_map.set_property("session_origins", json.dumps(stored).encode())
+        assert read_origins(place_map)["walk"].position_std_m is None

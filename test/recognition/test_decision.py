@@ -150,6 +150,15 @@ def test_covariance_of_one_supporter_is_the_floor():
     np.testing.assert_allclose(np.diag(covariance), [0.25, 0.25, 0.25, 0.17**2, 0.17**2, 0.17**2])
 
 
+def test_a_place_that_is_less_sure_than_the_floor_makes_the_answer_less_sure():
+    """Photographs of a phone: 5 m along each axis; half the weight lies 2 m ahead."""
+    ranked = [candidate(1, 0, 50), candidate(2, 2, 50)]
+    variances = np.diag(pose_covariance(ranked, CONFIG, place_std_m=5.0))
+    np.testing.assert_allclose(variances, [27.0, 25.0, 25.0, 0.17**2, 0.17**2, 0.17**2])
+    # What is surer than the floor does not lower it.
+    assert pose_covariance(ranked[:1], CONFIG, place_std_m=0.02)[0, 0] == 0.25
+
+
 def test_covariance_adds_the_spread_of_supporters_weighted_by_score():
     ranked = [candidate(1, 0, 60), Candidate(place(2, pose_at(2.0, 1.0, yaw=0.5)), 0.9, 20, 20, 20.0)]
     variances = np.diag(pose_covariance(ranked, CONFIG))

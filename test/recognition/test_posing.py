@@ -20,6 +20,7 @@ from effovpr_ros.geometry.points import XFEAT, Points, no_points
 from effovpr_ros.mapping.place import Candidate
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera
+from effovpr_ros.mapping.session_origins import SessionOrigin, write_origins
 from effovpr_ros.recognition.decision import Decision, Status
 from effovpr_ros.recognition.posing import PoseMeasurer
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
@@ -145,6 +146,24 @@ def test_a_camera_that_is_damaged_in_the_map_is_said_when_it_is_opened(tmp_path:
 def test_places_without_height_or_heading_have_no_pose_to_measure_by(tmp_path: Path):
     flat = [Pose((pose.position_xyz[0], pose.position_xyz[1], None), None) for pose in PLACES]
     assert World(tmp_path, PosedScene(corridor()), flat).measure().outcome is PoseOutcome.NO_POSE
+
+
+@pytest.mark.parametrize(("std_m", "measured"), [(5.0, False), (0.05, True), (None, True)])
+def test_places_that_are_less_sure_than_a_pose_may_be(tmp_path: Path, std_m: float | None, measured: bool):
+    world = World(tmp_path, PosedScene(corridor()))
+    write_origins(world.map, {"a": SessionOrigin(position_std_m=std_m)})
+    world.poses = PoseMeasurer(world.map, CONFIG, world.third_stage)
+    found = world.measure()
+    assert (found.outcome is PoseOutcome.MEASURED) == measured
+    if not measured:
+        assert found.outcome is PoseOutcome.NO_POSE
+        assert "session 'a': its positions have a standard deviation of 5.0 m, above pose_max_std_m 0.2" in found.reason
+    # Of an answer that was not measured the covariance holds the place's own error.
+    recognizer = PlaceRecognizer(Knows(), world.map, CONFIG)
+    unsure = Decision(Status.AMBIGUOUS, 0.5, "")
+    answer = recognizer.assemble(features((1.0, 0.0, 0.0, 0.0)), world.candidates()[:1], unsure)
+    assert answer.covariance is not None
+    assert answer.covariance[0, 0] == max(0.5, std_m or 0.0) ** 2
 
 
 def test_pictures_that_are_too_small(tmp_path: Path):

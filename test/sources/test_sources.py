@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from inputs import GPS, tagged
 from PIL import Image
 from synthetic import picture
 
@@ -14,6 +15,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.core.transforms import slerp
 from effovpr_ros.sources.images import open_image_folder
+from effovpr_ros.sources.pose_origin import origin_of_folder
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory, read_tum, stamp_to_ns
 
 SECOND = 10**9
@@ -257,3 +259,28 @@ def test_folders_that_cannot_be_used(tmp_path: Path):
         open_image_folder(tmp_path, kind="csv")
     with pytest.raises(SourceError, match="kind 'kml' is unknown"):
         open_image_folder(tmp_path, kind="kml")
+
+
+@pytest.mark.parametrize(
+    ("errors", "std_m", "said"),
+    [
+        # (3^2 + 4^2 + 5^2) / 3 = 16.67; the photograph that says nothing has 5 m.
+        ([(3, 1), (4, 1), None], math.sqrt(50.0 / 3.0), "4.1 m: GPSHPositioningError of 2 of 3 photographs, 5 m for"),
+        ([None, None], 5.0, "5.0 m: GPSHPositioningError of 0 of 2 photographs"),
+        # No error at all, and what is no number, are no statement.
+        ([(0, 1), (1, 0), (12, 1)], math.sqrt((25.0 + 25.0 + 144.0) / 3.0), "of 1 of 3 photographs"),
+    ],
+)
+def test_photographs_say_how_sure_their_positions_are(
+    tmp_path: Path, errors: list[tuple[int, int] | None], std_m: float, said: str
+):
+    for number, error in enumerate(errors):
+        gps = GPS if error is None else {**GPS, 31: error}
+        (tmp_path / f"{number}.jpg").write_bytes(tagged(gps))
+    folder = open_image_folder(tmp_path)
+    assert folder.kind == "exif"
+    assert folder.position_std_m == pytest.approx(std_m)
+    assert said in folder.notes[-1]
+    assert origin_of_folder(folder).position_std_m == pytest.approx(std_m)
+    # Names and tables do not say it, and nothing is assumed.
+    assert open_image_folder(tmp_path, kind="plain").position_std_m is None
