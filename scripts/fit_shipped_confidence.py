@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.cli.options import PRESETS
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.point_codec import encode_points
 from effovpr_ros.geometry.points import PointExtractor, Points
 from effovpr_ros.lab.evaluation.confidence_fitting import ask

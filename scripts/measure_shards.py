@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.codes import LOCAL_CODES
-from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.lab.benchmarks.synthetic import drives, second_visits
 from effovpr_ros.mapping.codec import as_stored
 from effovpr_ros.mapping.map_reading import MapReader

@@ -16,8 +16,9 @@ from typing import TextIO
 import pytest
 
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.recognition.presets import PRESETS
 

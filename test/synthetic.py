@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.codes import LOCAL_CODES
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 from effovpr_ros.mapping.place import NewPlace
 

@@ -19,8 +19,9 @@ from effovpr_ros.core.errors import SimulationError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.simulation.level import CAMERA
 from effovpr_ros.lab.simulation.recording import FRONT, ODOMETRY_TOPIC, REAR, DriveCamera

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from effovpr_ros.cluster.calls import Calls
 from effovpr_ros.cluster.shard_replica import Matched
 from effovpr_ros.core.files import usable_path
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.open_shards import OpenShards, Shard
@@ -68,9 +68,12 @@ class RemoteShard:
         """JPEG of a place."""
         return cast(bytes, self._calls.ask(self._handle.thumbnail, number))
 
-    def score(self, query: Any, numbers: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
+    def score(
+        self, query: Any, numbers: Sequence[int], config: RerankConfig, every_other: bool
+    ) -> list[CandidateScore]:
         """Score places."""
-        return cast("list[CandidateScore]", self._calls.ask(self._handle.score, query, list(numbers), config))
+        asked = self._calls.ask(self._handle.score, query, list(numbers), config, every_other)
+        return cast("list[CandidateScore]", asked)
 
     def match(self, query: Points, numbers: Sequence[int]) -> Matched:
         """Match places."""
@@ -131,10 +134,13 @@ class ClusterMap(ShardedMap):
             store.close()
             raise
 
-    def scores(self, features: Features, place_ids: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
-        """Score places where they lie, in the order asked for."""
+    def scores(
+        self, features: Features, place_ids: Sequence[int], config: RerankConfig, every_other: bool
+    ) -> list[CandidateScore]:
+        """Score places where they lie, in the order asked for; see `Reranker.score`."""
         return self._store.ask(
-            place_ids, lambda shard, numbers: cast(RemoteShard, shard).score(features.local, numbers, config)
+            place_ids,
+            lambda shard, numbers: cast(RemoteShard, shard).score(features.local, numbers, config, every_other),
         )
 
     def matched(self, query: Points, place_ids: Sequence[int]) -> tuple[list[VerifiedCandidate], set[int]]:
@@ -179,6 +185,6 @@ class ClusterRecognizer(PlaceRecognizer):
         super().__init__(extractor, cluster_map, config, third_stage=_ClusterStage(cluster_map, config))
         self._cluster_map = cluster_map
 
-    def _scores(self, features: Features, place_ids: Sequence[int]) -> list[CandidateScore]:
+    def _scores(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
         config = RerankConfig(self.config.score, self.config.min_similarity)
-        return self._cluster_map.scores(features, place_ids, config)
+        return self._cluster_map.scores(features, place_ids, config, every_other)

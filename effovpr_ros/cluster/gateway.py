@@ -20,8 +20,8 @@ from effovpr_ros.cluster.calls import PASSES, Calls, own_error
 from effovpr_ros.cluster.cluster_map import ClusterMap, ClusterRecognizer
 from effovpr_ros.core.errors import EffoVPRError, ServerError
 from effovpr_ros.core.version import version
-from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.sharded_map import open_map

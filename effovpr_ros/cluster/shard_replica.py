@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from effovpr_ros.core.version import version
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.manifest import read_manifest
 from effovpr_ros.mapping.map_reading import PCA_PROPERTY
@@ -92,10 +92,12 @@ class ShardReplica:
         """JPEG of a place."""
         return self._shard.thumbnail(number)
 
-    def score(self, query: LocalFeatures, numbers: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
-        """Score places, in the order asked for."""
+    def score(
+        self, query: LocalFeatures, numbers: Sequence[int], config: RerankConfig, every_other: bool
+    ) -> list[CandidateScore]:
+        """Score places, in the order asked for; see `Reranker.score`."""
         reranker = self._rerankers.setdefault(config, Reranker(config))
-        return reranker.score(query, self._shard.local_features(numbers))
+        return reranker.score(query, self._shard.local_features(numbers), every_other=every_other)
 
     def match(self, query: Points, numbers: Sequence[int]) -> Matched:
         """Match places with points of a query, in the order asked for."""

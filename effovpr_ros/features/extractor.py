@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.engines.runtime import Engines, RunningEngine
 from effovpr_ros.engines.selection import Choice
 from effovpr_ros.features.backbone import Backbone, BackboneOutput, Layout
-from effovpr_ros.features.codes import decode, encode_tensor, inverse_norms
+from effovpr_ros.features.codes import encode_tensor
 from effovpr_ros.features.devices import resolve_device, resolve_precision
 from effovpr_ros.features.engine_takeover import EngineTakeover, describe_engine
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.global_descriptor import GlobalDescriptor, TailDescriptor, choose_descriptor
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.features.keypoints import select_keypoints
 from effovpr_ros.features.lazy_backbone import LazyBackbone
 from effovpr_ros.features.local_projection import FacetSource, choose_projection, codes_name
@@ -38,48 +39,6 @@ _logger = logging.getLogger(__name__)
 
 # So many images take as long as finding the fastest engine does.
 _WORTH_A_SEARCH = 150
-
-
-@dataclass(frozen=True)
-class LocalFeatures:
-    """Local descriptors of one image (paper section 3.2), quantised as `features.codes` says.
-
-    Attributes:
-        codes: (N, C) int8, codes of the facets of the keypoints; N may be 0.
-        cells_xy: (N, 2) uint8 patch column and row of each keypoint.
-    """
-
-    codes: NDArray[np.int8]
-    cells_xy: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        """Number of keypoints."""
-        return len(self.cells_xy)
-
-    @cached_property
-    def inverse_norms(self) -> NDArray[np.float32]:
-        """(N,) float32, 1 / L2 norm of the codes of each keypoint."""
-        return inverse_norms(self.codes)
-
-    @property
-    def descriptors(self) -> NDArray[np.float32]:
-        """(N, C) float32, L2-normalised."""
-        return decode(self.codes)
-
-
-@dataclass(frozen=True)
-class Features:
-    """All features of one image.
-
-    Attributes:
-        global_descriptor: (D,) float32, L2-normalised.
-        local: local descriptors in raster order.
-        grid_wh: columns and rows of patches.
-    """
-
-    global_descriptor: NDArray[np.float32]
-    local: LocalFeatures
-    grid_wh: tuple[int, int]
 
 
 class FeatureExtractor:

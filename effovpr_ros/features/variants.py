@@ -10,7 +10,8 @@ from effovpr_ros.core.images import RgbImage
 from effovpr_ros.engines.catalogue import TORCH
 from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.features.devices import wait_for
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 
 
 @dataclass(frozen=True)

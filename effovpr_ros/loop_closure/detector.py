@@ -14,7 +14,8 @@ import numpy as np
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.point_codec import encode_points
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.loop_closure.closing import Closing, Picture, SessionCamera

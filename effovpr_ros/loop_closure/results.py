@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.loop_closure.closure_pose import NOT_ASKED, ClosurePose
 from effovpr_ros.loop_closure.keyframes import Condition
 from effovpr_ros.recognition.recognizer import DecidedBy, Recognition

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import DescriptorShapeError, MapError, MapFormatError
 from effovpr_ros.features.codes import pack, unpack
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 
 MAX_GRID = 256
 """Columns or rows of patches, whose numbers are stored in a byte."""

@@ -14,8 +14,8 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.files import exchange, replaced_file, sync_folder, usable_path
 from effovpr_ros.core.work_folder import work_folder
 from effovpr_ros.features.codes import decode, encode
-from effovpr_ros.features.extractor import Features, LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.features.local_projection import (
     AUTO,
     FULL,

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 
 
 class LocalCache:
@@ -16,7 +16,8 @@ class LocalCache:
         """Start empty.
 
         Args:
-            max_bytes: of codes and cells; the oldest are forgotten beyond.
+            max_bytes: of codes and cells, and of the half of them that a first look takes; the oldest are forgotten
+                beyond.
         """
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -40,7 +41,12 @@ class LocalCache:
                 # Another thread may have read the same place.
                 if place_id not in self._entries:
                     self._entries[place_id] = local
-                    self._bytes += local.codes.nbytes + local.cells_xy.nbytes
+                    self._bytes += _bytes(local)
             while self._bytes > self._max_bytes and self._entries:
                 _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.codes.nbytes + oldest.cells_xy.nbytes
+                self._bytes -= _bytes(oldest)
+
+
+def _bytes(local: LocalFeatures) -> int:
+    """What features take, with `every_other`, which is made when it is first asked for."""
+    return (local.codes.nbytes + local.cells_xy.nbytes) * 3 // 2

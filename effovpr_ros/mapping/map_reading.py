@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.file_lock import FileLock
 from effovpr_ros.core.geodesy import Datum
-from effovpr_ros.features.extractor import LocalFeatures
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PCA_PROPERTY = "pca"
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 64 * 2**20
 
 
 class MapReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.checked import integer, text
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.manifest import Manifest

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.checked import blob, integer, refuse, text
 from effovpr_ros.mapping.codec import (
     MAX_GRID,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.core.errors import DescriptorShapeError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.codes import usual_norm
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.cpu import has_integer_kernel, nearest_on_cpu
 
 # A GPU wants few large launches.
@@ -68,6 +69,8 @@ def match_candidates(
     candidates: Sequence[LocalFeatures],
     min_similarity: float,
     device: str | torch.device = "cpu",
+    *,
+    norms: bool = True,
 ) -> BatchMatches:
     """Match a query to K candidates, each as `mutual_nearest_neighbours` would.
 
@@ -76,6 +79,7 @@ def match_candidates(
         candidates: K sets of M_k keypoints; N and any M_k may be 0.
         min_similarity: pairs at or below this cosine are dropped (T2).
         device: where to compute.
+        norms: compare cosines; else what they nearly are, the products of codes by the square of their usual norm.
 
     Returns:
         Matches in the order of the candidates.
@@ -94,7 +98,7 @@ def match_candidates(
         return matches
     device = torch.device(device)
     match = _match_on_cpu if device.type == "cpu" else _match_padded
-    match(query, candidates, occupied, min_similarity, device, matches)
+    match(query, candidates, occupied, min_similarity, device, matches, norms=norms)
     return matches
 
 
@@ -119,11 +123,13 @@ def _match_on_cpu(
     min_similarity: float,
     device: torch.device,
     matches: BatchMatches,
+    *,
+    norms: bool,
 ) -> None:
     """Fill in `matches` candidate by candidate."""
     chosen = [candidates[number] for number in occupied]
     nearest, cosine, highest = nearest_on_cpu(
-        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0
+        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0, norms=norms
     )
     agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
     # Of equals the first is to stay, so it is written last.
@@ -140,12 +146,15 @@ def _match_padded(
     min_similarity: float,
     device: torch.device,
     matches: BatchMatches,
+    *,
+    norms: bool,
 ) -> None:
     """Fill in `matches` by few large launches over padded blocks, as a GPU wants them."""
     width = query.codes.shape[1]
     # Small integers: products are exact in float32, see `matching.cpu`.
     columns = torch.from_numpy(np.ascontiguousarray(query.codes.T)).to(device).float()
-    inverse_norms = torch.from_numpy(query.inverse_norms).to(device)
+    usual = np.float32(1.0 / usual_norm(width))
+    inverse_norms = torch.from_numpy(query.inverse_norms if norms else np.full(len(query), usual)).to(device)
     # Neighbours in size share a block, so that little is spent on padding.
     by_size = sorted(occupied, key=lambda number: len(candidates[number]))
     for chunk in _chunks(by_size, [len(candidate) for candidate in candidates], _GPU_ROWS):
@@ -154,7 +163,7 @@ def _match_padded(
         scale = np.zeros((len(chunk), max(sizes)), np.float32)
         for row, number in enumerate(chunk):
             codes[row, : sizes[row]] = candidates[number].codes
-            scale[row, : sizes[row]] = candidates[number].inverse_norms
+            scale[row, : sizes[row]] = candidates[number].inverse_norms if norms else usual
         rows = torch.from_numpy(codes.reshape(-1, width)).to(device)
         row_scale = torch.from_numpy(scale.reshape(-1, 1)).to(device)
         similarity = (rows.float() @ columns).mul_(inverse_norms).mul_(row_scale).view(len(chunk), max(sizes), -1)

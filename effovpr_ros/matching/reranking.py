@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
 from effovpr_ros.matching.mutual_nn import match_candidates, require_same_width
 from effovpr_ros.matching.parallel import map_in_threads
@@ -75,12 +75,15 @@ class Reranker:
         self.config = config
         self.device = device
 
-    def score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> list[CandidateScore]:
+    def score(
+        self, query: LocalFeatures, candidates: Sequence[LocalFeatures], *, every_other: bool = False
+    ) -> list[CandidateScore]:
         """Score each candidate.
 
         Args:
             query: N keypoints; may be none.
             candidates: K sets of keypoints, any of them may be empty.
+            every_other: by half of the keypoints of either and about by their cosines, at a fifth of the cost.
 
         Returns:
             K scores in the order of the candidates.
@@ -90,9 +93,10 @@ class Reranker:
         """
         # Here, since the error counts the candidates.
         require_same_width(query, candidates)
-        if torch.device(self.device).type == "cpu":
-            return map_in_threads(partial(self._score, query), candidates)
-        return self._score(query, candidates)
+        if every_other:
+            query, candidates = query.every_other, [candidate.every_other for candidate in candidates]
+        score = partial(self._score, query, norms=not every_other)
+        return map_in_threads(score, candidates) if torch.device(self.device).type == "cpu" else score(candidates)
 
     def matched_cells(
         self, query: LocalFeatures, candidate: LocalFeatures
@@ -107,8 +111,8 @@ class Reranker:
         query_index = best_first[matches.candidate_index[0, best_first] >= 0]
         return query.cells_xy[query_index], candidate.cells_xy[matches.candidate_index[0, query_index]]
 
-    def _score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> list[CandidateScore]:
-        matches = match_candidates(query, candidates, self.config.min_similarity, self.device)
+    def _score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures], *, norms: bool) -> list[CandidateScore]:
+        matches = match_candidates(query, candidates, self.config.min_similarity, self.device, norms=norms)
         matched = matches.candidate_index >= 0
         num_matches = matched.sum(axis=1)
         votes, displacements = spatial_consensus(query, candidates, matches)

@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from effovpr_ros.core.errors import ConfigError, MapError, ServerError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.geometry.points import WORKING_SIDE, Points
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.nodes.map_engine import MapEngine, MapInUse

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.decision import DecidedBy, Status

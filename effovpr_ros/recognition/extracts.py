@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features
 
 
 class Extracts(Protocol):

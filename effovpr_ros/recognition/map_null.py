@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.spatial import KDTree
 
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.recognition.confidence import read_map_null, setting_name, store_map_null

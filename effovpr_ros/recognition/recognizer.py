@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import geo_of
+from effovpr_ros.matching.cascade import score_candidates
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
@@ -277,19 +278,16 @@ class PlaceRecognizer:
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-        scores = self._scores(features, [candidate.place.place_id for candidate in candidates])
-        scored = [
-            replace(
-                candidate,
-                score=result.score,
-                num_matches=result.num_matches,
-                num_consistent=result.num_consistent,
-                displacement_xy_cells=result.displacement_xy_cells,
-            )
-            for candidate, result in zip(candidates, scores, strict=True)
-        ]
+
+        def score(numbers: Sequence[int], every_other: bool) -> list[CandidateScore]:
+            chosen = [candidates[number].place.place_id for number in numbers]
+            return self._scores(features, chosen, every_other=every_other)
+
+        scores = score_candidates(len(features.local), len(candidates), score)
+        scored = [replace(candidate, **vars(result)) for candidate, result in zip(candidates, scores, strict=True)]
         return sorted(scored, key=lambda candidate: -candidate.score)
 
-    def _scores(self, features: Features, place_ids: Sequence[int]) -> list[CandidateScore]:
-        """Re-ranking scores of places for the query."""
-        return self._reranker.score(features.local, self.place_map.local_features(place_ids))
+    def _scores(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
+        """Re-ranking scores of places for the query, by all keypoints or by every other."""
+        local = self.place_map.local_features(place_ids)
+        return self._reranker.score(features.local, local, every_other=every_other)

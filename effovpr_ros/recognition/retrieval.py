@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.geodesy import ground_xyz
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig

@@ -8,7 +8,7 @@ import numpy as np
 
 from effovpr_ros.core.errors import EffoVPRError, ServerError
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.measured_pose import PoseMeasurement, PoseOutcome
 from effovpr_ros.mapping.place import Candidate, Place, PointCounts
 from effovpr_ros.recognition.answer import Recognition

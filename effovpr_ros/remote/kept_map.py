@@ -8,7 +8,8 @@ from pathlib import Path
 
 from effovpr_ros.core.errors import EffoVPRError
 from effovpr_ros.core.mounted_cameras import MountedCamera
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.sharded_map import open_map

@@ -20,8 +20,8 @@ from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError, MapError, MapFormatError, ModelMismatchError
 from effovpr_ros.core.mounted_cameras import MountedCamera, parse_pose, pose_text
 from effovpr_ros.core.records import read_record
-from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.point_codec import decode_points, encode_points
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.codec import (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from effovpr_ros.core.errors import ConfigError, ImageError
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import RgbImage, decode_image
-from effovpr_ros.features.extractor import Features
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose

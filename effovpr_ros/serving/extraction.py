@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from effovpr_ros.core.images import RgbImage
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 
 # On a CPU a batch takes as long as its pictures one by one; on a GPU a few take as long as one.
 _BATCH_ON_GPU = 16

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.recognition.latency import StageClock
 from effovpr_ros.remote.answers import Answers, answer_record

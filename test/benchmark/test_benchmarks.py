@@ -20,7 +20,8 @@ from synthetic import picture
 
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.codes import MAX_CODE
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.lab.benchmarks.synthetic import fill_map, pictures
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query

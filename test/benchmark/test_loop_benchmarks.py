@@ -14,8 +14,9 @@ from synthetic import picture
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.codes import MAX_CODE
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.loop_closure.detector import LoopClosureDetector
 from effovpr_ros.loop_closure.keyframe_map import open_session_map
 from effovpr_ros.loop_closure.loop_config import LOOP_RECOGNIZER, LoopConfig

@@ -21,8 +21,9 @@ from effovpr_ros.engines.catalogue import what_is_missing
 from effovpr_ros.engines.cuda_graphs import CapturedNetwork, capture_cuda_graph
 from effovpr_ros.engines.graph import FlatNetwork
 from effovpr_ros.features.backbone import BackboneOutput
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.features.preprocessing import preprocess, preprocess_on
 from effovpr_ros.features.variants import extract_variants
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic import new_place, picture, tiny_extractor
 
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.matching.mutual_nn import match_candidates
 from effovpr_ros.recognition.recognizer import PlaceRecognizer

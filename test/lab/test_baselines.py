@@ -17,7 +17,7 @@ from effovpr_ros.cli.evaluate_methods import BASELINES, parse_methods
 from effovpr_ros.core.errors import ConfigError, EvaluationError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.features.codes import encode
-from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.lab.evaluation import orb_bow, vlad
 from effovpr_ros.lab.evaluation.method import Query
 from effovpr_ros.lab.evaluation.orb_bow import OrbBowMethod

@@ -19,7 +19,8 @@ from synthetic import picture, tiny_extractor, tiny_weights
 from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.lab.evaluation import confidence_fitting as module
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_fitting import (

@@ -14,7 +14,8 @@ from effovpr_ros.cli.main import main
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.features import local_projection
 from effovpr_ros.features.codes import decode, encode
-from effovpr_ros.features.extractor import FeatureExtractor, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.features.local_projection import LocalProjection
 from effovpr_ros.mapping import compact
 from effovpr_ros.mapping.compact import compact_map

@@ -11,7 +11,7 @@ import pytest
 from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -58,7 +58,7 @@ def in_threads(count: int, work: Callable[[], None]) -> list[BaseException]:
 def test_threads_share_one_map_whose_memory_is_full(folder: Path):
     with PlaceMap.open(folder) as place_map:
         # Of 20 places that each question reads, three fit.
-        place_map._cache = LocalCache(3 * (QUERY.local.codes.nbytes + QUERY.local.cells_xy.nbytes))
+        place_map._cache = LocalCache(3 * (QUERY.local.codes.nbytes + QUERY.local.cells_xy.nbytes) * 3 // 2)
         expected = ask(place_map)
 
         def work() -> None:
@@ -131,11 +131,11 @@ def local(size: int) -> LocalFeatures:
 
 
 def test_the_memory_counts_a_place_once_and_forgets_the_oldest():
-    cache = LocalCache(40)
-    cache.put_all({1: local(4)})  # 16 bytes
+    cache = LocalCache(60)
+    cache.put_all({1: local(4)})  # 24 bytes, with the half of a first look
     cache.put_all({1: local(4)})  # the same place, read by another thread
     cache.put_all({2: local(4)})
     assert set(cache.found([1, 2, 3])) == {1, 2}
     cache.found([1])
-    cache.put_all({3: local(4)})  # 48 bytes: place 2 was used longest ago
+    cache.put_all({3: local(4)})  # 72 bytes: place 2 was used longest ago
     assert set(cache.found([1, 2, 3])) == {1, 3}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support
 from effovpr_ros.matching.mutual_nn import BatchMatches
 from effovpr_ros.matching.reranking import RerankConfig, Reranker

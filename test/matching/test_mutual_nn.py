@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import DescriptorShapeError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching import mutual_nn
 from effovpr_ros.matching.mutual_nn import match_candidates, mutual_nearest_neighbours
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from effovpr_ros.core.errors import DescriptorShapeError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.parallel import map_in_threads
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 

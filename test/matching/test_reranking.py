@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import spatial_consensus
 from effovpr_ros.matching.mutual_nn import BatchMatches
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker

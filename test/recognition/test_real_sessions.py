@@ -11,7 +11,8 @@ from conftest import KnownFeatures
 
 from effovpr_ros.core.images import read_image
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, RecognizerConfig, Status

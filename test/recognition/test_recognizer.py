@@ -14,7 +14,7 @@ from synthetic import FINGERPRINT
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name

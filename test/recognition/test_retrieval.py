@@ -10,7 +10,7 @@ import pytest
 from synthetic import FINGERPRINT, features, new_place, tiny_extractor
 
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.place import Candidate, NewPlace, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import PlaceRecognizer, Status

@@ -14,7 +14,7 @@ import pytest
 from synthetic import FINGERPRINT
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.features.extractor import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.decision import DecidedBy, Decision

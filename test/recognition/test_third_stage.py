@@ -18,7 +18,7 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.agreement import scene
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry import xfeat
 from effovpr_ros.geometry.point_codec import encode_points
 from effovpr_ros.geometry.points import SIFT, PointExtractor, Points, no_points

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.images import decode_image
 from effovpr_ros.features.devices import wait_for
-from effovpr_ros.features.extractor import FeatureExtractor, Features, LocalFeatures
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.lab.benchmarks.synthetic import second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing
 from effovpr_ros.mapping.map_reading import MapReader

@@ -10,7 +10,8 @@ import numpy as np
 
 from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.images import RgbImage, decode_image
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.evaluation.appearance import change_appearance
 from effovpr_ros.lab.evaluation.confidence_regression import Trial, fit_confidence_model

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.features.extractor import Features
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.lab.evaluation.rig_queries import CameraFrame
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Place

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, Method, Query
 from effovpr_ros.mapping.builder import make_thumbnail

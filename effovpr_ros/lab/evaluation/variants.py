@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.extractor import FeatureExtractor, Features
+from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.features.tails import NONE, find_tail
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
