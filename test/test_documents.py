@@ -147,6 +147,17 @@ def test_readme_is_read_in_four_minutes():
         assert (ROOT / picture).stat().st_size < MOST_PICTURE_BYTES
 
 
+def test_the_paper_is_found_in_the_code_by_the_names_that_readme_gives():
+    section = README.split("### The paper in the code\n")[1].split("`make docs`")[0]
+    found = [
+        (name, file)
+        for names, file in re.findall(r"\[(`[^\]]+)\]\(([^)]+)\)", section)
+        for name in names.split("`")[1::2]
+    ]
+    assert len(found) >= 8
+    assert [name for name, file in found if not re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8"))] == []
+
+
 def test_the_accuracy_of_readme_is_that_of_the_results():
     """README rounds nothing and knows nothing that docs/results.md does not."""
     results = (DOCS / "results.md").read_text()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def select_keypoints(attention: NDArray[np.float32], min_attention: float, max_keypoints: int) -> NDArray[np.int64]:
-    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones.
+    """Patches whose attention to [CLS] exceeds T1, at most the most attended ones (EffoVPR, section 3.2).
 
     Args:
         attention: (P,) attention to [CLS].

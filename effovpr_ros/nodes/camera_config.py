@@ -53,6 +53,9 @@ class QueryCameraConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        given = [name.strip() for name in self.cameras.split(",") if name.strip()]
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ConfigError(f"cameras {self.cameras!r} names {', '.join(twice)} twice; name each camera once")
         for name in self.names:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 raise ConfigError(f"camera {name!r} is no name; use letters, digits and _, such as front_left")
