@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import poselib
-import torch
 
 from effovpr_ros.geometry.query_rays import Array, Index, QueryRays
 from effovpr_ros.geometry.rig import Rig
+from effovpr_ros.matching.parallel import beside
 
 _MIN_TRIANGULATED = 15
 _ERROR_PX = 3.0
@@ -31,7 +30,7 @@ def first_poses(query: QueryRays, rig: Rig) -> Iterator[tuple[Array, Array]]:
     in another thread while the caller works with the first.
     """
     start = _from_triangulated(query, rig)
-    soon = _beside(functools.partial(_by_epipolar_geometry, query, rig, start))
+    soon = beside(partial(_by_epipolar_geometry, query, rig, start))
     first = None if start is None else _of_body(start)
     if first is not None:
         yield first
@@ -63,19 +62,6 @@ def _by_epipolar_geometry(query: QueryRays, rig: Rig, start: poselib.CameraPose 
         start,
     )
     return _of_body(found) if info["num_inliers"] else None
-
-
-def _beside(function: Callable[[], tuple[Array, Array] | None]) -> Callable[[], tuple[Array, Array] | None]:
-    """What gives the result of a function that another thread computes, where this process may use several."""
-    if torch.get_num_threads() <= 1:
-        return function
-    future: Future[tuple[Array, Array] | None] = _other_thread().submit(function)
-    return future.result
-
-
-@functools.cache
-def _other_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "first pose")
 
 
 def support_of_another_pose(query: QueryRays, rig: Rig, rotation: Array, centre_m: Array) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from effovpr_ros.geometry.points import DESCRIPTOR_SCALE, SIFT, XFEAT, Points
 from effovpr_ros.matching.cpu import has_integer_kernel
-from effovpr_ros.matching.parallel import map_in_threads
+from effovpr_ros.matching.parallel import beside, map_in_threads
 
 MIN_COSINE = {XFEAT: 0.82, SIFT: 0.9}
 """Least cosine of two descriptors that match: of XFeat its authors' value."""
@@ -37,6 +37,8 @@ Float = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+Matched = tuple[NDArray[np.int64], NDArray[np.int64], Float]
+"""Numbers of points of the query, ascending, of the candidate, and cosines."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +96,22 @@ def verify(query: Points, candidates: Sequence[Points], *, num_fundamental: int 
     """
     wanted = len(candidates) if num_fundamental is None else num_fundamental
 
-    def verify_share(share: Sequence[tuple[Points, bool]]) -> list[VerifiedMatches]:
+    def match() -> list[Matched]:
         products = _Products(query)
-        return [_verified(query, candidate, fundamental, products) for candidate, fundamental in share]
+        return [_matched(query, candidate, products) for candidate in candidates]
 
-    return map_in_threads(verify_share, [(candidate, place < wanted) for place, candidate in enumerate(candidates)])
+    def fit_share(share: Sequence[tuple[Points, bool, Matched]]) -> list[VerifiedMatches]:
+        return [_verified(query, *item) for item in share]
+
+    # Matching is many short calls, after each of which threads would wait for each other; fitting is a few long ones.
+    matched = beside(match)()
+    return map_in_threads(
+        fit_share,
+        [
+            (candidate, number < wanted, matches)
+            for number, (candidate, matches) in enumerate(zip(candidates, matched, strict=True))
+        ],
+    )
 
 
 def with_fundamental(query: Points, pairs: Sequence[tuple[VerifiedMatches, Points]]) -> list[VerifiedMatches]:
@@ -113,16 +126,19 @@ def with_fundamental(query: Points, pairs: Sequence[tuple[VerifiedMatches, Point
         return [
             matches
             if matches.on_fundamental is not None
-            else replace(matches, on_fundamental=_on_fundamental(*_working_pixels(matches, query, candidate)))
+            else replace(
+                matches,
+                on_fundamental=_on_fundamental(
+                    *_working_pixels(matches.query_xy, matches.candidate_xy, query, candidate)
+                ),
+            )
             for matches, candidate in share
         ]
 
     return map_in_threads(fit_share, pairs)
 
 
-def mutual_matches(
-    query: Points, candidate: Points
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def mutual_matches(query: Points, candidate: Points) -> Matched:
     """Points that choose each other by the cosine of their descriptors.
 
     Returns:
@@ -175,9 +191,7 @@ def _as_tensor(descriptors: NDArray[np.int8]) -> Tensor:
     return torch.from_numpy(np.require(descriptors, requirements=["C", "W"]))
 
 
-def _matched(
-    query: Points, candidate: Points, products_of: _Products
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def _matched(query: Points, candidate: Points, products_of: _Products) -> Matched:
     """See `mutual_matches`."""
     none = np.empty(0, np.int64)
     if query.kind != candidate.kind or len(query) == 0 or len(candidate) == 0:
@@ -193,30 +207,31 @@ def _matched(
     return query_index, candidate_index, similarity.astype(np.float32)
 
 
-def _verified(query: Points, candidate: Points, fundamental: bool, products: _Products) -> VerifiedMatches:
-    query_index, candidate_index, similarity = _matched(query, candidate, products)
-    matches = VerifiedMatches(
+def _verified(
+    query: Points,
+    candidate: Points,
+    fundamental: bool,
+    matched: Matched,
+) -> VerifiedMatches:
+    query_index, candidate_index, similarity = matched
+    matched_xy = query.keypoints_xy[query_index], candidate.keypoints_xy[candidate_index]
+    points = _working_pixels(*matched_xy, query, candidate)
+    return VerifiedMatches(
         query_index,
         candidate_index,
-        query.keypoints_xy[query_index],
-        candidate.keypoints_xy[candidate_index],
+        *matched_xy,
         similarity,
-        np.zeros(len(query_index), bool),
-        kind=query.kind,
-    )
-    points = _working_pixels(matches, query, candidate)
-    return replace(
-        matches,
-        on_homography=_on_homography(*points),
-        on_fundamental=_on_fundamental(*points) if fundamental else None,
+        _on_homography(*points),
+        _on_fundamental(*points) if fundamental else None,
+        query.kind,
     )
 
 
-def _working_pixels(matches: VerifiedMatches, query: Points, candidate: Points) -> tuple[Float64, Float64]:
+def _working_pixels(query_xy: Float, candidate_xy: Float, query: Points, candidate: Points) -> tuple[Float64, Float64]:
     """(P, 2) each: matched points in pixels of the pictures that points are looked for in."""
     return (
-        matches.query_xy.astype(np.float64) * query.working_scale,
-        matches.candidate_xy.astype(np.float64) * candidate.working_scale,
+        query_xy.astype(np.float64) * query.working_scale,
+        candidate_xy.astype(np.float64) * candidate.working_scale,
     )
 
 

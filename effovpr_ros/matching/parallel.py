@@ -1,4 +1,4 @@
-"""A function of many items, computed in several threads."""
+"""Work in other threads: a function of many items, and one beside what the caller does."""
 
 from __future__ import annotations
 
@@ -37,8 +37,37 @@ def map_in_threads(function: Callable[[Sequence[_Item]], list[_Result]], items: 
     return results
 
 
+def beside(function: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Begin a computation beside what the calling thread does next, where torch may use several threads here.
+
+    Computations of one calling thread follow each other, in their order.
+
+    Args:
+        function: releases the interpreter's lock most of the time.
+
+    Returns:
+        Waits for the result and gives it, or raises what the function raised.
+    """
+    return function if torch.get_num_threads() <= 1 else _own.helper.submit(function).result
+
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    @functools.cached_property
+    def helper(self) -> ThreadPoolExecutor:
+        return _pool(1)
+
+
+_own = _Own()
+
+
 @functools.cache
 def _workers(count: int) -> ThreadPoolExecutor:
+    return _pool(count)
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
     """A pool of threads; in each of them torch uses that one thread."""
     before = torch.get_num_threads()
     ready = threading.Barrier(count + 1)

@@ -17,6 +17,7 @@ from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import geo_of
 from effovpr_ros.matching.cascade import score_candidates
+from effovpr_ros.matching.parallel import beside
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
@@ -97,6 +98,7 @@ class PlaceRecognizer:
             self.config = replace(config, same_place_ids=0)
         self.third_stage = third_stage or ThirdStage(place_map, config, str(extractor.device))
         self.poses = PoseMeasurer(place_map, config, self.third_stage)
+        self._verified_last = False
         self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
 
     def load(self) -> None:
@@ -158,6 +160,9 @@ class PlaceRecognizer:
         with clock.stage("search"):
             near = None if hint is None else self.place_map.rows_near(hint.position_xyz[:2], hint.radius_m)
             candidates = retrieve(self.place_map, features, self.config, within=within or near, before=before)
+        if points is not None and self._verified_last:
+            # Most images are like the last one: points are found while candidates are ranked.
+            points = beside(points)
         with clock.stage("rerank"):
             rerank = self.config.rerank and not may_skip_reranking(candidates, self.config)
             if rerank:
@@ -166,7 +171,8 @@ class PlaceRecognizer:
             model, null = (self._reranked, self.null) if rerank else (self._global, None)
             decision = decide(candidates, len(features.local), self.config, model, null)
         verified = None
-        if points is not None and self._wants_points(candidates, decision, camera):
+        self._verified_last = points is not None and self._wants_points(candidates, decision, camera)
+        if points is not None and self._verified_last:
             with clock.stage("verify"):
                 candidates, verified = self.third_stage.verify(points, candidates, len(features.local))
             with clock.stage("decide"):

@@ -35,7 +35,8 @@ _CACHED_PLACES = 2000
 _FINE_SHARE = 0.75
 # A MATCH that is as probable is published whatever the points say.
 _SURE = 0.98
-_BATCH = 5
+# So many are verified, however long it takes.
+_LEAST = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,6 @@ class ThirdStage:
         is_usable: whether the weights of its network were as they should be, as far as is known.
     """
 
-    _batch = _BATCH
-
     def __init__(self, place_map: MapReader, config: RecognizerConfig, device: str = "cpu") -> None:
         """Nothing is loaded before it is needed."""
         self.extractor = point_extractor(device)
@@ -145,16 +144,20 @@ class ThirdStage:
         budget_s = self._config.verify_budget_ms / 1e3 or math.inf
         ends = time.perf_counter() + budget_s
         query = points_of_query()
-        found: list[VerifiedCandidate] = []
         chosen = candidates_to_verify(candidates, self._config)
-        for start in range(0, len(chosen), self._batch):
-            found += self.matched(query, [item.place for item in chosen[start : start + self._batch]])
-            if time.perf_counter() > ends:
-                break
+        found = self.matched(query, self._in_time([item.place for item in chosen], ends))
         ranked = reorder(_counted(candidates, found, query), num_keypoints, self._config)
         by_place = {item.place_id: item for item in found}
         in_order = (by_place[item.place.place_id] for item in ranked if item.place.place_id in by_place)
         return ranked, Verified(query, tuple(in_order))
+
+    def _in_time(self, places: Sequence[Place], ends: float) -> Sequence[Place]:
+        """The first places, whose points are known or found until a time; at least five."""
+        for number, place in enumerate(places):
+            if number >= _LEAST and time.perf_counter() > ends:
+                return places[:number]
+            self.points_of(place)
+        return places
 
     def compare(self, query: Points, place_id: int) -> VerifiedCandidate:
         """One place, whether it is a candidate or not.

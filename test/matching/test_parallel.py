@@ -12,7 +12,7 @@ import torch
 
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.parallel import map_in_threads
+from effovpr_ros.matching.parallel import beside, map_in_threads
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 
 
@@ -53,6 +53,35 @@ def test_nothing_to_share_stays_in_the_caller(threads: int):
 def some_features(rng: np.random.Generator, size: int, width: int = 16) -> LocalFeatures:
     cells = np.stack(np.meshgrid(np.arange(9), np.arange(9)), -1).reshape(-1, 2)[:size].astype(np.uint8)
     return LocalFeatures(rng.integers(-7, 8, (size, width)).astype(np.int8), cells)
+
+
+def where() -> tuple[int, int]:
+    return threading.get_ident(), torch.get_num_threads()
+
+
+def test_beside_begins_at_once_in_one_thread_of_the_caller():
+    begun = threading.Event()
+    first = beside(begun.set)
+    assert begun.wait(10.0)
+    results = [beside(where)(), beside(where)()]
+    assert results[0] == results[1]
+    assert results[0][0] != threading.get_ident()
+    assert results[0][1] == 1
+    assert torch.get_num_threads() == 3
+    assert first() is None
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: beside(where)()).result()[0] != results[0][0]
+
+
+def test_beside_raises_what_was_raised():
+    late = beside(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        late()
+
+
+def test_beside_of_one_thread_is_computed_when_it_is_asked_for():
+    torch.set_num_threads(1)
+    assert beside(where)() == (threading.get_ident(), 1)
 
 
 @pytest.mark.parametrize("score", ["coherent", "count", "weighted", "spatial"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,6 +233,32 @@ def test_the_pipeline_carries_what_was_verified(place_map: PlaceMap):
     assert without.verified is None
     assert without.latency_ms.verify == 0.0
     assert without.candidates[0].points is None
+
+
+def test_after_a_verified_image_points_are_sought_while_candidates_are_ranked(
+    place_map: PlaceMap, monkeypatch: pytest.MonkeyPatch
+):
+    """The first image waits for its points; those of the next are being found by another thread already."""
+    two_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        recognizer = PlaceRecognizer(SeesNumbers(new_place(2).features), place_map, ALWAYS)
+        threads: list[int] = []
+        extract = PointExtractor.extract
+
+        def seen(self: PointExtractor, image: RgbImage) -> Points:
+            threads.append(threading.get_ident())
+            return extract(self, image)
+
+        monkeypatch.setattr(PointExtractor, "extract", seen)
+        answers = [recognizer.recognize(seen_again(2)) for _ in range(2)]
+    finally:
+        torch.set_num_threads(two_threads)
+    assert threads[0] == threading.get_ident()
+    assert threads[1] != threading.get_ident()
+    assert len(threads) == 2
+    assert answers[0].candidates == answers[1].candidates
+    assert answers[0].confidence == answers[1].confidence
 
 
 def test_features_without_a_picture_are_answered_by_two_stages(place_map: PlaceMap):
