@@ -66,7 +66,8 @@ class Change:
 
 def machine_class(machine: Machine) -> str:
     """What ratios depend on: processor, cores, threads and GPU."""
-    return f"{machine.processor}, {machine.cores} cores, {machine.threads} threads, {machine.gpu or 'no GPU'}"
+    limits = "".join(f", {name}={value}" for name, value in machine.held_back.items())
+    return f"{machine.processor}, {machine.cores} cores, {machine.threads} threads, {machine.gpu or 'no GPU'}{limits}"
 
 
 def kept_of(report: Report, version: str) -> EarlierRun | None:

@@ -22,6 +22,14 @@ _PACKAGES = (
     "onnxruntime",
     "tensorrt",
 )
+_INSTRUCTION_LIMITS = (
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+    "FAISS_OPT_LEVEL",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Machine:
         python: version.
         load: runnable processes over the last minute, before the run; well above 0 means that others compute too.
         versions: of the packages that are installed, by name.
+        instructions: that PyTorch's own kernels use, such as AVX512.
+        held_back: variables of the environment that keep libraries from instructions that the CPU has, with values.
     """
 
     processor: str
@@ -49,6 +59,8 @@ class Machine:
     python: str
     load: float
     versions: dict[str, str]
+    instructions: str
+    held_back: dict[str, str]
 
 
 def describe_machine() -> Machine:
@@ -63,6 +75,8 @@ def describe_machine() -> Machine:
         python=platform.python_version(),
         load=round(os.getloadavg()[0], 2),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        held_back={name: value for name in _INSTRUCTION_LIMITS if (value := os.environ.get(name))},
     )
 
 

@@ -66,6 +66,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{machine.processor}, {machine.cores} cores, {machine.threads} threads, {machine.memory_gib} GiB{gpu}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     yield f"{machine.system}, Python {machine.python}, {versions}; load before the run {machine.load}"
+    limits = "".join(f", held back by {name}={value}" for name, value in machine.held_back.items())
+    yield f"instructions of PyTorch's kernels: {machine.instructions}{limits}"
     yield "Times in ms: median (10 % to 90 %)."
     if report.network:
         yield from _network(report.network)
