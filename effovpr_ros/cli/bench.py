@@ -233,7 +233,7 @@ class Bench:
             "--precision": self._config.precision,
             "--engine": extractor.engine.name,
         }
-        code = run_replay("node_benchmark", arguments)
+        code = run_replay("node_benchmark", arguments, ["--settle"])
         if code:
             self._notes.append(f"the node was not measured (exit code {code}; its log says why); {ROS_REMEDY}")
             return None

@@ -25,6 +25,9 @@ from effovpr_ros.features.extractor_config import ExtractorConfig
 
 _logger = logging.getLogger(__name__)
 
+SEEKING = "the fastest is being found"
+"""How `EngineTakeover.state` begins as long as it is not over."""
+
 _NICENESS = 5
 _PROGRAM = __name__
 
@@ -65,7 +68,7 @@ class EngineTakeover:
             return f"no other engine than PyTorch: {self._failure}"
         if self._is_over:
             return "found"
-        return f"the fastest is being found for {time.monotonic() - self._started_s:.0f} s"
+        return f"{SEEKING} for {time.monotonic() - self._started_s:.0f} s"
 
     def take(self) -> RunningEngine | None:
         """The engine once it is ready; None before, and ever after."""

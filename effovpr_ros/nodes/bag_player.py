@@ -28,6 +28,7 @@ from effovpr_ros.nodes.program import run_node
 from effovpr_ros.sources.bag_files import IMAGE_TYPES, remedy, storage_path
 
 _CLOCK_PERIOD_S = 0.02
+_SETTLE_S = 0.5
 # A node that has no answer to an image, as to one that cannot be decoded, holds up the next one for so long.
 _ANSWER_WITHIN_S = 5.0
 _ROS2_TYPES = get_typestore(Stores.ROS2_HUMBLE)
@@ -122,7 +123,7 @@ class BagPlayer(Node):
 
     def _play(self) -> None:
         try:
-            self._stop.wait(self._config.start_delay_s)
+            self._await_listeners()
             while not self._stop.is_set():
                 self._play_once()
                 if not self._config.loop:
@@ -134,13 +135,29 @@ class BagPlayer(Node):
         finally:
             self.finished.set()
 
+    def _await_listeners(self) -> None:
+        """Wait as long as was asked for; in step with answers only until both sides have found each other."""
+        ends_s = time.monotonic() + self._config.start_delay_s
+        images = [self._targets[item.id] for item in self._reader.connections if self._is_image(item)]
+        while (left_s := ends_s - time.monotonic()) > _SETTLE_S and not self._stop.is_set():
+            heard = self._config.answers_topic and self.count_publishers(self._config.answers_topic)
+            if heard and all(publisher.get_subscription_count() for publisher in images):
+                # The other side learns of this one a little later.
+                left_s = _SETTLE_S
+                break
+            self._stop.wait(min(left_s, _CLOCK_PERIOD_S))
+        self._stop.wait(max(0.0, left_s))
+
+    def _is_image(self, connection: Connection) -> bool:
+        return connection.id in self._targets and connection.msgtype in IMAGE_TYPES
+
     def _play_once(self) -> None:
         started_s, first_ns = time.monotonic(), self._reader.start_time
         connections = [item for item in self._reader.connections if item.id in self._targets]
         for connection, stamp_ns, data in self._reader.messages(connections=connections):
             if not self._config.answers_topic:
                 self._await_time(started_s, stamp_ns - first_ns)
-            elif connection.msgtype in IMAGE_TYPES:
+            elif self._is_image(connection):
                 self._await_answer()
                 self._answered.clear()
             if self._stop.is_set():

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.transforms import compose, inverse, multiply, quat_of_vector, rotate, rotation_vector
-from effovpr_ros.recognition.sightings import Sighting
+from effovpr_ros.recognition.sightings import Sighting, chi2_quantile
 
 Array = NDArray[np.float64]
 
@@ -103,7 +102,7 @@ class RobotFilter:
     def distance2(self, sighting: Sighting) -> float:
         """Squared Mahalanobis distance of a sighting at the belief's moment, in units of the gate: refused above 1."""
         error, foretold = self._innovation(sighting)
-        return float(error @ np.linalg.solve(foretold, error)) / float(chi2.ppf(_GATE, len(error)))
+        return float(error @ np.linalg.solve(foretold, error)) / chi2_quantile(_GATE, len(error))
 
     def corrected(self, sighting: Sighting) -> RobotFilter:
         """The belief with a sighting of its moment."""

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.core.transforms import compose, inverse
 
+
+def chi2_quantile(share: float, freedom: int) -> float:
+    """Below which a share of the chi-squared distribution lies; scipy.stats takes half a second to load."""
+    return 2.0 * float(gammaincinv(freedom / 2.0, share))
+
+
 _PLANE = [0, 1, 5]
-_AGREE = float(chi2.ppf(0.999, 3))
+_AGREE = chi2_quantile(0.999, 3)
 # Odometry errs by so much of the way and turn between two images, and answers by so much that their covariance
 # does not tell, since pictures of one room share their errors.
 _SHARE_OF_WAY, _SHARE_OF_TURN = 0.05, 0.05

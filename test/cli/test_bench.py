@@ -21,7 +21,7 @@ from effovpr_ros.core.errors import EvaluationError
 from effovpr_ros.core.images import decode_image
 from effovpr_ros.lab.benchmarks.accuracy import FIRST_STAGE, ORB_BOW, VLAD, engines_to_compare, measure_accuracy
 from effovpr_ros.lab.benchmarks.datasets import open_dataset, rendered_drives
-from effovpr_ros.lab.benchmarks.node import NodeFigures
+from effovpr_ros.lab.benchmarks.node import NodeFigures, full_speed_s
 from effovpr_ros.lab.benchmarks.query import ImagesOnlyMap
 from effovpr_ros.lab.benchmarks.search import measure_search
 from effovpr_ros.lab.benchmarks.synthetic import drives, fill_map, jpeg_of, pictures, second_visits
@@ -202,6 +202,8 @@ def test_the_node_is_started_and_asked(tmp_path: Path, offline_extractor: Any):
     assert figures.stages["total"].median_ms < figures.latency.median_ms
     assert 100.0 < figures.anonymous_mib < figures.resident_mib
     assert figures.start.median_ms > 500.0
+    assert figures.first_answer.median_ms > figures.start.median_ms
+    assert figures.first_answer_torch.runs == 1
     missing = subprocess.run(
         [*map(str, (*command[:-1], tmp_path / "none", *options))], capture_output=True, text=True, check=False
     )
@@ -221,6 +223,9 @@ def raw_figures() -> dict[str, Any]:
     }
     return {
         "start_s": [3.0],
+        "first_answer_s": [3.3],
+        "first_answer_torch_s": [3.0],
+        "settling": [[(4.0, 100.0), (5.0, 100.0), (6.0, 50.0), (7.0, 50.0), (8.0, 50.0)], [(4.0, 50.0)]],
         "latency_ms": [5.0, 7.0],
         "stages_ms": stages,
         "resident_mib": 700.04,
@@ -228,9 +233,30 @@ def raw_figures() -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("passes_ms", "from_answer"),
+    [
+        ([100.0] * 4 + [40.0] * 12, 3),
+        # A single slow one among fast ones is another program's.
+        ([100.0] * 4 + [40.0] * 6 + [90.0] + [40.0] * 12, 3),
+        ([40.0] * 12, 0),
+        ([100.0], 0),
+        # The last ten are what counts: 50 is not half as much again as 40.
+        ([50.0] * 5 + [40.0] * 10, 0),
+    ],
+)
+def test_full_speed_is_reached_with_the_first_of_three_fast_answers(passes_ms: list[float], from_answer: int):
+    """Of answers that come a second apart."""
+    assert full_speed_s([(float(number), pass_ms) for number, pass_ms in enumerate(passes_ms)]) == from_answer
+
+
 def test_node_figures_worked_by_hand():
     figures = NodeFigures.of(raw_figures(), "torch", 6)
     assert figures.start.median_ms == 3000.0
+    assert figures.times_torch == pytest.approx(1.1)
+    assert (figures.full_speed_first_s, figures.full_speed_later_s) == (5.0, 4.0)
+    unsettled = NodeFigures.of({**raw_figures(), "settling": []}, "torch", 6)
+    assert (unsettled.full_speed_first_s, unsettled.full_speed_later_s) == (None, None)
     # 5 - 1 and 7 - 2.
     assert (figures.around.median_ms, figures.around.runs) == (4.5, 2)
     assert figures.resident_mib == 700.0

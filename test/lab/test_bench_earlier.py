@@ -34,7 +34,8 @@ def report(rerank_ms: float, network_ms: float = 40.0) -> Report:
 
 def test_ratios_worked_by_hand():
     stages = {"extract_ms": [10.0], "total_ms": [20.0]}
-    raw: dict[str, Any] = {"start_s": [1.0], "latency_ms": [25.0], "stages_ms": stages}
+    raw: dict[str, Any] = {"start_s": [1.0], "latency_ms": [25.0], "stages_ms": stages, "settling": []}
+    raw |= {"first_answer_s": [1.5], "first_answer_torch_s": [1.5]}
     node = NodeFigures.of({**raw, "resident_mib": 1.0, "anonymous_mib": 1.0}, "torch", 10)
     run = kept_of(replace(report(rerank_ms=10.0), node=node), "1.1.0")
     assert run is not None

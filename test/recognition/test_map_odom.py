@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +18,7 @@ from effovpr_ros.lab.simulation.map_odom_score import drive_with_odometry
 from effovpr_ros.lab.simulation.odometry import OdometryConfig
 from effovpr_ros.recognition.map_odom import MapOdom, Track
 from effovpr_ros.recognition.map_odom_config import MapOdomConfig
-from effovpr_ros.recognition.sightings import Sighting, agree, has_moved
+from effovpr_ros.recognition.sightings import Sighting, agree, chi2_quantile, has_moved
 
 S = 10**9
 # The odometry began 10 m ahead of the map's origin, looking left.
@@ -311,3 +313,16 @@ def test_a_drive_with_drifting_odometry_stays_on_the_map():
 def test_a_frame_without_a_name_is_refused():
     with pytest.raises(ConfigError, match="odom_frame is empty"):
         MapOdomConfig(odom_frame="")
+
+
+def test_quantiles_of_the_chi_squared_distribution():
+    """Of tables: 99.9 % of three degrees of freedom, 95 % of one."""
+    assert chi2_quantile(0.999, 3) == pytest.approx(16.266, abs=1e-3)
+    assert chi2_quantile(0.95, 1) == pytest.approx(3.841, abs=1e-3)
+
+
+def test_what_a_node_imports_leaves_slow_libraries_out():
+    """scipy.stats alone takes half a second."""
+    program = "import sys, effovpr_ros.recognition.relocalization; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -156,8 +156,19 @@ def _query(figures: QueryFigures) -> Iterator[str]:
 def _node(figures: NodeFigures) -> Iterator[str]:
     title = f"place_recognizer over DDS, {figures.engine}, {figures.places:,} places"
     stages = [(f"in the node: {name}", timing) for name, timing in figures.stages.items()]
-    rows = [("start to active", figures.start), ("image to answer", figures.latency), *stages]
+    starts = [
+        ("start to active", figures.start),
+        ("start to first answer", figures.first_answer),
+        ("start to first answer, torch", figures.first_answer_torch),
+    ]
+    rows = [*starts, ("image to answer", figures.latency), *stages]
     yield from _table(title, ("", "time"), [*rows, ("image to answer without extract", figures.around)])
+    yield f"start to first answer {figures.times_torch:.2f} times that of torch"
+    if figures.full_speed_first_s is not None and figures.full_speed_later_s is not None:
+        yield (
+            f"engine auto at full speed {figures.full_speed_first_s:.1f} s after its first start, "
+            f"{figures.full_speed_later_s:.1f} s after a later one"
+        )
     yield f"resident memory {figures.resident_mib:.0f} MiB, {figures.anonymous_mib:.0f} of them anonymous"
 
 
