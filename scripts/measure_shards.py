@@ -2,6 +2,9 @@
 
 Descriptors are those of drives, queries are second visits to places (`lab.benchmarks.synthetic`); the truth is an exact
 search over all descriptors in one array. Prints one JSON object. FOLDER keeps the map, to be measured again.
+
+With --whole the places have local features as long as those of the shipped model and its name (24 kB a place), so that
+`effovpr serve FOLDER` opens it; with --url a server of it is asked instead, by one client, with features alone.
 """
 
 from __future__ import annotations
@@ -9,15 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.codes import LOCAL_CODES
-from effovpr_ros.features.extractor_config import ModelFingerprint
+from effovpr_ros.features.extractor import FeatureExtractor
+from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint
 from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.lab.benchmarks.synthetic import drives, second_visits
 from effovpr_ros.mapping.codec import as_stored
@@ -26,9 +32,13 @@ from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.shard_joining import SHARDS_FOLDER, join_shards, shard_flat_limit, shard_name
 from effovpr_ros.mapping.sharded_map import open_map
+from effovpr_ros.remote.client import MapServer
+from effovpr_ros.remote.queries import FeatureQuery, encode_query
 
 _COMMIT_PLACES = 4096
 _TOP_K = 20
+_PICTURES = 16
+_WARM = 20
 
 
 def main() -> None:
@@ -39,12 +49,17 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--queries", type=int, default=400)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--url", default="")
     options = parser.parse_args()
     descriptors = np.concatenate(list(drives(options.places, options.dimension)))
     figures: dict[str, object] = {"places": options.places, "shards": options.shards, "dimension": options.dimension}
     if not (options.folder / "map.yaml").is_file():
         figures["built_s"] = _make(options, descriptors)
     queries = second_visits(descriptors, options.queries)
+    if options.url:
+        print(json.dumps(_ask(options.url, queries), indent=1))
+        return
     truth = _exact(as_stored(descriptors), queries)
     del descriptors
     everything = 2**40
@@ -72,11 +87,50 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
 
 
+def _model_and_features(options: argparse.Namespace) -> tuple[ModelFingerprint, list[Features]]:
+    """A model, and features whose global descriptors are to be replaced."""
+    if not options.whole:
+        model = ModelFingerprint(
+            *("made_up", "0" * 64, 28, "none", options.dimension, 4, 1, "value", False, "cls", 0.05, 0, LOCAL_CODES)
+        )
+        local = LocalFeatures(7 * np.eye(4, dtype=np.int8), np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.uint8))
+        return model, [Features(np.zeros(options.dimension, np.float32), local, (2, 2))]
+    extractor = FeatureExtractor(ExtractorConfig(device="cpu", engine="torch"))
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (12, 16, 3), np.uint8) for _ in range(_PICTURES)]
+    smooth = [np.asarray(cv2.resize(picture, (640, 480)), np.uint8) for picture in pictures]
+    return extractor.fingerprint, extractor.extract(smooth)
+
+
+def _ask(url: str, queries: NDArray[np.float32]) -> dict[str, object]:
+    """How long a server takes, beyond the model: all of a question with features."""
+    with MapServer(url, timeout_s=120.0) as server:
+        info = server.info()
+        options = argparse.Namespace(whole=True)
+        _, features = _model_and_features(options)
+        times: list[float] = []
+        stages: dict[str, list[float]] = {}
+        for number, query in enumerate(queries):
+            seen = replace(features[number % len(features)], global_descriptor=query)
+            body = encode_query(FeatureQuery(seen, (640, 480)), info.model)
+            started = time.perf_counter()
+            answers = server.localize_features(body)
+            times.append(time.perf_counter() - started)
+            for name, value in asdict(answers.results[0].latency_ms).items():
+                stages.setdefault(name, []).append(value)
+    # The first ones open shards.
+    first, times = times[0], times[_WARM:]
+    return {
+        "places": info.places,
+        "shards": info.shards,
+        "first_s": first,
+        "beyond_the_model_ms": {f"p{level}": 1e3 * float(np.percentile(times, level)) for level in (50, 90, 99)},
+        "p50_of_stages_ms": {name: round(float(np.median(values[_WARM:])), 1) for name, values in stages.items()},
+    }
+
+
 def _make(options: argparse.Namespace, descriptors: NDArray[np.float32]) -> float:
-    model = ModelFingerprint(
-        *("made_up", "0" * 64, 28, "none", options.dimension, 4, 1, "value", False, "cls", 0.05, 0, LOCAL_CODES)
-    )
-    local = LocalFeatures(7 * np.eye(4, dtype=np.int8), np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.uint8))
+    model, features = _model_and_features(options)
     started = time.perf_counter()
     paths, firsts = [], []
     for number, part in enumerate(np.array_split(np.arange(options.places), options.shards)):
@@ -86,7 +140,8 @@ def _make(options: argparse.Namespace, descriptors: NDArray[np.float32]) -> floa
             new = (
                 NewPlace(
                     *("drive", place + 1, f"{place}.jpg", Pose.from_yaw(float(place % 1000), place / 1e3, 0.0)),
-                    *(None, (64, 48), b"\xff\xd8\xff\xd9", Features(descriptors[place], local, (2, 2))),
+                    *(None, (64, 48), b"\xff\xd8\xff\xd9"),
+                    replace(features[place % len(features)], global_descriptor=descriptors[place]),
                 )
                 for place in part.tolist()
             )

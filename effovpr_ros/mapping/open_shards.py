@@ -91,6 +91,12 @@ class OpenShards:
         with self._lock:
             return tuple(self._entries[number].name for number in sorted(self._held))
 
+    @property
+    def are_all_open(self) -> bool:
+        """Whether every shard is open now."""
+        with self._lock:
+            return len(self._held) == len(self._entries)
+
     @contextmanager
     def use(self, number: int) -> Iterator[Shard]:
         """A shard by its position in the list; it stays open inside.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ SESSIONS_PROPERTY = "shard_sessions"
 SHARD_PROPERTIES = (NUMBERS_PROPERTY, SESSIONS_PROPERTY)
 """Names of properties, or what comes before a slash in them, see `name_after`."""
 _BLOCK = 2**15
+_THREADS = 8
 
 Item = TypeVar("Item")
 Of = TypeVar("Of")
@@ -54,6 +56,7 @@ class ShardedStore(PlaceStore):
             MapError: missing or damaged.
         """
         super().__init__(folder, writable=writable)
+        self._threads = ThreadPoolExecutor(_THREADS, "shard")
         try:
             self._manifest, self._entries = manifest, manifest.shards
             counts = [entry.num_places for entry in self._entries]
@@ -196,11 +199,18 @@ class ShardedStore(PlaceStore):
 
     def close(self) -> None:
         """Close the shards and the file."""
+        self._threads.shutdown()
         self.shards.close()
         super().close()
 
     def each(self, function: Callable[[Item], Of], items: Sequence[Item]) -> list[Of]:
-        """A function of each item, which asks one shard, in their order; one after the other here."""
+        """A function of each item, which asks one shard, in their order.
+
+        At a time once all shards are open, so that disk and processors are both in use; else one after the other, since
+        those in use at a time count against no bound.
+        """
+        if len(items) > 1 and self.shards.are_all_open:
+            return list(self._threads.map(function, items))
         return [function(item) for item in items]
 
     def ask(self, place_ids: Sequence[int], read: Callable[[Shard, Sequence[int]], Sequence[Of]]) -> list[Of]:

@@ -5,38 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from effovpr_ros.core.errors import ConfigError, MapError, ServerError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.image_features import Features, LocalFeatures
-from effovpr_ros.geometry.points import WORKING_SIDE, Points
+from effovpr_ros.geometry.points import WORKING_SIDE
 from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.nodes.recognition_engine import load_model_of
+from effovpr_ros.nodes.served_features import Seen, look
 from effovpr_ros.nodes.server_config import FEATURES, ServerConfig, connect
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Recognition, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.rig_query import RigAnswer, RigPicture
+from effovpr_ros.recognition.temporal import SequenceFilter
 from effovpr_ros.recognition.third_stage import point_extractor
 from effovpr_ros.remote.answers import Answers, recognition_of
 from effovpr_ros.remote.client import QuestionOptions, Reach, RefusedError
 from effovpr_ros.remote.kept_map import KeptMap
 from effovpr_ros.remote.map_info import MapInfo
 from effovpr_ros.remote.queries import FeatureQuery, encode_query
+from effovpr_ros.remote.served_judge import CANDIDATES, ServedJudge
 from effovpr_ros.remote.shard_cache import ShardCache
 
 _CONFLICT = 409
-_NO_FEATURES = Features(
-    np.empty(0, np.float32), LocalFeatures(np.empty((0, 0), np.int8), np.empty((0, 2), np.uint8)), (1, 1)
-)
 _OUT_OF_REACH = (Reach.LATE, Reach.GONE)
 # While shards are kept, a server that is out of reach is asked so often.
 _AGAIN_S = 5.0
@@ -47,13 +45,6 @@ _LEVELS = {
     Reach.GONE: DiagnosticStatus.ERROR,
     Reach.REFUSES: DiagnosticStatus.ERROR,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    features: Features
-    points: Points | None
-    extract_ms: float
 
 
 class ServedMapEngine(MapEngine):
@@ -82,13 +73,14 @@ class ServedMapEngine(MapEngine):
             WeightsError: no usable weights of the map's model.
             EngineError: the engine is not installed, or its descriptors are not PyTorch's.
         """
-        self.require(config)
         self._node_config, self._server_config, self._config = node_config, server_config, config
+        self.require(config)
         self._num_candidates = num_candidates
         if server_config.server_cache and server_config.server_query != FEATURES:
             raise ConfigError("server_cache needs the map's model: set server_query to features")
         self._extractor: FeatureExtractor | None = None
         self._kept: KeptMap | None = None
+        self._sequence: SequenceFilter | None = None
         self._last_ms, self._asked_s = 0.0, -math.inf
         self._server = connect(url, server_config)
         try:
@@ -147,19 +139,22 @@ class ServedMapEngine(MapEngine):
         )
 
     def require(self, config: RecognizerConfig) -> None:
-        """Refuse a sequence of images, which the server does not see."""
-        if config.sequence_length:
+        """Refuse a sequence of pictures in which the server alone sees anything."""
+        if config.sequence_length and self._server_config.server_query != FEATURES:
             raise ConfigError(
-                f"sequence_length {config.sequence_length}: a server judges each image alone; set it to 0, or use a "
-                "map of this machine"
+                f"sequence_length {config.sequence_length} needs the map's model, which tells whether the robot "
+                "stands: set server_query to features, or sequence_length to 0"
             )
 
     def set_config(self, config: RecognizerConfig, given: Mapping[str, Any] | None = None) -> None:
-        """Keep them; the server has its own."""
+        """Keep them, for sequences and what is verified; the server has its own."""
         self._config = config
+        self._follow_sequence()
 
     def restart_sequence(self) -> None:
-        """There is none."""
+        """Forget the images so far, where a stream of images begins anew."""
+        if self._sequence is not None:
+            self._sequence.reset()
 
     def recognize(
         self,
@@ -187,14 +182,16 @@ class ServedMapEngine(MapEngine):
             if found is None:
                 raise
             recognition = found
-        assert self.map_in_use is not None
+        assert self.map_in_use is not None and self._sequence is not None
+        if stamp_ns is not None:
+            recognition = self._sequence.update(recognition, stamp_ns=stamp_ns or None, odometry=odometry)
         self._last_ms = (time.perf_counter() - started_s) * 1e3
         extract_ms = recognition.latency_ms.extract + seen.extract_ms
         latency = replace(recognition.latency_ms, extract=extract_ms, total=self._last_ms)
         recognition = replace(recognition, latency_ms=latency, camera=picture.camera)
         return RigAnswer(recognition, 0, (recognition,), (0,)), self.map_in_use, None
 
-    def _ask(self, picture: RigPicture, seen: _Seen, hint: Hint | None, doubtful: bool) -> Recognition:
+    def _ask(self, picture: RigPicture, seen: Seen, hint: Hint | None, doubtful: bool) -> Recognition:
         """What the server answers.
 
         Raises:
@@ -205,7 +202,8 @@ class ServedMapEngine(MapEngine):
         if is_kept and self._server.reach in _OUT_OF_REACH and now_s - self._asked_s < _AGAIN_S:
             raise ServerError(f"server {self._server.url} {self._server.reach.value}")
         self._asked_s = now_s
-        options = QuestionOptions(hint, picture.camera, self._num_candidates, doubtful)
+        wanted = max(self._num_candidates, CANDIDATES if self._config.sequence_length else 0)
+        options = QuestionOptions(hint, picture.camera, wanted, doubtful)
         try:
             answers = self._send(picture, seen, options)
         except RefusedError as error:
@@ -225,14 +223,14 @@ class ServedMapEngine(MapEngine):
             self._kept.cache.near(x, y)
         return recognition
 
-    def _send(self, picture: RigPicture, seen: _Seen, options: QuestionOptions) -> Answers:
+    def _send(self, picture: RigPicture, seen: Seen, options: QuestionOptions) -> Answers:
         if self._extractor is None:
             return self._server.localize_image(make_thumbnail(picture.image, WORKING_SIDE), options)
         height, width = picture.image.shape[:2]
         query = FeatureQuery(seen.features, (width, height), seen.points)
         return self._server.localize_features(encode_query(query, self._extractor.fingerprint), options)
 
-    def _answer_alone(self, picture: RigPicture, seen: _Seen, hint: Hint | None) -> Recognition | None:
+    def _answer_alone(self, picture: RigPicture, seen: Seen, hint: Hint | None) -> Recognition | None:
         """What the shards that are kept answer; None where the server refuses, or none are."""
         if self._kept is None or self._extractor is None or self._server.reach not in _OUT_OF_REACH:
             return None
@@ -267,18 +265,8 @@ class ServedMapEngine(MapEngine):
         if self._kept is not None:
             self._kept.close()
 
-    def _look(self, picture: RigPicture) -> _Seen:
-        """What this machine finds in a picture; nothing where the server does."""
-        if self._extractor is None:
-            return _Seen(_NO_FEATURES, None, 0.0)
-        started_s = time.perf_counter()
-        (features,) = self._extractor.extract([picture.image])
-        points = None
-        if self._info.points and self._config.verify != "off":
-            found = point_extractor(str(self._extractor.device))
-            # Points of another kind cannot be matched with the server's.
-            points = found.extract(picture.image) if found.kind == self._info.points else None
-        return _Seen(features, points, (time.perf_counter() - started_s) * 1e3)
+    def _look(self, picture: RigPicture) -> Seen:
+        return look(picture, self._extractor, self._info.points if self._config.verify != "off" else "")
 
     def _use(self, info: MapInfo) -> None:
         """Follow what the server says of its map."""
@@ -296,3 +284,11 @@ class ServedMapEngine(MapEngine):
             architecture = info.model.architecture
             self.map_in_use = MapInUse(info.name, self._server.url, info.frame_id, architecture, bodies)
         self._info = info
+        self._follow_sequence()
+
+    def _follow_sequence(self) -> None:
+        """Judge sequences by what is known of the map now; another revision begins anew."""
+        judge = ServedJudge(self._info, self._config)
+        if self._sequence is None:
+            self._sequence = SequenceFilter(judge)
+        self._sequence.use(judge)

@@ -228,10 +228,8 @@ def candidate_evidence(candidates: Sequence[Candidate]) -> Array:
     return np.clip(excess / unit, -1.0, 1.0) if unit > 0.0 else np.zeros(len(scores))
 
 
-def is_without_order(candidates: Sequence[Candidate], null: MapNull | None) -> bool:
-    """Whether candidates have no positions and the order of the map's places is known to say nothing."""
-    if null is None or null.in_order:
-        return False
+def have_no_position(candidates: Sequence[Candidate]) -> bool:
+    """Whether nothing is known of where any candidate is."""
     return all(item.place.pose is None and item.place.geo is None for item in candidates)
 
 

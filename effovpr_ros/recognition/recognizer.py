@@ -60,6 +60,7 @@ class PlaceRecognizer:
         poses: that measures where the query was taken.
         calibrated: whether the confidence was fitted for this model and these settings, and is a probability.
         null: what wrong answers of the map reach; None where it is not known.
+        has_order: whether places that follow each other may be near each other, as far as is known.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class PlaceRecognizer:
             self._reranked, calibrated = choose_confidence_model(stored, fingerprint, config)
         self.calibrated = calibrated and (config.skip_margin == 0.0 or not config.rerank)
         self.null = null or read_map_null(place_map, setting_name(fingerprint, config))
-        if self.null is not None and not self.null.in_order:
+        self.has_order = self.null is None or self.null.in_order
+        if not self.has_order:
             # Numbers that follow each other say nothing of places.
             self.config = replace(config, same_place_ids=0)
         self.third_stage = third_stage or ThirdStage(place_map, config, str(extractor.device))
@@ -235,6 +237,10 @@ class PlaceRecognizer:
             camera=camera,
         )
         return answer if measurement is None else self.with_measurement(answer, measurement)
+
+    def judged(self, recognition: Recognition, ranked: Sequence[Candidate], decision: Decision) -> Recognition:
+        """An answer with its candidates in another order, and a decision on the first; see `assemble`."""
+        return self.assemble(recognition.features, ranked, decision, recognition.verified, recognition.camera)
 
     def with_measurement(self, recognition: Recognition, measurement: PoseMeasurement) -> Recognition:
         """An answer whose pose, covariance and geo-tag are the measured ones, where there are some."""

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.mapping.place import Candidate
+from effovpr_ros.recognition.answer import Recognition
+from effovpr_ros.recognition.answering import Answering
 from effovpr_ros.recognition.decision import DecidedBy, Decision, Status
-from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence, is_without_order, support_of
+from effovpr_ros.recognition.evidence import BackgroundEvidence, candidate_evidence, have_no_position, support_of
 from effovpr_ros.recognition.motion import (
     MAX_LAG,
     NUM_MOTIONS,
@@ -31,7 +33,6 @@ from effovpr_ros.recognition.motion import (
     moved_m,
     turned_rad,
 )
-from effovpr_ros.recognition.recognizer import PlaceRecognizer, Recognition
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.same_place import is_same_place
 
@@ -98,7 +99,7 @@ class _Track:
 class SequenceFilter:
     """The recognitions of one stream of images, each judged in the light of those before it."""
 
-    def __init__(self, recognizer: PlaceRecognizer) -> None:
+    def __init__(self, recognizer: Answering) -> None:
         """Start without memory.
 
         Args:
@@ -122,7 +123,7 @@ class SequenceFilter:
             self._table.forget(place_id)
             self._background.forget(place_id)
 
-    def use(self, recognizer: PlaceRecognizer) -> None:
+    def use(self, recognizer: Answering) -> None:
         """Go on with other thresholds; another map resets."""
         if recognizer.place_map is not self._recognizer.place_map:
             self.reset()
@@ -156,7 +157,7 @@ class SequenceFilter:
         if (
             config.sequence_length == 0
             or not recognition.candidates
-            or is_without_order(recognition.candidates, self._recognizer.null)
+            or (not self._recognizer.has_order and have_no_position(recognition.candidates))
         ):
             return recognition
         started = time.perf_counter()
@@ -179,9 +180,7 @@ class SequenceFilter:
         if not stands:
             unseen = 1.0 - np.where(track.here, track.mass, frame.belief.sum(axis=0))
             self._background.learn(frame.positions.ids.tolist(), frame.evidence, unseen)
-        result = self._recognizer.assemble(
-            recognition.features, ranked, decision, recognition.verified, recognition.camera
-        )
+        result = self._recognizer.judged(recognition, ranked, decision)
         took_ms = (time.perf_counter() - started) * 1e3
         latency = recognition.latency_ms
         latency = replace(latency, decide=latency.decide + took_ms, total=latency.total + took_ms)

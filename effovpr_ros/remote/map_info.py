@@ -37,6 +37,7 @@ class MapInfo:
         points: kind of the points that the third stage matches; empty where it does not run.
         measures_poses: whether the map keeps cameras to measure poses by, and that is wanted.
         shards: parts that the map is served in.
+        in_order: whether places that follow each other may be near each other, as far as is known.
     """
 
     name: str
@@ -52,6 +53,7 @@ class MapInfo:
     points: str
     measures_poses: bool
     shards: int
+    in_order: bool
 
 
 def read_map_info(values: object, where: str) -> MapInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from effovpr_ros.serving.answering import decode_features, recognize
 from effovpr_ros.serving.revisions import Revision, Revisions
 from effovpr_ros.serving.service import BusyError, NotThereError, Question
 from effovpr_ros.serving.shard_files import list_shards, shard_file
+from effovpr_ros.serving.sharing import SharedCores
 
 Result = TypeVar("Result")
 
@@ -54,10 +56,10 @@ class Pipeline(ABC):
         """Start the threads.
 
         Args:
-            num_threads: questions that are recognised at a time, each by one thread, since teams of threads would wait
-                for each other.
+            num_threads: questions that are recognised at a time.
         """
         self._pool = ThreadPoolExecutor(num_threads, "answer", partial(torch.set_num_threads, 1))
+        self._cores = SharedCores(os.cpu_count() or 1)
         self.revisions: Revisions | None = None
 
     @abstractmethod
@@ -73,7 +75,7 @@ class Pipeline(ABC):
                     seen = await self.in_pool(partial(_given, revision, question))
                 else:
                     seen = await self._look(revision, question)
-            answers = await self.in_pool(partial(_recognise, revision, question, seen))
+            answers = await self.in_pool(partial(self._recognise, revision, question, seen))
         whole = clock.latency()
         (result,) = answers.results
         extract_ms = 0.0 if question.is_features else whole.extract
@@ -129,6 +131,11 @@ class Pipeline(ABC):
         """Run a function in a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
+    def _recognise(self, revision: Revision, question: Question, seen: Seen) -> Answers:
+        with self._cores.share(), revision.recognizer() as recognizer:
+            found = recognize(recognizer, question, seen.features, seen.image_size_wh, seen.points)
+        return Answers(revision.info.name, revision.name, (answer_record(found, question.candidates),))
+
     def close(self) -> None:
         """Finish what is at hand, and close the map."""
         self._pool.shutdown()
@@ -140,12 +147,6 @@ def _given(revision: Revision, question: Question) -> Seen:
     query = decode_features(question, revision.place_map.fingerprint, revision.info.points)
     found = query.points
     return Seen(query.features, query.image_size_wh, None if found is None else lambda: found)
-
-
-def _recognise(revision: Revision, question: Question, seen: Seen) -> Answers:
-    with revision.recognizer() as recognizer:
-        found = recognize(recognizer, question, seen.features, seen.image_size_wh, seen.points)
-    return Answers(revision.info.name, revision.name, (answer_record(found, question.candidates),))
 
 
 def _picture(revision: Revision, place_id: int) -> bytes:

@@ -197,6 +197,7 @@ def map_info(recognizer: PlaceRecognizer, revision: str) -> MapInfo:
         points=recognizer.third_stage.extractor.kind if config.verify != "off" else "",
         measures_poses=bool(recognizer.poses.cameras) and config.measure_pose,
         shards=max(1, len(place_map.manifest.shards)),
+        in_order=recognizer.has_order,
     )
 
 

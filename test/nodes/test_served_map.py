@@ -188,7 +188,10 @@ def test_a_newer_revision_is_followed(harness: Callable[..., Harness], tmp_path:
         ({"map_path": "http://127.0.0.1:9"}, "server http://127.0.0.1:9 cannot be reached: Connection refused"),
         ({"map_path": "https://me:secret@127.0.0.1"}, "must not hold a password"),
         ({"map_path": "https://"}, "is not of the form https://HOST:PORT"),
-        ({"map_path": "http://127.0.0.1:9", "sequence_length": 5}, "a server judges each image alone"),
+        (
+            {"map_path": "http://127.0.0.1:9", "sequence_length": 5, "server_query": "jpeg"},
+            "sequence_length 5 needs the map's model",
+        ),
         ({"map_path": "http://127.0.0.1:9", "server_token_file": "/none"}, "server_token_file /none cannot be read"),
         ({"map_path": "http://127.0.0.1:9", "map_root": "/srv"}, "is outside map_root '/srv'"),
     ],
@@ -209,10 +212,24 @@ def test_the_server_says_what_the_node_cannot_change(harness: Callable[..., Harn
     request = SetParameters.Request(parameters=[Parameter("sequence_length", value=5).to_parameter_msg()])
     refused = h.call(SetParameters, f"{NAME}/set_parameters", request).results[0]
     assert not refused.successful
-    assert "a server judges each image alone" in refused.reason
+    assert "needs the map's model, which tells whether the robot stands" in refused.reason
     loaded = h.call(LoadMap, f"{NAME}/load_map", LoadMap.Request(path=str(files.folder / "house")))
     assert not loaded.success
     assert f"maps come from {url}" in loaded.message
+
+
+def test_images_of_a_drive_support_each_other(harness: Callable[..., Harness], files: Files, url: str):
+    h = harness(map_path=url, num_candidates=3, sequence_length=10)
+    matches = h.listen(PlaceMatch, f"{NAME}/match")
+    h.start()
+    for number in range(4):
+        image, sec = image_message(picture(number), sec=50 + number), 50 + number
+        h.publish_until(
+            image, lambda sec=sec: matches and matches[-1].header.stamp.sec == sec, "an answer of the server"
+        )
+    last = matches[-1]
+    assert (last.status, last.candidates[0].place_id, len(last.candidates)) == (PlaceMatch.MATCH, 3, 3)
+    assert "of the belief at place 3 after " in last.reason
 
 
 def test_map_root_may_be_an_address():
