@@ -52,7 +52,8 @@ class Address:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert, self.tls_key)
             except OSError as error:
                 raise ConfigError(
-                    f"certificate {self.tls_cert} with key {self.tls_key} cannot be used: {error.strerror or error}"
+                    f"certificate {self.tls_cert} with key {self.tls_key} cannot be used: {error.strerror or error}; "
+                    "name a chain and its key in PEM files (docs/serving.md has a command that makes both for a try)"
                 ) from error
 
     @property
