@@ -19,6 +19,9 @@ from effovpr_ros.engines.catalogue import ENGINES, EngineKind, what_is_missing
 from effovpr_ros.engines.selection import kept_choices
 from effovpr_ros.features.weights import offline_weights_path
 
+# Of the default model's local descriptors of a place.
+_PLACE_BYTES = 529 * 46
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -126,8 +129,11 @@ def _module(name: str, remedy: str, describe: Callable[[], str], *, required: bo
 def _gpu() -> Finding:
     import torch
 
+    from effovpr_ros.mapping.resident_codes import room_on
+
     if torch.cuda.is_available():
-        return Finding("gpu", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}", "", False)
+        room = f"room for the local descriptors of {room_on('cuda') // _PLACE_BYTES:,} places"
+        return Finding("gpu", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}, {room}", "", False)
     remedy = "none is needed; with an NVIDIA GPU install its driver and a CUDA build of torch"
     return Finding("gpu", f"torch {torch.__version__} sees none, the CPU is used", remedy, False)
 

@@ -22,6 +22,7 @@ from effovpr_ros.mapping.sharded_map import ShardedMap
 from effovpr_ros.mapping.sharded_store import ShardedStore
 from effovpr_ros.matching.reranking import CandidateScore, RerankConfig
 from effovpr_ros.recognition.extracts import Extracts
+from effovpr_ros.recognition.place_scores import PlaceScorer
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import ThirdStage, VerifiedCandidate
@@ -178,14 +179,21 @@ class _ClusterStage(ThirdStage):
         return found
 
 
+class _ClusterScorer(PlaceScorer):
+    """Scores places where they lie."""
+
+    def __init__(self, cluster_map: ClusterMap, config: RerankConfig) -> None:
+        super().__init__(cluster_map, config, "cpu")
+        self._cluster_map = cluster_map
+
+    def on_cpu(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
+        return self._cluster_map.scores(features, place_ids, self.reranker.config, every_other)
+
+
 class ClusterRecognizer(PlaceRecognizer):
     """Recognises places of a map whose shards are elsewhere; for one thread."""
 
     def __init__(self, extractor: Extracts, cluster_map: ClusterMap, config: RecognizerConfig) -> None:
         """Join model and map; see `PlaceRecognizer`."""
-        super().__init__(extractor, cluster_map, config, third_stage=_ClusterStage(cluster_map, config))
-        self._cluster_map = cluster_map
-
-    def _scores(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
-        config = RerankConfig(self.config.score, self.config.min_similarity)
-        return self._cluster_map.scores(features, place_ids, config, every_other)
+        scorer = _ClusterScorer(cluster_map, RerankConfig(config.score, config.min_similarity))
+        super().__init__(extractor, cluster_map, config, third_stage=_ClusterStage(cluster_map, config), scorer=scorer)

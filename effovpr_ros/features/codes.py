@@ -83,7 +83,7 @@ def pack(codes: NDArray[np.int8]) -> bytes:
     return (halves[:, ::2] | (halves[:, 1::2] << 4)).tobytes()
 
 
-def unpack(data: bytes, width: int) -> NDArray[np.int8]:
+def unpack(data: bytes | NDArray[np.uint8], width: int) -> NDArray[np.int8]:
     """Inverse of `pack`.
 
     Args:
@@ -96,9 +96,7 @@ def unpack(data: bytes, width: int) -> NDArray[np.int8]:
     Raises:
         DescriptorShapeError: the bytes are no whole number of rows.
     """
-    packed = np.frombuffer(data, np.uint8)
-    if width <= 0 or width % 2 or packed.size % (width // 2):
-        raise DescriptorShapeError(f"{packed.size} bytes are no whole number of packed codes of length {width}")
+    packed = packed_rows(data, width)
     # Two codes at once, each in a byte of its own: low byte and even column first. Whole arrays without gaps are fast.
     pairs = packed.astype("<u2")
     pairs |= pairs << 4
@@ -106,3 +104,15 @@ def unpack(data: bytes, width: int) -> NDArray[np.int8]:
     codes = pairs.view(np.int8)
     codes -= 8
     return codes.reshape(-1, width)
+
+
+def packed_rows(data: bytes | NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Packed codes keypoint by keypoint: (N, C / 2) uint8, `width` is C.
+
+    Raises:
+        DescriptorShapeError: the bytes are no whole number of rows.
+    """
+    packed = np.frombuffer(data, np.uint8)
+    if width <= 0 or width % 2 or packed.size % (width // 2):
+        raise DescriptorShapeError(f"{packed.size} bytes are no whole number of packed codes of length {width}")
+    return packed.reshape(-1, width // 2)

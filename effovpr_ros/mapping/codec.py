@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import DescriptorShapeError, MapError, MapFormatError
-from effovpr_ros.features.codes import pack, unpack
+from effovpr_ros.features.codes import pack, packed_rows, unpack
 from effovpr_ros.features.image_features import LocalFeatures
 
 MAX_GRID = 256
@@ -29,6 +29,27 @@ class EncodedLocal:
     cells: bytes
 
 
+@dataclass(frozen=True)
+class PackedLocal:
+    """Local features as read, their codes still packed.
+
+    Attributes:
+        codes: (N, C / 2) uint8, two 4-bit codes each, see `features.codes.pack`.
+        cells_xy: (N, 2) uint8 patch column and row of each keypoint.
+    """
+
+    codes: NDArray[np.uint8]
+    cells_xy: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of keypoints."""
+        return len(self.codes)
+
+    def unpacked(self) -> LocalFeatures:
+        """The features."""
+        return LocalFeatures(unpack(self.codes, 2 * self.codes.shape[1]), self.cells_xy)
+
+
 def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLocal:
     """Encode local features; keypoints must be in raster order, as the extractor gives them.
 
@@ -45,19 +66,20 @@ def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLo
     return EncodedLocal(pack(features.codes), b"" if occupied.all() else np.packbits(occupied).tobytes())
 
 
-def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> LocalFeatures:
-    """Inverse of `encode_local`; `width` is C.
+def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> PackedLocal:
+    """Inverse of `encode_local`, but for codes that stay packed; `width` is C.
 
     Raises:
+        DescriptorShapeError: the bytes are no whole number of keypoints.
         MapError: the two parts do not fit each other.
     """
     cells = _grid_cells(*grid_wh)
     if encoded.cells:
         cells = cells[np.unpackbits(np.frombuffer(encoded.cells, np.uint8), count=len(cells)).view(bool)]
-    codes = unpack(encoded.codes, width)
+    codes = packed_rows(encoded.codes, width)
     if len(codes) != len(cells):
         raise MapError(f"{len(codes)} local descriptors but {len(cells)} keypoints are stored; the map is damaged")
-    return LocalFeatures(codes, cells.copy())
+    return PackedLocal(codes, cells.copy())
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from effovpr_ros.features.image_features import LocalFeatures
 
@@ -23,6 +23,18 @@ class LocalCache:
         self._bytes = 0
         self._entries: OrderedDict[int, LocalFeatures] = OrderedDict()
         self._lock = threading.Lock()
+
+    def features(
+        self, place_ids: Sequence[int], read: Callable[[Sequence[int]], Sequence[LocalFeatures]]
+    ) -> list[LocalFeatures]:
+        """Features of places, in the order asked for; `read` gives those that are not in memory, which then are."""
+        found = self.found(place_ids)
+        missing = [place_id for place_id in dict.fromkeys(place_ids) if place_id not in found]
+        if missing:
+            fresh = dict(zip(missing, read(missing), strict=True))
+            self.put_all(fresh)
+            found |= fresh
+        return [found[place_id] for place_id in place_ids]
 
     def found(self, place_ids: Iterable[int]) -> dict[int, LocalFeatures]:
         """Features of those places that are in memory; the caller keeps them, whatever is forgotten meanwhile."""

@@ -31,6 +31,8 @@ from effovpr_ros.mapping.store import PlaceStore
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from effovpr_ros.mapping.resident_codes import ResidentCodes
+
 PCA_PROPERTY = "pca"
 _CACHE_BYTES = 64 * 2**20
 
@@ -52,6 +54,7 @@ class MapReader:
         self._positions = PlacePositions(store)
         self._pca = manifest.projection(store.get_property(PCA_PROPERTY))
         self._cache = LocalCache(_CACHE_BYTES)
+        self.resident: ResidentCodes | None = None
         self._index = self._load_index(len(self._pca.components) if self._pca else self.fingerprint.global_dim)
 
     @property
@@ -178,13 +181,15 @@ class MapReader:
         Raises:
             MapError: no such place, or damaged.
         """
-        found = self._cache.found(place_ids)
-        missing = [place_id for place_id in dict.fromkeys(place_ids) if place_id not in found]
-        if missing:
-            fresh = dict(zip(missing, self._store.local_features(missing, self.fingerprint.local_dim), strict=True))
-            self._cache.put_all(fresh)
-            found |= fresh
-        return [found[place_id] for place_id in place_ids]
+        return self._cache.features(place_ids, lambda ids: self._store.local_features(ids, self.fingerprint.local_dim))
+
+    def codes_on(self, device: str) -> ResidentCodes | None:
+        """Codes of its places that stay on a GPU, the same for all who ask; None where places are not scored there."""
+        if self.resident is None or self.resident.device != device:
+            from effovpr_ros.mapping.resident_codes import ResidentCodes  # needs torch
+
+            self.resident = ResidentCodes(self, device)
+        return self.resident
 
     def place(self, place_id: int) -> Place:
         """One place.
@@ -259,6 +264,7 @@ class MapReader:
 
     def close(self) -> None:
         """Close the store; unsaved places stay in it and are indexed at the next opening."""
+        self.resident = None
         self._store.close()
         if self._lock is not None:
             self._lock.release()

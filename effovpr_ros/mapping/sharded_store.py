@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.features.image_features import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.checked import integer, text
+from effovpr_ros.mapping.codec import PackedLocal
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.manifest import Manifest
 from effovpr_ros.mapping.map_reading import PCA_PROPERTY
@@ -106,9 +107,9 @@ class ShardedStore(PlaceStore):
 
         return [replace(place, place_id=number) for number, place in zip(asked, self.ask(asked, read), strict=True)]
 
-    def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
-        """Local features of places, in the order asked for; see `PlaceStore`."""
-        return self.ask(place_ids, lambda shard, numbers: shard.store.local_features(numbers, width))
+    def packed_local(self, place_ids: Sequence[int], width: int) -> list[PackedLocal]:
+        """Local features of places with packed codes, in the order asked for; see `PlaceStore`."""
+        return self.ask(place_ids, lambda shard, numbers: shard.store.packed_local(numbers, width))
 
     def features(self, place_ids: Sequence[int], dimension: int, width: int) -> list[Features]:
         """All features of places, in the order asked for; see `PlaceStore`."""

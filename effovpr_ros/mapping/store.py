@@ -15,8 +15,8 @@ from effovpr_ros.core.errors import MapError, MapFormatError
 from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.checked import blob, integer, refuse, text
 from effovpr_ros.mapping.codec import (
-    MAX_GRID,
     EncodedLocal,
+    PackedLocal,
     decode_globals,
     decode_local,
     decode_rounded,
@@ -31,6 +31,7 @@ from effovpr_ros.mapping.store_schema import (
     PLACE_COLUMNS,
     TABLES,
     checksum_of,
+    grid_of,
     place_of_row,
     place_row,
     prepare_tables,
@@ -221,7 +222,11 @@ class PlaceStore:
             first_id = rows[-1][0] + 1
 
     def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
-        """Local features of places, in the order asked for; `width` is C.
+        """Local features of places; see `packed_local`."""
+        return [local.unpacked() for local in self.packed_local(place_ids, width)]
+
+    def packed_local(self, place_ids: Sequence[int], width: int) -> list[PackedLocal]:
+        """Local features of places with packed codes, in the order asked for; `width` is C.
 
         Raises:
             MapError: no such place, or a checksum does not fit.
@@ -232,13 +237,13 @@ class PlaceStore:
             f"JOIN places ON places.id = l.place_id WHERE place_id IN ({marks})",
             tuple(place_ids),
         )
-        found: dict[int, LocalFeatures] = {}
+        found: dict[int, PackedLocal] = {}
         for place_id, codes, cells, checksum, *grid_wh in rows:
             what = f"local descriptors of place {place_id} in {self._path}"
             encoded = EncodedLocal(blob(codes, what, _LONGEST_CODES), blob(cells, what, _LONGEST_CODES))
             if checksum_of(encoded.codes, encoded.cells) != checksum:
                 raise MapError(f"{what} are damaged; rebuild the map")
-            found[place_id] = decode_local(encoded, _grid(grid_wh, what), width)
+            found[place_id] = decode_local(encoded, grid_of(grid_wh, what), width)
         missing = [place_id for place_id in place_ids if place_id not in found]
         if missing:
             raise MapError(f"{self._path} has no place {missing[0]}")
@@ -261,7 +266,7 @@ class PlaceStore:
         )
         descriptors = decode_rounded([row[3] for row in rows], dimension)
         found = {
-            row[0]: (descriptor, _grid(row[1:3], f"place {row[0]}"))
+            row[0]: (descriptor, grid_of(row[1:3], f"place {row[0]}"))
             for row, descriptor in zip(rows, descriptors, strict=True)
         }
         return [
@@ -401,8 +406,3 @@ def _insert(execute: Execute, place_id: int, place: NewPlace) -> None:
 
 def _stored_checksum(value: bytes) -> bytes:
     return checksum_of(value).to_bytes(4, "big")
-
-
-def _grid(columns_rows: Sequence[object], what: str) -> tuple[int, int]:
-    columns, rows = (integer(value, f"the grid of {what}", 1, MAX_GRID) for value in columns_rows)
-    return columns, rows

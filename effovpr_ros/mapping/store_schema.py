@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from effovpr_ros.core.errors import GeodesyError, MapFormatError, TrajectoryError
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.mapping.checked import MAX_INT64, integer, real, text
+from effovpr_ros.mapping.codec import MAX_GRID
 from effovpr_ros.mapping.place import NewPlace, Place
 from effovpr_ros.mapping.pose_frames import PoseFrames
 
@@ -138,3 +140,9 @@ def place_of_row(row: tuple[Any, ...], frames: PoseFrames) -> Place:
 def stamp_of(value: object) -> int | None:
     """Nanoseconds of a row; None where the time is unknown, which the format keeps as 0."""
     return integer(value, "a place's time in nanoseconds", -MAX_INT64, MAX_INT64) or None
+
+
+def grid_of(columns_rows: Sequence[object], what: str) -> tuple[int, int]:
+    """Columns and rows of patches as stored; a MapFormatError that names `what` where they cannot be."""
+    columns, rows = (integer(value, f"the grid of {what}", 1, MAX_GRID) for value in columns_rows)
+    return columns, rows

@@ -89,9 +89,10 @@ def spatial_consensus(
         return votes, displacements
     displacement = _displacements(query, candidates, matches, number, query_index)
 
-    # One empty bin on each side spares the 3x3 sum its borders.
-    lowest = displacement.min(axis=1) - 1
-    width, height = displacement.max(axis=1) - lowest + 2
+    # Two empty bins on each side: 3x3 bins fit around each that borders on an occupied one, so that who wins among
+    # equals does not depend on what other candidates occupy.
+    lowest = displacement.min(axis=1) - 2
+    width, height = displacement.max(axis=1) - lowest + 3
     column, row = displacement - lowest[:, None]
     bins = np.bincount((number * height + row) * width + column, minlength=num_candidates * height * width)
     histogram = bins.astype(np.int32).reshape(num_candidates, height, width)

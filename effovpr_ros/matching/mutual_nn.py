@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.core.errors import DescriptorShapeError
-from effovpr_ros.features.codes import usual_norm
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.cpu import has_integer_kernel, nearest_on_cpu
-
-# A GPU wants few large launches.
-_GPU_ROWS = 65536
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def mutual_nearest_neighbours(query: Tensor, candidate: Tensor, min_similarity: 
             "be (N, C) and (M, C) with one C; were both made by the same model?"
         )
     similarity = candidate.float() @ query.float().T
-    pair, _ = _mutual(similarity[None], min_similarity)
+    pair, _ = mutual_pairs(similarity[None], min_similarity)
     query_index = (pair[0] >= 0).nonzero()[:, 0]
     return torch.stack([query_index, pair[0, query_index]], dim=1)
 
@@ -68,17 +64,15 @@ def match_candidates(
     query: LocalFeatures,
     candidates: Sequence[LocalFeatures],
     min_similarity: float,
-    device: str | torch.device = "cpu",
     *,
     norms: bool = True,
 ) -> BatchMatches:
-    """Match a query to K candidates, each as `mutual_nearest_neighbours` would.
+    """Match a query to K candidates on the CPU, each as `mutual_nearest_neighbours` would.
 
     Args:
         query: N keypoints.
         candidates: K sets of M_k keypoints; N and any M_k may be 0.
         min_similarity: pairs at or below this cosine are dropped (T2).
-        device: where to compute.
         norms: compare cosines; else what they nearly are, the products of codes by the square of their usual norm.
 
     Returns:
@@ -96,9 +90,16 @@ def match_candidates(
     occupied = [number for number, candidate in enumerate(candidates) if len(candidate)]
     if num_query == 0 or not occupied:
         return matches
-    device = torch.device(device)
-    match = _match_on_cpu if device.type == "cpu" else _match_padded
-    match(query, candidates, occupied, min_similarity, device, matches, norms=norms)
+    chosen = [candidates[number] for number in occupied]
+    nearest, cosine, highest = nearest_on_cpu(
+        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0, norms=norms
+    )
+    agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
+    # Of equals the first is to stay, so it is written last.
+    place, keypoint = (index[::-1] for index in np.nonzero(agreed))
+    number = np.asarray(occupied)[place]
+    matches.candidate_index[number, nearest[place, keypoint]] = keypoint
+    matches.similarity[number, nearest[place, keypoint]] = cosine[place, keypoint]
     return matches
 
 
@@ -116,66 +117,7 @@ def require_same_width(query: LocalFeatures, candidates: Sequence[LocalFeatures]
             )
 
 
-def _match_on_cpu(
-    query: LocalFeatures,
-    candidates: Sequence[LocalFeatures],
-    occupied: Sequence[int],
-    min_similarity: float,
-    device: torch.device,
-    matches: BatchMatches,
-    *,
-    norms: bool,
-) -> None:
-    """Fill in `matches` candidate by candidate."""
-    chosen = [candidates[number] for number in occupied]
-    nearest, cosine, highest = nearest_on_cpu(
-        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0, norms=norms
-    )
-    agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
-    # Of equals the first is to stay, so it is written last.
-    place, keypoint = (index[::-1] for index in np.nonzero(agreed))
-    number = np.asarray(occupied)[place]
-    matches.candidate_index[number, nearest[place, keypoint]] = keypoint
-    matches.similarity[number, nearest[place, keypoint]] = cosine[place, keypoint]
-
-
-def _match_padded(
-    query: LocalFeatures,
-    candidates: Sequence[LocalFeatures],
-    occupied: Sequence[int],
-    min_similarity: float,
-    device: torch.device,
-    matches: BatchMatches,
-    *,
-    norms: bool,
-) -> None:
-    """Fill in `matches` by few large launches over padded blocks, as a GPU wants them."""
-    width = query.codes.shape[1]
-    # Small integers: products are exact in float32, see `matching.cpu`.
-    columns = torch.from_numpy(np.ascontiguousarray(query.codes.T)).to(device).float()
-    usual = np.float32(1.0 / usual_norm(width))
-    inverse_norms = torch.from_numpy(query.inverse_norms if norms else np.full(len(query), usual)).to(device)
-    # Neighbours in size share a block, so that little is spent on padding.
-    by_size = sorted(occupied, key=lambda number: len(candidates[number]))
-    for chunk in _chunks(by_size, [len(candidate) for candidate in candidates], _GPU_ROWS):
-        sizes = [len(candidates[number]) for number in chunk]
-        codes = np.zeros((len(chunk), max(sizes), width), np.int8)
-        scale = np.zeros((len(chunk), max(sizes)), np.float32)
-        for row, number in enumerate(chunk):
-            codes[row, : sizes[row]] = candidates[number].codes
-            scale[row, : sizes[row]] = candidates[number].inverse_norms if norms else usual
-        rows = torch.from_numpy(codes.reshape(-1, width)).to(device)
-        row_scale = torch.from_numpy(scale.reshape(-1, 1)).to(device)
-        similarity = (rows.float() @ columns).mul_(inverse_norms).mul_(row_scale).view(len(chunk), max(sizes), -1)
-        if min(sizes) < max(sizes):
-            padding = torch.arange(max(sizes), device=device) >= torch.tensor(sizes, device=device)[:, None]
-            similarity.masked_fill_(padding[:, :, None], -torch.inf)
-        pair, cosine = _mutual(similarity, min_similarity)
-        matches.candidate_index[chunk] = pair.cpu().numpy()
-        matches.similarity[chunk] = cosine.cpu().numpy()
-
-
-def _mutual(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
+def mutual_pairs(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
     """Find the candidate's keypoint that is matched to each of the query's.
 
     Args:
@@ -194,17 +136,3 @@ def _mutual(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
     first = torch.full_like(highest, beyond, dtype=torch.int64).scatter_reduce_(1, nearest, keypoint, "amin")
     matched = first < beyond
     return first.where(matched, -1), highest.where(matched, 0.0)
-
-
-def _chunks(numbers: Sequence[int], sizes: Sequence[int], max_rows: int) -> Iterator[list[int]]:
-    """Split candidates into runs whose padded blocks have at most `max_rows` rows, or one candidate."""
-    chunk: list[int] = []
-    longest = 0
-    for number in numbers:
-        longest = max(longest, sizes[number])
-        if chunk and longest * (len(chunk) + 1) > max_rows:
-            yield chunk
-            chunk, longest = [], sizes[number]
-        chunk.append(number)
-    if chunk:
-        yield chunk

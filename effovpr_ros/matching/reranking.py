@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import ConfigError
@@ -63,17 +62,11 @@ class CandidateScore:
 
 
 class Reranker:
-    """Scores candidates against a query."""
+    """Scores candidates against a query on the CPU; `matching.on_device` does on a GPU."""
 
-    def __init__(self, config: RerankConfig, device: str = "cpu") -> None:
-        """Keep the settings.
-
-        Args:
-            config: how to score.
-            device: torch device of the matching.
-        """
+    def __init__(self, config: RerankConfig) -> None:
+        """Keep the settings."""
         self.config = config
-        self.device = device
 
     def score(
         self, query: LocalFeatures, candidates: Sequence[LocalFeatures], *, every_other: bool = False
@@ -95,8 +88,7 @@ class Reranker:
         require_same_width(query, candidates)
         if every_other:
             query, candidates = query.every_other, [candidate.every_other for candidate in candidates]
-        score = partial(self._score, query, norms=not every_other)
-        return map_in_threads(score, candidates) if torch.device(self.device).type == "cpu" else score(candidates)
+        return map_in_threads(partial(self._score, query, norms=not every_other), candidates)
 
     def matched_cells(
         self, query: LocalFeatures, candidate: LocalFeatures
@@ -106,21 +98,21 @@ class Reranker:
         Returns:
             (P, 2) query cells and (P, 2) candidate cells as (column, row), best match first.
         """
-        matches = match_candidates(query, [candidate], self.config.min_similarity, self.device)
+        matches = match_candidates(query, [candidate], self.config.min_similarity)
         best_first = np.argsort(-matches.similarity[0], kind="stable")
         query_index = best_first[matches.candidate_index[0, best_first] >= 0]
         return query.cells_xy[query_index], candidate.cells_xy[matches.candidate_index[0, query_index]]
 
     def _score(self, query: LocalFeatures, candidates: Sequence[LocalFeatures], *, norms: bool) -> list[CandidateScore]:
-        matches = match_candidates(query, candidates, self.config.min_similarity, self.device, norms=norms)
+        matches = match_candidates(query, candidates, self.config.min_similarity, norms=norms)
         matched = matches.candidate_index >= 0
         num_matches = matched.sum(axis=1)
         votes, displacements = spatial_consensus(query, candidates, matches)
         if self.config.score == "count":
             scores = num_matches.astype(np.float64)
         elif self.config.score == "weighted":
-            excess = (matches.similarity - self.config.min_similarity) / (1.0 - self.config.min_similarity)
-            scores = np.where(matched, excess, 0.0).sum(axis=1, dtype=np.float64)
+            excess = matches.similarity.astype(np.float64) - self.config.min_similarity
+            scores = np.where(matched, excess, 0.0).sum(axis=1) / (1.0 - self.config.min_similarity)
         elif self.config.score == "coherent":
             support = neighbour_support(query, candidates, matches)
             scores = np.where(matched, _WORTH[support], 0.0).sum(axis=1) + votes

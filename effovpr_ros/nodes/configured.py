@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
+from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.nodes.conversions import ns_from_time
 from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.nodes.image_input import ImageInput
@@ -56,6 +57,12 @@ class Health:
 def engine_news(state: Mapping[str, str]) -> str:
     """A line for the log on the engine that takes over, as `FeatureExtractor.engine_state` describes it."""
     return f"engine {state['engine']} runs the network from this image on: {state['engine_choice']}"
+
+
+def gpu_values(place_map: MapReader | None) -> dict[str, str]:
+    """For /diagnostics: what of a map is kept on a GPU; empty where the CPU compares places."""
+    resident = place_map.resident if place_map is not None else None
+    return {} if resident is None else {"places_on_gpu": resident.summary}
 
 
 @dataclass(frozen=True)

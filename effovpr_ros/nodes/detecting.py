@@ -25,7 +25,7 @@ from effovpr_ros.nodes import conversions
 from effovpr_ros.nodes.adapters.adapter_config import LoopAdapterConfig
 from effovpr_ros.nodes.adapters.registry import make_adapters
 from effovpr_ros.nodes.camera_geometry import CameraGeometry
-from effovpr_ros.nodes.configured import Configured, Health, ImageMessage, engine_news
+from effovpr_ros.nodes.configured import Configured, Health, ImageMessage, engine_news, gpu_values
 from effovpr_ros.nodes.guarded_node import GuardedNode
 from effovpr_ros.nodes.image_decoding import decode_message
 from effovpr_ros.nodes.loop_conversions import closure_message, keyframe_message
@@ -238,6 +238,7 @@ class Detecting(Configured[_Arrival]):
         progress = engine.detector.progress
         values = {
             **engine.engine_state,
+            **gpu_values(engine.place_map),
             "map": str(engine.place_map.path),
             "session": engine.detector.session,
             "keyframes_in_map": str(len(engine.place_map)),

@@ -19,6 +19,7 @@ from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import map_quantisation_images
 from effovpr_ros.mapping.session_origins import read_origins
 from effovpr_ros.mapping.sharded_map import SHARD_BYTES, open_map
+from effovpr_ros.nodes.configured import gpu_values
 from effovpr_ros.nodes.map_engine import MapEngine, MapInUse
 from effovpr_ros.nodes.parameters import CameraNodeConfig
 from effovpr_ros.recognition.doubtful_pose import with_doubtful_pose
@@ -110,6 +111,10 @@ class RecognitionEngine(MapEngine):
     def engine_state(self) -> dict[str, str]:
         """The engine in use and how it came to be that, for people; empty without a model."""
         return self._extractor.engine_state if self._extractor else {}
+
+    def values(self) -> dict[str, str]:
+        """Of what is kept on a GPU, for /diagnostics."""
+        return gpu_values(self.place_map)
 
     def take_over(self) -> bool:
         """Go on with a faster engine if one was found since the last image; whether that is so."""

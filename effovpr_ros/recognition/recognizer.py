@@ -16,9 +16,8 @@ from effovpr_ros.geometry.points import Points
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import geo_of
-from effovpr_ros.matching.cascade import score_candidates
 from effovpr_ros.matching.parallel import beside
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.reranking import RerankConfig
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
     choose_confidence_model,
@@ -38,6 +37,7 @@ from effovpr_ros.recognition.decision import (
 from effovpr_ros.recognition.evidence import MapNull, evidence_for
 from effovpr_ros.recognition.extracts import Extracts
 from effovpr_ros.recognition.latency import Latency, StageClock
+from effovpr_ros.recognition.place_scores import PlaceScorer
 from effovpr_ros.recognition.posing import PoseMeasurer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.retrieval import retrieve
@@ -71,6 +71,7 @@ class PlaceRecognizer:
         *,
         null: MapNull | None = None,
         third_stage: ThirdStage | None = None,
+        scorer: PlaceScorer | None = None,
     ) -> None:
         """Join model and map.
 
@@ -80,6 +81,7 @@ class PlaceRecognizer:
             config: settings.
             null: what wrong answers of the map reach; None: as the map holds it.
             third_stage: that verifies; None: one that reads the map.
+            scorer: that re-ranks; None: likewise.
 
         Raises:
             ModelMismatchError: the map was built with another model.
@@ -101,7 +103,8 @@ class PlaceRecognizer:
         self.third_stage = third_stage or ThirdStage(place_map, config, str(extractor.device))
         self.poses = PoseMeasurer(place_map, config, self.third_stage)
         self._verified_last = False
-        self._reranker = Reranker(RerankConfig(config.score, config.min_similarity), str(extractor.device))
+        rerank = RerankConfig(config.score, config.min_similarity)
+        self._scorer = scorer or PlaceScorer(place_map, rerank, str(extractor.device))
 
     def load(self) -> None:
         """Load now what the first image would wait for; what cannot be loaded is said in the log, and left out.
@@ -110,6 +113,8 @@ class PlaceRecognizer:
         """
         if self.config.verify != "off":
             self.third_stage.load()
+        if self.config.rerank:
+            self._scorer.load()
 
     def recognize(
         self, image: RgbImage, *, hint: Hint | None = None, camera: MountedCamera | None = None
@@ -272,7 +277,7 @@ class PlaceRecognizer:
         Returns:
             (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
         """
-        return self._reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
+        return self._scorer.reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
 
     def _is_starved(self, candidates: Sequence[Candidate]) -> bool:
         """Whether a hint left fewer rivals than the confidence was fitted with."""
@@ -290,16 +295,6 @@ class PlaceRecognizer:
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-
-        def score(numbers: Sequence[int], every_other: bool) -> list[CandidateScore]:
-            chosen = [candidates[number].place.place_id for number in numbers]
-            return self._scores(features, chosen, every_other=every_other)
-
-        scores = score_candidates(len(features.local), len(candidates), score)
+        scores = self._scorer.scores(features, [candidate.place.place_id for candidate in candidates])
         scored = [replace(candidate, **vars(result)) for candidate, result in zip(candidates, scores, strict=True)]
         return sorted(scored, key=lambda candidate: -candidate.score)
-
-    def _scores(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
-        """Re-ranking scores of places for the query, by all keypoints or by every other."""
-        local = self.place_map.local_features(place_ids)
-        return self._reranker.score(features.local, local, every_other=every_other)

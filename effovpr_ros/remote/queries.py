@@ -132,7 +132,7 @@ def decode_query(data: bytes, fingerprint: ModelFingerprint) -> FeatureQuery:
         (vector,) = decode_globals([descriptor], fingerprint.global_dim)
         if not vector.any():
             raise ConfigError("the global descriptor is all zeros")
-        local = decode_local(EncodedLocal(codes, cells), header.grid_wh, fingerprint.local_dim)
+        local = decode_local(EncodedLocal(codes, cells), header.grid_wh, fingerprint.local_dim).unpacked()
         found = decode_points(points, header.image_size_wh) if points else None
     except (MapError, DescriptorShapeError) as error:
         text = str(error).replace("; the map is damaged", "")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.coherence import neighbour_support
-from effovpr_ros.matching.mutual_nn import BatchMatches
+from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
+from effovpr_ros.matching.mutual_nn import BatchMatches, match_candidates
 from effovpr_ros.matching.reranking import RerankConfig, Reranker
 
 
@@ -36,6 +36,19 @@ def test_coherent_score_worked_by_hand():
     assert score.num_consistent == 5
     assert score.score == pytest.approx(math.log(2) + 3 * math.log(3) + math.log(5) + 5)
     assert score.num_matches == 5
+
+
+def test_equal_windows_do_not_depend_on_other_candidates():
+    query = keypoints([(20, 20), (30, 20), (40, 20), (50, 20)])
+    # Displacements (10, 0) and (12, 0), (0, 0) and (2, 1): two windows of two, with nothing in their centres. That
+    # around the first two reaches one row higher.
+    candidate = keypoints([(10, 20), (18, 20), (40, 20), (48, 19)])
+    scattered = keypoints([(40, 0), (60, 60), (0, 40), (90, 10)])
+    alone = Reranker(RerankConfig("spatial")).score(query, [candidate])[0]
+    assert (alone.num_consistent, alone.displacement_xy_cells) == (2, (11.0, 0.0))
+    matches = match_candidates(query, [candidate, scattered], 0.6)
+    votes, displacements = spatial_consensus(query, [candidate, scattered], matches)
+    assert (votes[0], displacements[0].tolist()) == (2, [11.0, 0.0])
 
 
 def test_a_patch_at_every_border_is_compared():

@@ -79,13 +79,6 @@ def test_widths_that_differ_are_refused_by_name():
         match_candidates(candidates[0], candidates, 0.5)
 
 
-@pytest.fixture(params=["cpu", "padded"], autouse=True)
-def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs with the computation for a GPU too, on the CPU."""
-    if request.param == "padded":
-        monkeypatch.setattr(mutual_nn, "_match_on_cpu", mutual_nn._match_padded)
-
-
 @pytest.mark.parametrize("sizes", [[5, 5, 5], [0, 7, 1, 0, 40, 3], [600, 600, 10, 1030, 2], [0, 0]])
 @pytest.mark.parametrize("threshold", [-1.0, 0.3, 0.65])
 def test_batched_equals_quadratic_reference_with_ties_and_ragged_sizes(sizes: list[int], threshold: float):

@@ -17,6 +17,7 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
+from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.evidence import FIGURES
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status
@@ -99,6 +100,22 @@ class FakeMap:
         self.read_locals += 1
         by_id = {place.place_id: entry.local for place, entry in self.entries}
         return [by_id[place_id] for place_id in place_ids]
+
+
+@dataclass
+class OnGpu:
+    """Scores as the CPU does, and remembers what it was asked."""
+
+    place_map: FakeMap
+    asked: list[list[int]] = field(default_factory=list)
+    fills: int = 0
+
+    def fill(self) -> None:
+        self.fills += 1
+
+    def score(self, query: LocalFeatures, place_ids: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
+        self.asked.append(list(place_ids))
+        return Reranker(config).score(query, self.place_map.local_features(place_ids))
 
 
 @dataclass
@@ -205,6 +222,26 @@ def test_a_clear_first_stage_skips_reranking():
     assert "keypoints" not in result.reason
     result = recognizer(place_map, replace(CONFIG, skip_margin=0.040)).recognize_features(QUERY)
     assert (result.candidates[0].place.place_id, place_map.read_locals) == (2, 1)
+
+
+def test_a_gpu_scores_all_candidates_at_once():
+    place_map = corridor()
+    resident = OnGpu(place_map)
+    place_map.codes_on = lambda device: resident if device == "cuda:1" else None  # type: ignore[attr-defined]
+    on_gpu = FakeExtractor(QUERY, device="cuda:1")
+    found = PlaceRecognizer(on_gpu, place_map, CONFIG)  # type: ignore[arg-type]
+    # As many as the CPU scores coarsely first.
+    place_map.entries += [(place(4 + n, 200.0 + n), features(0.7, [0])) for n in range(60)]
+    query = replace(QUERY, local=local([axis % 16 for axis in range(256)]))
+    answer = found.recognize_features(query)
+    assert resident.asked == [[1, 2, 3, *range(4, 64)]]
+    wanted = Reranker(RerankConfig("count")).score(query.local, [entry.local for _, entry in place_map.entries])
+    scores = {candidate.place.place_id: candidate.score for candidate in answer.candidates}
+    assert [scores[number] for number in range(1, 64)] == [item.score for item in wanted]
+    found.load()
+    assert resident.fills == 1
+    PlaceRecognizer(on_gpu, place_map, FIRST_STAGE).load()  # type: ignore[arg-type]
+    assert resident.fills == 1
 
 
 def test_top_k_bounds_what_is_reranked():

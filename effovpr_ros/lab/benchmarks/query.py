@@ -102,6 +102,9 @@ class ImagesOnlyMap(PlaceMap):
             found += [features.local for features in self.extractor.extract(images)]
         return found
 
+    def codes_on(self, device: str) -> None:
+        """None are kept: what is extracted is compared on the CPU."""
+
 
 def measure_query(
     extractor: FeatureExtractor, path: Path, jpegs: Sequence[bytes], config: RecognizerConfig, rounds: int
