@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -115,31 +115,60 @@ def _run(options: argparse.Namespace) -> int:
         "report": _report,
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in PARTS if options.part == "all" else (options.part,):
-        started = time.monotonic()
-        steps[name](options)
-        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    if options.part == "all":
+        with _timed("record and map"), _recording(options) as await_drive:
+            # The map needs the first drive alone; the others are recorded beside it.
+            await_drive("first_drive")
+            _build_map(options)
+    for name in ("replay", "rig", "report") if options.part == "all" else (options.part,):
+        with _timed(name):
+            steps[name](options)
     return 0
+
+
+@contextmanager
+def _timed(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 def _record(options: argparse.Namespace) -> None:
     """Drive twice; a drive that is recorded already is kept."""
+    with _recording(options):
+        pass
+
+
+@contextmanager
+def _recording(options: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+    """Record in other processes the drives that are missing; gives what waits for one, and waits for all at the end."""
     way_back = replace(QUERY_DRIVE, start_ns=QUERY_DRIVE.start_ns + _DAY_NS, seed=3)
-    # The longest first.
     drives = (
-        _Drive("second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True),
         _Drive("first_drive", MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False),
+        _Drive("second_drive", QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True),
         _Drive(FIRST_REAR, MAPPING_WAYPOINTS_M, MAPPING_DRIVE, disturbed=False, camera=recording.REAR, every=2),
-        _Drive(SECOND_REAR, QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True, camera=recording.REAR, every=3),
-        _Drive(WAY_BACK, MAPPING_WAYPOINTS_M[::-1], way_back, disturbed=True, every=3),
+        _Drive(SECOND_REAR, QUERY_WAYPOINTS_M, QUERY_DRIVE, disturbed=True, camera=recording.REAR, every=9),
+        _Drive(WAY_BACK, MAPPING_WAYPOINTS_M[::-1], way_back, disturbed=True, every=9),
     )
     wanted = [drive for drive in drives if not (options.out / drive.name / "metadata.yaml").is_file()]
-    # Each drive has a simulator of its own, so that its pictures do not depend on what was recorded before.
-    record = partial(_record_drive, options.out)
     workers = max(1, min(len(wanted), os.cpu_count() or 1))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in tqdm(pool.map(record, wanted), total=len(wanted), unit="drive", desc="record", disable=None):
-            pass
+    with (
+        tqdm(total=len(wanted), unit="drive", desc="record", disable=None) as bar,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        # Each drive has a simulator of its own, so that its pictures do not depend on what was recorded before.
+        futures = {drive.name: pool.submit(_record_drive, options.out, drive) for drive in wanted}
+
+        def await_drive(name: str) -> None:
+            future: Future[None] | None = futures.get(name)
+            if future is not None:
+                future.result()
+
+        for future in futures.values():
+            future.add_done_callback(lambda _: bar.update())
+        yield await_drive
+        for future in futures.values():
+            future.result()
 
 
 def _record_drive(out: Path, drive: _Drive) -> None:

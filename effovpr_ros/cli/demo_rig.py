@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from effovpr_ros.core.errors import SimulationError
@@ -45,7 +46,7 @@ _FIGURES = "report_rig.json"
 
 
 def run_rig(options: argparse.Namespace, extractor: FeatureExtractor, spacing: BuildConfig) -> RigScore:
-    """Ask about every third frame of the second drive with one camera and with two, and about the way back.
+    """Ask about every ninth frame of the second drive with one camera and with two, and about the way back.
 
     Args:
         options: `out`, the folder of the demo.
@@ -97,6 +98,7 @@ class _Part:
 
 def _ask(out: Path, folder: Path, config: ExtractorConfig, shares: int, share: int) -> _Part:
     """Ask about every so many frames."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // shares))
     second = {frame.stamp_ns: frame for frame in _frames(out, "second_drive", FRONT)}
     part = _Part([], [])
     extractor = FeatureExtractor(config)
