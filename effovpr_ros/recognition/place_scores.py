@@ -42,7 +42,7 @@ class PlaceScorer:
             MapError: no such place, or damaged.
         """
         if self._resident is not None:
-            # All in full: asking a GPU twice takes longer than what a coarse pass would spare it.
+            # All in full: with a coarse pass the GPU would be asked and waited for two or three times.
             return self._resident.score(features.local, place_ids, self.reranker.config)
         return score_candidates(
             len(features.local),

@@ -95,6 +95,14 @@ def test_the_doctor_lists_engines(capsys: pytest.CaptureFixture[str], monkeypatc
     assert sum(" engine " in line for line in lines) == len(ENGINES)
 
 
+def test_the_doctor_says_for_how_many_places_a_gpu_has_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "a GPU")
+    # A third of what is free; a place takes 529 * (44 + 2) bytes.
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3001 * 24_334, 2**34))
+    assert doctor._gpu().found.endswith("room for the local descriptors of 1,000 places")
+
+
 def test_build_info_check_query_and_export(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "map"
     assert build(photos, folder) == 0

@@ -24,13 +24,16 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from recorded_pictures import png_header  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
-from synthetic import FINGERPRINT, features, jpeg, picture  # noqa: E402
+from synthetic import FINGERPRINT, features, jpeg, new_place, picture  # noqa: E402
 
 from effovpr_ros.core.errors import ConfigError, ImageError, MapError, NodeError, TrajectoryError  # noqa: E402
 from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
 from effovpr_ros.mapping.place import Candidate, Place  # noqa: E402
+from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
+from effovpr_ros.mapping.resident_codes import ResidentCodes  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import conversions, image_decoding, loop_closure_detector, place_recognizer  # noqa: E402
+from effovpr_ros.nodes.configured import gpu_values  # noqa: E402
 from effovpr_ros.nodes.diagnostics import Statistics, diagnostic_array  # noqa: E402
 from effovpr_ros.nodes.image_stream import ImageStream  # noqa: E402
 from effovpr_ros.nodes.localize_request import LocalizeRequest  # noqa: E402
@@ -539,3 +542,12 @@ def test_a_pose_outside_the_map_frame_is_not_published():
     assert not message.has_pose
     assert message.session == "b"
     assert [point.x for point in conversions.map_markers([mine, foreign], "map").markers[0].points] == [1.0]
+
+
+def test_what_a_gpu_keeps_of_a_map_is_said(tmp_path: Path):
+    with PlaceMap.create(tmp_path / "map", fingerprint=FINGERPRINT) as place_map:
+        place_map.add([new_place(number) for number in range(3)])
+        assert gpu_values(None) == gpu_values(place_map) == {}
+        place_map.resident = ResidentCodes(place_map, "cpu", 1000)
+        place_map.resident.fill()
+        assert gpu_values(place_map) == {"places_on_gpu": "3 places on cpu (0 MB) of a map of 3"}
