@@ -247,7 +247,13 @@ def first_sentence(item: Any) -> str:
 
 def named(name: str, below: str) -> str:
     """A name with what belongs to it below, for a table that a phone can show."""
-    return f"`{name}`<br>{below.replace('_', chr(92) + '_')}" if below else f"`{name}`"
+    return f"`{name}`<br>{breakable(below.replace('_', chr(92) + '_'))}" if below else f"`{name}`"
+
+
+def breakable(text: str) -> str:
+    """Long words, such as types of messages and columns of tables, may be broken where a reader would."""
+    marks = r"(?<=[,/=])(?=\w)|(?<=[a-z])(?=[A-Z])"
+    return re.sub(r"[^\s`<>]{25,}", lambda word: re.sub(marks, "<wbr>", word[0]), text)
 
 
 def explained(meaning: str, allowed: str) -> str:
@@ -265,7 +271,9 @@ def table(heads: Sequence[str], rows: Any) -> str:
 def markup(text: str) -> str:
     """Text of the code as Markdown: no HTML and no emphasis by chance outside of code."""
     parts = re.split(r"(`[^`]*`)", text.replace("%%", "%"))
-    return "".join(part if part.startswith("`") else re.sub(r"(?<![\\])([*_<\[])", r"\\\1", part) for part in parts)
+    return "".join(
+        part if part.startswith("`") else breakable(re.sub(r"(?<![\\])([*_<\[])", r"\\\1", part)) for part in parts
+    )
 
 
 REFERENCE = {

@@ -76,6 +76,16 @@ def test_the_reference_has_every_message_and_command(make_docs: ModuleType):
     assert all(f"`api.{name}`" in make_docs.python_page() for name in ("Recognizer.recognize", "open_map", "build_map"))
 
 
+def test_long_words_of_the_reference_break_where_a_phone_needs_it(make_docs: ModuleType):
+    assert make_docs.breakable("geometry_msgs/PoseWithCovarianceStamped here") == (
+        "geometry_msgs/<wbr>Pose<wbr>With<wbr>Covariance<wbr>Stamped here"
+    )
+    assert make_docs.markup("image,stamp,x,y,z,qx,qy,qz,qw or `image,stamp,x,y,z,qx,qy,qz,qw`") == (
+        "image,<wbr>stamp,<wbr>x,<wbr>y,<wbr>z,<wbr>qx,<wbr>qy,<wbr>qz,<wbr>qw or `image,stamp,x,y,z,qx,qy,qz,qw`"
+    )
+    assert make_docs.breakable("short/word") == "short/word"
+
+
 def created_names(*files: str) -> set[str]:
     """Topics and services that modules of nodes name."""
     node = "".join((ROOT / "effovpr_ros" / "nodes" / f"{name}.py").read_text() for name in files)
