@@ -281,8 +281,7 @@ class LoopClosureDetector:
         return self._sequence.update(recognition, stamp_ns=stamp_ns, odometry=sample.odometry)
 
     def _forget(self, keep: Sequence[int]) -> None:
-        forgotten = keyframes_to_forget(self.place_map, self.config.max_keyframes, keep)
-        if forgotten:
+        if forgotten := keyframes_to_forget(self.place_map, self.config.max_keyframes, keep):
             self.place_map.forget(forgotten)
             self._history.forget(set(forgotten))
             self._sequence.forget(forgotten)
