@@ -256,9 +256,7 @@ class LoopClosureDetector:
     def _observation_of(self, sample: OdometrySample) -> Observation:
         """What `wants` found out about an image, or where it was not asked, what it would."""
         known = self._observation
-        if known is not None and known.progress.last == sample:
-            return known
-        return self._observe(sample)
+        return known if known is not None and known.progress.last == sample else self._observe(sample)
 
     def _begin_track(self, track: int) -> None:
         self._track = track

@@ -155,8 +155,8 @@ class PlaceRecognizer:
 
         Args:
             features: of the map's model.
-            points: gives those of the same picture, by `third_stage.extractor`; asked only if the third stage runs.
-                None: it does not.
+            points: gives those of the same picture, by `third_stage.extractor`; asked only if the third stage runs,
+                or ran for the last picture, and then perhaps from another thread. None: it does not.
             hint: see `recognize`.
             within: only places that it admits are considered; not together with a hint.
             before: only places with a smaller number.
