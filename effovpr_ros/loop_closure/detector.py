@@ -56,8 +56,7 @@ class LoopClosureDetector:
     ) -> None:
         """Begin a run of a new session or of one that the map has already.
 
-        Poses of keyframes that the map has already do not relate to those of the run: the odometry may have started
-        anew.
+        Poses of keyframes that the map has already do not relate to those of the run, whose odometry is another.
 
         Raises:
             MapError: the map is open read-only.
