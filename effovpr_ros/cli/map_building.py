@@ -102,8 +102,9 @@ def build(options: argparse.Namespace) -> int:
         )
     reports: dict[str, BuiltMap | BuiltCameras] = {}
     code = 0
+    taken: set[str] = set()
     for given in options_by_source(options):
-        given.source = Path(given.source)
+        given.source, given.taken = Path(given.source), taken
         code, reports[str(given.source)] = _build_source(given)
         if code:
             break
@@ -131,6 +132,12 @@ def _build_source(options: argparse.Namespace) -> tuple[int, BuiltMap | BuiltCam
 def _build_one(options: argparse.Namespace) -> tuple[int, BuiltMap]:
     """Exit code and report of the images of one camera, or of a folder."""
     source = _open_source(options)
+    if source.session in options.taken:
+        raise ConfigError(
+            f"{shown(options.source)} would join session {source.session!r}, which another source of this command has; "
+            "build it by a command of its own, with another name at --session"
+        )
+    options.taken.add(source.session)
     # Before anything is written: a source without a usable image makes no map.
     try:
         frames = source.frames()

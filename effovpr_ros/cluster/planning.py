@@ -58,7 +58,7 @@ class PlannedMap:
         if source.session in self.sessions:
             raise MapError(
                 f"map {self.path} has a session {source.session!r} already, or will have; build this source by a "
-                "command of its own, with another name of the drive at --session"
+                "command of its own, with another name at --session"
             )
         notes = join_session(self, source.session, source.origin, source.session_frame)
         self.sessions.append(source.session)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +58,8 @@ class ShardedStore(PlaceStore):
             MapError: missing or damaged.
         """
         super().__init__(folder, writable=writable)
-        self._threads = ThreadPoolExecutor(_THREADS, "shard")
+        # Each with one thread of OpenMP: teams of several would wait for each other.
+        self._threads = ThreadPoolExecutor(_THREADS, "shard", faiss.omp_set_num_threads, (1,))
         try:
             self._manifest, self._entries = manifest, manifest.shards
             counts = [entry.num_places for entry in self._entries]
@@ -207,8 +209,7 @@ class ShardedStore(PlaceStore):
     def each(self, function: Callable[[Item], Of], items: Sequence[Item]) -> list[Of]:
         """A function of each item, which asks one shard, in their order.
 
-        At a time once all shards are open, so that disk and processors are both in use; else one after the other, since
-        those in use at a time count against no bound.
+        At a time once all are open; else one after the other, since those in use count against no bound of memory.
         """
         if len(items) > 1 and self.shards.are_all_open:
             return list(self._threads.map(function, items))

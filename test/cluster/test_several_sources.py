@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -338,6 +339,11 @@ def test_several_folders_are_sessions_with_and_without_a_cluster(
         assert "--session is of one source, and 2 are named; build one after the other" in capsys.readouterr().err
         assert build(weights, tmp_path / "new", folders[0], folders[0], *cluster) == 1
         assert "is named twice; name each source once" in capsys.readouterr().err
+        # Both would be one session.
+        same = tmp_path / "other" / "north"
+        shutil.copytree(folders[1], same, dirs_exist_ok=True)
+        assert build(weights, tmp_path / f"same{len(cluster)}", folders[0], same, *cluster) == 1
+        assert "by a command of its own, with another name at --session" in capsys.readouterr().err
 
 
 def test_cameras_of_a_bag_are_sessions_with_a_cluster_too(without_ray: None, tmp_path: Path):
