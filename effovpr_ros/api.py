@@ -23,8 +23,8 @@ from effovpr_ros.core.images import MAX_PIXELS, RgbImage, read_image
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig, config_for_fingerprint
-from effovpr_ros.features.weights import NAMED_MODELS
-from effovpr_ros.mapping.builder import BuildConfig
+from effovpr_ros.features.names import NAMED_MODELS
+from effovpr_ros.mapping.build_config import BuildConfig
 from effovpr_ros.mapping.making import removed_if_empty
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.map_reading import MapReader

@@ -15,7 +15,7 @@ import yaml
 
 from effovpr_ros.cli.main import make_parser
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
-from effovpr_ros.features.weights import NAMED_MODELS
+from effovpr_ros.features.names import NAMED_MODELS
 from effovpr_ros.nodes import interface
 
 ROOT = Path(__file__).parents[1]

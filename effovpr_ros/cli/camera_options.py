@@ -1,15 +1,18 @@
-"""Options that name the camera of pictures, and what a source says of it itself."""
+"""Options that name the camera of pictures, and what a source says of it itself.
+
+What computes is loaded when it is needed, since help is not.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic, parse_pose
-from effovpr_ros.core.poses import Pose
-from effovpr_ros.sources.bag_cameras import camera_of_bag
-from effovpr_ros.sources.camera_files import camera_of_exif, read_camera_file
-from effovpr_ros.sources.map_source import MapSource
+if TYPE_CHECKING:
+    from effovpr_ros.core.mounted_cameras import MountedCamera
+    from effovpr_ros.core.poses import Pose
+    from effovpr_ros.sources.map_source import MapSource
 
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,8 @@ def given_mounting(options: argparse.Namespace) -> Pose | None:
     Raises:
         ConfigError: not six finite numbers.
     """
+    from effovpr_ros.core.mounted_cameras import parse_pose
+
     return parse_pose(" ".join(options.camera_pose)) if options.camera_pose else None
 
 
@@ -46,6 +51,9 @@ def given_camera(options: argparse.Namespace) -> MountedCamera | None:
         CameraError: the file is no calibration.
         ConfigError: the mounting is not six finite numbers.
     """
+    from effovpr_ros.core.mounted_cameras import MountedCamera
+    from effovpr_ros.sources.camera_files import read_camera_file
+
     if options.camera is None:
         return None
     return MountedCamera(read_camera_file(options.camera), given_mounting(options))
@@ -62,6 +70,10 @@ def camera_of_source(options: argparse.Namespace, source: MapSource) -> tuple[Mo
         ConfigError: the mounting that was given is not six finite numbers.
         SourceError: the bag is damaged.
     """
+    from effovpr_ros.core.mounted_cameras import MountedCamera, is_rectified_topic
+    from effovpr_ros.sources.bag_cameras import camera_of_bag
+    from effovpr_ros.sources.camera_files import camera_of_exif, read_camera_file
+
     mounting = given_mounting(options)
     if source.bag is not None:
         found, notes = camera_of_bag(source.bag, source.origin.child_frame_id, mounting)

@@ -25,7 +25,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
-from effovpr_ros.mapping.builder import BuildConfig
+from effovpr_ros.mapping.build_config import BuildConfig
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.recognition.presets import map_settings

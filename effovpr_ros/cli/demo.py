@@ -40,7 +40,8 @@ from effovpr_ros.lab.simulation.drive import (
 from effovpr_ros.lab.simulation.level import Level
 from effovpr_ros.lab.simulation.picture import draw_paths
 from effovpr_ros.lab.simulation.score import judge, score
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.manifest import MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images

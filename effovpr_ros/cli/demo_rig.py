@@ -27,7 +27,8 @@ from effovpr_ros.geometry.points import Points
 from effovpr_ros.lab.simulation.level import CAMERA
 from effovpr_ros.lab.simulation.recording import FRONT, ODOMETRY_TOPIC, REAR, DriveCamera
 from effovpr_ros.lab.simulation.rig_score import BodyAnswer, RigScore, is_right, score_rig
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera

@@ -16,8 +16,6 @@ from effovpr_ros.cli.options import Subparsers, command, print_json
 from effovpr_ros.core.errors import EngineError, WeightsError
 from effovpr_ros.core.version import version
 from effovpr_ros.engines.catalogue import ENGINES, EngineKind, what_is_missing
-from effovpr_ros.engines.selection import kept_choices
-from effovpr_ros.features.weights import offline_weights_path
 
 # Of the default model's local descriptors of a place.
 _PLACE_BYTES = 529 * 46
@@ -153,6 +151,8 @@ def _engine(kind: EngineKind) -> Finding:
 
 def _choices() -> list[Finding]:
     """What `auto` has chosen on this machine, a line a network and reading."""
+    from effovpr_ros.engines.selection import kept_choices
+
     try:
         choices = kept_choices()
     except EngineError as error:
@@ -163,6 +163,8 @@ def _choices() -> list[Finding]:
 
 
 def _weights() -> Finding:
+    from effovpr_ros.features.weights import offline_weights_path
+
     try:
         return Finding("offline weights", str(offline_weights_path()), "", True)
     except WeightsError as error:

@@ -11,18 +11,16 @@ from typing import NoReturn
 from effovpr_ros.cli.options import (
     Subparsers,
     add_model_options,
-    add_pose_options,
     command,
     device_settings,
     extractor_config,
     given_model_options,
-    pose_truth,
 )
 from effovpr_ros.cli.replaying import ROS_REMEDY, run_replay
 from effovpr_ros.core.errors import ConfigError, EvaluationError, ModelMismatchError
 from effovpr_ros.engines.quantisation_images import QuantisationImages
 from effovpr_ros.features.extractor_config import ExtractorConfig, config_for_fingerprint
-from effovpr_ros.lab.evaluation.bag_truth import from_bag, from_bag_loops
+from effovpr_ros.lab.evaluation.bag_truth import PoseTruth, from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.ground_truth import RADIUS_M, Dataset, from_folders, from_loops
 from effovpr_ros.lab.evaluation.match_records import MATCH_TYPE, RecordedAnswer, read_match_lines, read_matches
 from effovpr_ros.lab.evaluation.recorded import LiveRun, judge_recording
@@ -33,6 +31,7 @@ from effovpr_ros.sources.bag_files import IMAGE_TYPES, bag_topics, is_bag
 MATCH_TOPIC = "/place_recognizer/match"
 LIVE_METHOD = "live"
 """The one method of `live`."""
+_TRUTH = PoseTruth()
 
 
 def add_folders_form(forms: Subparsers) -> argparse.ArgumentParser:
@@ -211,3 +210,37 @@ def _answers(options: argparse.Namespace) -> list[RecordedAnswer]:
                 f"{options.bag} could not be played to {node} (exit code {code}); its log says why; {ROS_REMEDY}"
             )
         return read_match_lines(lines)
+
+
+def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False, rig: bool = False) -> None:
+    """Where the truth is in a bag, and its images; `image_topic` is a list where a rig may ask."""
+    kinds = "Odometry, PoseStamped, PoseWithCovarianceStamped, Path or NavSatFix"
+    parser.add_argument(
+        "--pose", default=_TRUTH.pose_topic, required=required, metavar="TOPIC", help=f"topic of true poses: {kinds}"
+    )
+    text = "image topic of a bag; not needed if it has one"
+    if rig:
+        text += "; several are cameras of one body, whose images of one moment are one query"
+        parser.add_argument("--image-topic", nargs="+", default=[""], metavar="TOPIC", help=text)
+    else:
+        parser.add_argument("--image-topic", default="", metavar="TOPIC", help=text)
+    parser.add_argument(
+        "--radius", type=float, default=_TRUTH.radius_m, help="metres within which poses of a bag show one place"
+    )
+    parser.add_argument(
+        "--max-heading-deg",
+        type=float,
+        default=_TRUTH.max_heading_deg,
+        help="largest difference of heading between images of one place, in degrees, where headings are known",
+    )
+    parser.add_argument(
+        "--max-gap-s",
+        type=float,
+        default=_TRUTH.max_gap_s,
+        help="images between two poses that are more seconds apart are refused",
+    )
+
+
+def pose_truth(options: argparse.Namespace) -> PoseTruth:
+    """The truth that the options describe."""
+    return PoseTruth(options.pose, options.radius, options.max_heading_deg, options.max_gap_s)

@@ -27,7 +27,8 @@ from effovpr_ros.core.images import shown
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import config_for_fingerprint
-from effovpr_ros.mapping.builder import BuildConfig, BuildReport
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import BuildReport
 from effovpr_ros.mapping.index import IndexSummary
 from effovpr_ros.mapping.making import removed_if_empty
 from effovpr_ros.mapping.manifest import MANIFEST_NAME, read_manifest

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import get_args
 
-from tqdm import tqdm
-
 from effovpr_ros.cli.camera_options import add_camera_options
-from effovpr_ros.cli.map_building import build
-from effovpr_ros.cli.map_cluster import add_cluster_options
+from effovpr_ros.cli.cluster_options import add_cluster_options
 from effovpr_ros.cli.map_compact import add_compact
-from effovpr_ros.cli.map_info import check, print_info
 from effovpr_ros.cli.map_source import add_source_options
 from effovpr_ros.cli.options import (
     Subparsers,
@@ -21,13 +16,10 @@ from effovpr_ros.cli.options import (
     add_preset_option,
     command,
 )
+from effovpr_ros.cli.parsing import later
 from effovpr_ros.loop_closure.loop_config import POINTS
-from effovpr_ros.mapping.builder import BuildConfig
-from effovpr_ros.mapping.export import export_map
-from effovpr_ros.mapping.manifest import read_manifest
-from effovpr_ros.mapping.merge import MergeConfig, merge_maps
-from effovpr_ros.mapping.sharded_map import open_map
-from effovpr_ros.mapping.sharding import By, shard_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.shards import By
 
 _BUILD = BuildConfig()
 
@@ -92,24 +84,24 @@ def add_parser(commands: Subparsers, summary: str) -> None:
     add_preset_option(building)
     add_model_options(building)
     add_device_options(building)
-    building.set_defaults(run=build)
+    building.set_defaults(run=later("map_building", "build"))
 
     info = command(actions, "info", "print what is in a map", "effovpr map info office")
     info.add_argument("map", type=Path, help="map folder")
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.set_defaults(run=print_info)
+    info.set_defaults(run=later("map_info", "print_info"))
 
     checking = command(actions, "check", "compare every part of a map with its checksum", "effovpr map check office")
     checking.add_argument("map", type=Path, help="map folder")
     checking.add_argument("--json", action="store_true", help="print one JSON object")
-    checking.set_defaults(run=check)
+    checking.set_defaults(run=later("map_info", "check"))
 
     export = command(
         actions, "export", "write places, pictures and descriptors for other tools", "effovpr map export office out/"
     )
     export.add_argument("map", type=Path, help="map folder")
     export.add_argument("folder", type=Path, help="folder to write to")
-    export.set_defaults(run=_export)
+    export.set_defaults(run=later("map_making", "export"))
 
     merge = command(
         actions,
@@ -136,7 +128,7 @@ def add_parser(commands: Subparsers, summary: str) -> None:
         action="store_true",
         help="poses of all maps but the first stay in frames of their own, never compared with others",
     )
-    merge.set_defaults(run=_merge)
+    merge.set_defaults(run=later("map_making", "merge"))
 
     shard = command(
         actions,
@@ -153,27 +145,5 @@ def add_parser(commands: Subparsers, summary: str) -> None:
         default="place",
         help="what a shard holds together: places near each other, or sessions",
     )
-    shard.set_defaults(run=_shard)
+    shard.set_defaults(run=later("map_making", "shard"))
     add_compact(actions)
-
-
-def _merge(options: argparse.Namespace) -> int:
-    config = MergeConfig(options.name, options.rename_sessions, options.keep_frames)
-    with tqdm(unit="place", disable=None, desc=options.out.name) as bar:
-        count = merge_maps(options.out, options.maps, config, lambda done: bar.update(done))
-    print(f"map {options.out}: {count} places of {len(options.maps)} maps")
-    return 0
-
-
-def _shard(options: argparse.Namespace) -> int:
-    with tqdm(unit="place", disable=None, desc=options.out.name) as bar:
-        count = shard_map(options.map, options.out, options.shards, options.by, lambda done: bar.update(done))
-    print(f"map {options.out}: {count} places in {len(read_manifest(options.out).shards)} shards")
-    return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    with open_map(options.map) as place_map:
-        for path in export_map(place_map, options.folder):
-            print(path)
-    return 0

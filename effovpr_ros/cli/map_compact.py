@@ -8,7 +8,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.mapping.compact import compact_map
 
 
 def add_compact(actions: Subparsers) -> None:
@@ -26,6 +25,9 @@ def add_compact(actions: Subparsers) -> None:
 
 
 def _compact(options: argparse.Namespace) -> int:
+    # Help needs nothing that computes.
+    from effovpr_ros.mapping.compact import compact_map
+
     with tqdm(unit="place", disable=None, desc=options.map.name) as bar:
         report = compact_map(options.map, options.out, lambda done: bar.update(done))
     if options.json:

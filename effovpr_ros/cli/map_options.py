@@ -10,7 +10,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig, ModelFingerprint
-from effovpr_ros.features.weights import NAMED_MODELS
+from effovpr_ros.features.names import NAMED_MODELS
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.recognition.presets import map_settings, settings_of_map
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.images import MAX_PIXELS
-from effovpr_ros.sources.bags import NO_POSES
-from effovpr_ros.sources.images import KINDS
-from effovpr_ros.sources.map_source import MapSource, open_source
+from effovpr_ros.sources.kinds import KINDS, NO_POSES
+
+if TYPE_CHECKING:
+    from effovpr_ros.core.geodesy import Datum
+    from effovpr_ros.sources.map_source import MapSource
 
 _SHOWN_REFUSALS = 100
 
@@ -83,6 +85,9 @@ def open_map_source(options: argparse.Namespace, datum: Datum | None) -> MapSour
         ConfigError: an impossible value.
         SourceError: it cannot be read.
     """
+    # Help needs nothing that reads.
+    from effovpr_ros.sources.map_source import open_source
+
     limit = max_pixels(options)
     if not options.max_gap_s >= 0.0:
         raise ConfigError(f"--max-gap-s {options.max_gap_s} must not be negative")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effovpr_ros.engines.catalogue import ENGINE_NAMES
 from effovpr_ros.features.extractor_config import GLOBAL_KINDS, ExtractorConfig
-from effovpr_ros.lab.evaluation.bag_truth import PoseTruth
-from effovpr_ros.mapping.map_reading import MapReader
-from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.matching.rerank_config import SCORES
 from effovpr_ros.recognition.presets import PRESETS, config_for_map, preset_for
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 
+if TYPE_CHECKING:
+    from effovpr_ros.mapping.map_reading import MapReader
+
 AUTO_PRESET = "auto"
 _EXTRACTOR = PRESETS["default"][0]
-_TRUTH = PoseTruth()
 _MODEL_FIELDS = {
     "model": "model",
     "size": "image_size",
@@ -122,40 +122,6 @@ def given_model_options(options: argparse.Namespace) -> list[tuple[str, str, obj
     """Model options that were given: the option, the field of `ExtractorConfig` and the value."""
     values = {name: getattr(options, name.replace("-", "_")) for name in _MODEL_FIELDS}
     return [(f"--{name}", _MODEL_FIELDS[name], value) for name, value in values.items() if value is not None]
-
-
-def add_pose_options(parser: argparse.ArgumentParser, *, required: bool = False, rig: bool = False) -> None:
-    """Where the truth is in a bag, and its images; `image_topic` is a list where a rig may ask."""
-    kinds = "Odometry, PoseStamped, PoseWithCovarianceStamped, Path or NavSatFix"
-    parser.add_argument(
-        "--pose", default=_TRUTH.pose_topic, required=required, metavar="TOPIC", help=f"topic of true poses: {kinds}"
-    )
-    text = "image topic of a bag; not needed if it has one"
-    if rig:
-        text += "; several are cameras of one body, whose images of one moment are one query"
-        parser.add_argument("--image-topic", nargs="+", default=[""], metavar="TOPIC", help=text)
-    else:
-        parser.add_argument("--image-topic", default="", metavar="TOPIC", help=text)
-    parser.add_argument(
-        "--radius", type=float, default=_TRUTH.radius_m, help="metres within which poses of a bag show one place"
-    )
-    parser.add_argument(
-        "--max-heading-deg",
-        type=float,
-        default=_TRUTH.max_heading_deg,
-        help="largest difference of heading between images of one place, in degrees, where headings are known",
-    )
-    parser.add_argument(
-        "--max-gap-s",
-        type=float,
-        default=_TRUTH.max_gap_s,
-        help="images between two poses that are more seconds apart are refused",
-    )
-
-
-def pose_truth(options: argparse.Namespace) -> PoseTruth:
-    """The truth that the options describe."""
-    return PoseTruth(options.pose, options.radius, options.max_heading_deg, options.max_gap_s)
 
 
 def extractor_config(options: argparse.Namespace) -> ExtractorConfig:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from effovpr_ros.cli.asking import QueryAnswers
 from effovpr_ros.cli.calibrate import ConfidenceFit
 from effovpr_ros.cli.doctor import Diagnosis
 from effovpr_ros.cli.json_schema import json_schema
 from effovpr_ros.cli.map_building import BuiltCameras, BuiltMap, BuiltSources
 from effovpr_ros.cli.map_info import CheckedMap, MapDescription
-from effovpr_ros.cli.query import QueryAnswers
 from effovpr_ros.cli.render import RenderedPlaces
 from effovpr_ros.cli.train import TrainedTail
 from effovpr_ros.cluster.building import BuiltShards

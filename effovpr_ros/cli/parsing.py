@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 WRONG_USAGE = 2
@@ -14,6 +15,16 @@ _BEFORE_COMMAND = ("-v", "--verbose", "--version")
 _ALIKE = 0.1
 """Two options that are so nearly as like a mistyped one may both have been meant."""
 _KINDS = {"int": "whole number", "float": "number"}
+
+
+def later(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """A function of a module of this package, which is loaded when it is called: help needs nothing that computes."""
+
+    def run(options: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"effovpr_ros.cli.{module}"), name)(options)
+        return code
+
+    return run
 
 
 class Parser(argparse.ArgumentParser):

@@ -23,9 +23,9 @@ from effovpr_ros.cluster.replicas import Replicas
 from effovpr_ros.core.errors import ConfigError, ServerError
 from effovpr_ros.remote.tokens import TOKEN_VARIABLE, read_tokens
 from effovpr_ros.serving.limits import Limits, Tokens
-from effovpr_ros.serving.revisions import ServedMap
 
 if TYPE_CHECKING:
+    from effovpr_ros.serving.revisions import ServedMap
     from effovpr_ros.serving.running import Address
 
 _PORT = 8321
@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     if missing:
         extra = "serve,cluster" if on_cluster else "serve"
         raise ServerError(f"{', '.join(missing)} is not installed; run `pip install 'effovpr_ros[{extra}]'`")
+    from effovpr_ros.serving.revisions import ServedMap
     from effovpr_ros.serving.running import Address
 
     limits = Limits(**{entry.name: getattr(options, entry.name) for entry in fields(Limits)})

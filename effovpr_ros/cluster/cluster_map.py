@@ -20,7 +20,8 @@ from effovpr_ros.mapping.open_shards import OpenShards, Shard
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.sharded_map import ShardedMap
 from effovpr_ros.mapping.sharded_store import ShardedStore
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore
 from effovpr_ros.recognition.extracts import Extracts
 from effovpr_ros.recognition.place_scores import PlaceScorer
 from effovpr_ros.recognition.recognizer import PlaceRecognizer

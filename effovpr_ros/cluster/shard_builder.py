@@ -28,8 +28,9 @@ from effovpr_ros.mapping.shard_joining import (
     shard_name,
 )
 from effovpr_ros.recognition.third_stage import describe_points
-from effovpr_ros.sources.bags import NO_POSES, BagSource
+from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame, content_digest
+from effovpr_ros.sources.kinds import NO_POSES
 
 
 @dataclass

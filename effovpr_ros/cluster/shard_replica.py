@@ -18,7 +18,8 @@ from effovpr_ros.mapping.map_reading import PCA_PROPERTY
 from effovpr_ros.mapping.open_shards import OpenShards
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.store import PlaceStore
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.recognition.third_stage import ThirdStage, VerifiedCandidate
 

@@ -11,7 +11,7 @@ from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.extractor_config import ExtractorConfig, ModelFingerprint
-from effovpr_ros.mapping.builder import BuildConfig
+from effovpr_ros.mapping.build_config import BuildConfig
 from effovpr_ros.mapping.spacing import spaced
 from effovpr_ros.sources.bags import BagPosition
 from effovpr_ros.sources.frame import Frame, PoseOrigin

@@ -8,7 +8,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 
-from effovpr_ros.core.errors import EngineError
+from effovpr_ros.core.errors import ConfigError, EngineError
 from effovpr_ros.core.telemetry import keep_openvino_quiet
 
 TORCH, TORCH_BF16, TORCH_COMPILE = "torch", "torch-bf16", "torch-compile"
@@ -134,3 +134,15 @@ def _cpu_computes_bf16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def check_engine(engine: str, precision: str) -> None:
+    """Refuse an engine that there is not, and a precision that it cannot have.
+
+    Raises:
+        ConfigError: names the value and the allowed ones.
+    """
+    if engine not in ENGINE_NAMES:
+        raise ConfigError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINE_NAMES)}")
+    if precision != "auto" and engine != AUTO and not ENGINES[engine].keeps_precision:
+        raise ConfigError(f"engine {engine} has a precision of its own; leave precision at auto, not {precision}")

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effovpr_ros.core.errors import ConfigError, WeightsError
+from effovpr_ros.features.names import FACETS
 from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 from effovpr_ros.features.weights import LoadedWeights
-
-FACETS = ("query", "key", "value")
 
 _MOST = 2**16
 

@@ -7,23 +7,11 @@ import logging
 import torch
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.engines.catalogue import AUTO, ENGINE_NAMES, ENGINES, TENSORRT
+from effovpr_ros.engines.catalogue import ENGINES, TENSORRT
 
 _logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def check_engine(engine: str, precision: str) -> None:
-    """Refuse an engine that there is not, and a precision that it cannot have.
-
-    Raises:
-        ConfigError: names the value and the allowed ones.
-    """
-    if engine not in ENGINE_NAMES:
-        raise ConfigError(f"engine {engine!r} is unknown; use one of {', '.join(ENGINE_NAMES)}")
-    if precision != "auto" and engine != AUTO and not ENGINES[engine].keeps_precision:
-        raise ConfigError(f"engine {engine} has a precision of its own; leave precision at auto, not {precision}")
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def resolve_device(device: str, engine: str = "torch") -> torch.device:
@@ -58,7 +46,7 @@ def resolve_precision(precision: str, device: torch.device, engine: str = "torch
     """`auto` to fp16 on CUDA and fp32 elsewhere; TensorRT builds its own fp16 from fp32."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" and engine != TENSORRT else torch.float32
-    return PRECISIONS[precision]
+    return _DTYPES[precision]
 
 
 def wait_for(device: torch.device) -> None:

@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from effovpr_ros.core.errors import ConfigError, MapFormatError
-from effovpr_ros.engines.catalogue import DEFAULT_ENGINE
-from effovpr_ros.features.backbone import FACETS
-from effovpr_ros.features.devices import PRECISIONS, check_engine
-from effovpr_ros.features.local_projection import setting_for_codes
-from effovpr_ros.features.tails import AUTO, tail_of_map
-from effovpr_ros.features.weights import NAMED_MODELS, OFFLINE_MODEL
+from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, check_engine
+from effovpr_ros.features.names import AUTO, FACETS, NAMED_MODELS, OFFLINE_MODEL, PRECISIONS
 
 GLOBAL_KINDS = ("regional", "cls")
 _TAIL_FIELD = "tail_sha256"
@@ -164,6 +160,10 @@ def config_for_fingerprint(
     Raises:
         WeightsError: the map was made with a tail that neither `weights` nor this package has.
     """
+    # They load PyTorch, which the settings themselves need not.
+    from effovpr_ros.features.local_projection import setting_for_codes
+    from effovpr_ros.features.tails import tail_of_map
+
     by_architecture = {name.split(".")[0]: model for model, name in NAMED_MODELS.items()}
     return ExtractorConfig(
         model=by_architecture.get(fingerprint.architecture, fingerprint.architecture),

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from effovpr_ros.core.errors import ConfigError, WeightsError
+from effovpr_ros.features.names import AUTO, NONE
 from effovpr_ros.features.state_dicts import StateDict
 from effovpr_ros.features.tail_file import Tail, is_tail, read_tail
 
@@ -16,7 +17,6 @@ SHIPPED_FOLDER = Path(__file__).parent / "tails"
 """Where tails lie that come with this package."""
 DEFAULT_TAILS: dict[str, str] = {"offline": "places"}
 """Model to the name of the shipped tail that it uses unless told otherwise."""
-AUTO, NONE = "auto", "none"
 
 
 @functools.lru_cache(maxsize=4)

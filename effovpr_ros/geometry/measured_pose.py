@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.core.settings import check_limits, ranged
 from effovpr_ros.geometry.first_poses import first_poses, support_of_another_pose
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.geometry.query_rays import Array, QueryPicture, QueryRays
 from effovpr_ros.geometry.rig import Rig, RigView
 from effovpr_ros.geometry.rig_adjustment import AdjustedPose, RigAdjustment
@@ -62,27 +62,6 @@ class PoseOutcome(enum.Enum):
     CONTRADICTION = "points and poses of the map contradict each other"
     TWO_POSES = "two poses explain the points"
     FAR_AWAY = "the pose is far from the place"
-
-
-@dataclass(frozen=True)
-class PoseConfig:
-    """What is measured, and what is refused.
-
-    Each field's metadata holds `description`, `min` and `max`, both allowed.
-    """
-
-    pose_min_inliers: int = ranged(30, 8, 10000, "Least number of points that must agree with a measured pose.")
-    pose_max_std_m: float = ranged(
-        0.2, 0.001, 1000.0, "Poses with a larger foretold standard deviation of the position along an axis are refused."
-    )
-    map_position_std_m: float = ranged(
-        0.01, 0.0001, 10.0, "Standard deviation of the map's positions relative to their neighbours, in metres."
-    )
-    map_angle_std_rad: float = ranged(0.002, 0.0001, 0.5, "Standard deviation of the map's orientations, in radians.")
-
-    def __post_init__(self) -> None:
-        """Refuse values outside the ranges in the metadata."""
-        check_limits(self)
 
 
 @dataclass(frozen=True, eq=False)

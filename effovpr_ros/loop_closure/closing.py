@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.mounted_cameras import MountedCamera
-from effovpr_ros.geometry.measured_pose import PoseConfig
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.loop_closure.closure_pose import NOT_ASKED, ClosurePoses, DepthImage
 from effovpr_ros.loop_closure.history import RunHistory
 from effovpr_ros.loop_closure.loop_config import LoopConfig

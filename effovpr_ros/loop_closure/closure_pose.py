@@ -20,7 +20,6 @@ from effovpr_ros.geometry.measured_pose import (
     MAX_SPREAD_M,
     MAX_VIEWS,
     MIN_SIDE_PX,
-    PoseConfig,
     PoseMeasurement,
     PoseOutcome,
     measure_pose,
@@ -28,6 +27,7 @@ from effovpr_ros.geometry.measured_pose import (
 )
 from effovpr_ros.geometry.pnp import in_body_frame, solve_pnp
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.geometry.query_rays import QueryPicture
 from effovpr_ros.geometry.rig import RigView
 from effovpr_ros.geometry.verified_matches import with_fundamental

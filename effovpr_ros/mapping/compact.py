@@ -29,7 +29,8 @@ from effovpr_ros.features.tails import find_tail, tail_of_map
 from effovpr_ros.mapping.manifest import INDEX_NAME, MANIFEST_NAME
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.store import STORE_NAME, PlaceStore
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 
 _COMMIT_PLACES = 256
 _MAX_COMPARED = 50

@@ -14,7 +14,8 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.mapping.codec import PackedLocal
 from effovpr_ros.matching.on_device import CodesOnDevice, score_on_device
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore
 
 if TYPE_CHECKING:
     from effovpr_ros.mapping.map_reading import MapReader

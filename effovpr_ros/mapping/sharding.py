@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,8 @@ from effovpr_ros.mapping.session_cameras import read_cameras, write_cameras
 from effovpr_ros.mapping.session_origins import read_origins, write_origins
 from effovpr_ros.mapping.shard_joining import SHARDS_FOLDER, join_shards, shard_flat_limit, shard_name
 from effovpr_ros.mapping.sharded_map import ShardedMap, open_map
-from effovpr_ros.mapping.shards import MAX_SHARDS
+from effovpr_ros.mapping.shards import MAX_SHARDS, By
 
-By = Literal["place", "session"]
 _READ_PLACES = 2**13
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ MAX_SHARDS = 2**15
 _MAX_BYTES = 2**26
 _SHA256_DIGITS = 64
 
+By = Literal["place", "session"]
+"""What a shard holds together."""
 Box = tuple[float, float, float, float]
 """Least first, least second, greatest first, greatest second coordinate."""
 

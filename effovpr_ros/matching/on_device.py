@@ -19,7 +19,8 @@ from torch import Tensor
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.mutual_nn import mutual_pairs
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore
 
 # A GPU wants few large launches; of so many keypoints the similarities to 529 take 139 MB.
 _BLOCK_ROWS = 65536

@@ -9,38 +9,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
 from effovpr_ros.matching.mutual_nn import match_candidates, require_same_width
 from effovpr_ros.matching.parallel import map_in_threads
+from effovpr_ros.matching.rerank_config import RerankConfig
 
-SCORES = ("coherent", "count", "weighted", "spatial")
 # ln(2 + s) for each number s of neighbours within the 5x5.
 _WORTH = np.log(2.0 + np.arange(25))
-
-
-@dataclass(frozen=True)
-class RerankConfig:
-    """How a candidate's score is made from its mutual matches above T2.
-
-    Attributes:
-        score: coherent, where a match counts ln(2 + s) with s the number of its neighbours that moved alike, and one
-            more if it moved as most of the image did (see `matching.coherence`); count, the number of matches (the
-            paper); weighted, where a match counts (cosine - T2) / (1 - T2); or spatial, the number of matches that
-            agree on one displacement.
-        min_similarity: T2, pairs at or below this cosine are no matches.
-    """
-
-    score: str = "coherent"
-    min_similarity: float = 0.6
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if self.score not in SCORES:
-            raise ConfigError(f"score {self.score!r} is unknown; use {', '.join(SCORES)}")
-        if not -1.0 <= self.min_similarity < 1.0:
-            raise ConfigError(f"min_similarity (T2) {self.min_similarity} is outside [-1, 1)")
 
 
 @dataclass(frozen=True)

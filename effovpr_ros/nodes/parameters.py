@@ -16,8 +16,8 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.images import MAX_PIXELS
 from effovpr_ros.core.settings import check_limits, setting
 from effovpr_ros.engines.catalogue import DEFAULT_ENGINE, ENGINE_NAMES
-from effovpr_ros.features.devices import PRECISIONS
 from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.names import PRECISIONS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.mapping.builder import BuildConfig, BuildReport, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import BuildReport, build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.map_null import keep_map_null
 from effovpr_ros.recognition.presets import config_for_map

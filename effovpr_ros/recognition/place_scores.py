@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from effovpr_ros.features.image_features import Features
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.matching.cascade import score_candidates
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 
 class PlaceScorer:

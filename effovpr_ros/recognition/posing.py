@@ -14,13 +14,13 @@ from effovpr_ros.geometry.measured_pose import (
     MAX_SPREAD_M,
     MAX_VIEWS,
     MIN_SIDE_PX,
-    PoseConfig,
     PoseMeasurement,
     PoseOutcome,
     measure_pose,
     refused,
 )
 from effovpr_ros.geometry.points import Points
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.geometry.query_rays import QueryPicture
 from effovpr_ros.geometry.rig import RigView
 from effovpr_ros.geometry.verified_matches import with_fundamental

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effovpr_ros.core.errors import ConfigError, MapFormatError
 from effovpr_ros.features.extractor_config import ExtractorConfig
-from effovpr_ros.features.weights import OFFLINE_MODEL
-from effovpr_ros.mapping.map_reading import MapReader
+from effovpr_ros.features.names import OFFLINE_MODEL
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
+
+if TYPE_CHECKING:
+    from effovpr_ros.mapping.map_reading import MapReader
 
 _logger = logging.getLogger(__name__)
 

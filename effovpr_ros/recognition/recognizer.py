@@ -17,7 +17,7 @@ from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import geo_of
 from effovpr_ros.matching.parallel import beside
-from effovpr_ros.matching.reranking import RerankConfig
+from effovpr_ros.matching.rerank_config import RerankConfig
 from effovpr_ros.recognition.answer import Hint, Recognition
 from effovpr_ros.recognition.confidence import (
     choose_confidence_model,

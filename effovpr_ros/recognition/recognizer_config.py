@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.settings import check_limits, choice, ranged, setting
-from effovpr_ros.geometry.measured_pose import PoseConfig
-from effovpr_ros.matching.reranking import SCORES, RerankConfig
+from effovpr_ros.geometry.pose_config import PoseConfig
+from effovpr_ros.matching.rerank_config import SCORES, RerankConfig
 
 VERIFY = ("auto", "on", "off")
 

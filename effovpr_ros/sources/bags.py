@@ -37,13 +37,11 @@ from effovpr_ros.sources.bag_poses import (
 )
 from effovpr_ros.sources.frame import Frame, content_digest
 from effovpr_ros.sources.images import enu_pose
+from effovpr_ros.sources.kinds import NO_POSES
 from effovpr_ros.sources.names import clocks_apart
 from effovpr_ros.sources.trajectory import GeoTrajectory, Trajectory, read_tum
 
 _logger = logging.getLogger(__name__)
-
-NO_POSES = "none"
-"""The pose topic that stands for a map without positions."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from effovpr_ros.core.images import MAX_PIXELS, largest_file, read_file, read_im
 from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.sources.exif import read_exif
 from effovpr_ros.sources.frame import Frame, content_digest
+from effovpr_ros.sources.kinds import KINDS
 from effovpr_ros.sources.names import is_utm_name, read_tum_folder, read_utm_names
 from effovpr_ros.sources.tables import is_csv, read_csv
 from effovpr_ros.sources.tags import Tag, Tags
@@ -29,7 +30,6 @@ _OTHER_SUFFIXES = (
 PHONE_STD_M = 5.0
 """Of a photograph's position along an axis where its file does not say: phones under open sky are within 4.9 m (van
 Diggelen and Enge, "The world's first GPS MOOC and worldwide laboratory using smartphones", ION GNSS+ 2015)."""
-KINDS = ("auto", "exif", "csv", "tum", "utm", "plain")
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.lab.benchmarks.synthetic import fill_map, pictures
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod, Query
 from effovpr_ros.lab.evaluation.runner import run_methods
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 from effovpr_ros.sources.frame import Frame

@@ -15,8 +15,9 @@ from synthetic import FINGERPRINT, features, jpeg
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.measured_pose import WITHIN_99, PoseConfig
+from effovpr_ros.geometry.measured_pose import WITHIN_99
 from effovpr_ros.geometry.point_codec import encode_points
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.loop_closure.closure_pose import ClosurePose, ClosurePoses
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.place import NewPlace

@@ -32,6 +32,16 @@ def test_what_computes_nothing_loads_nothing_to_compute_with(arguments: list[str
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("name", ["map", "query", "serve", "doctor", "completion"])
+def test_help_of_what_robots_are_set_up_with_loads_no_network(name: str):
+    program = (
+        f"import sys\nfrom effovpr_ros.cli.main import make_parser\nmake_parser({name!r}).format_help()\n"
+        "print(sorted({'torch', 'scipy', 'faiss', 'rosbags', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_help_lists_what_the_commands_say_of_themselves():
     whole = make_parser()
     alone = {name: make_parser(name) for name in COMMANDS}

@@ -19,7 +19,8 @@ from effovpr_ros.cluster.versions import this_version
 from effovpr_ros.cluster.work import Part, ShardJob, WorkSource, list_work
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_origins import join_session

@@ -14,11 +14,12 @@ from torch.nn import functional
 from effovpr_ros.core.errors import ConfigError, ImageError, WeightsError
 from effovpr_ros.features import extractor as extractor_module
 from effovpr_ros.features import regional
-from effovpr_ros.features.backbone import FACETS, Backbone, cls_attention, create_backbone
+from effovpr_ros.features.backbone import Backbone, cls_attention, create_backbone
 from effovpr_ros.features.codes import encode
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ModelFingerprint, config_for_fingerprint
 from effovpr_ros.features.keypoints import select_keypoints
+from effovpr_ros.features.names import FACETS
 from effovpr_ros.features.preprocessing import preprocess
 from effovpr_ros.features.weights import load_weights
 

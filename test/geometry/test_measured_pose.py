@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.measured_pose import PoseConfig, PoseMeasurement, PoseOutcome, measure_pose
+from effovpr_ros.geometry.measured_pose import PoseMeasurement, PoseOutcome, measure_pose
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.geometry.query_rays import QueryPicture, QueryRays
 from effovpr_ros.geometry.rig import Rig, RigView, cross_matrix
 

@@ -19,7 +19,8 @@ from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.resident_codes import ResidentCodes
 from effovpr_ros.matching.on_device import CodesOnDevice, score_on_device
-from effovpr_ros.matching.reranking import SCORES, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import SCORES, RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 

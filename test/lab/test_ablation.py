@@ -22,7 +22,7 @@ from effovpr_ros.lab.evaluation.ground_truth import Dataset, from_folders
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, extract_queries, run_methods
 from effovpr_ros.lab.evaluation.summary import summarise
-from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.matching.rerank_config import SCORES
 from effovpr_ros.recognition.presets import PRESETS
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig

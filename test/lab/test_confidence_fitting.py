@@ -30,7 +30,8 @@ from effovpr_ros.lab.evaluation.confidence_fitting import (
     self_trials,
 )
 from effovpr_ros.lab.evaluation.confidence_regression import Trial, fit_confidence_model, threshold_for_precision
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import (

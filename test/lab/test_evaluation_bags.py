@@ -24,7 +24,8 @@ from effovpr_ros.lab.evaluation import match_records
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth, from_bag, from_bag_loops
 from effovpr_ros.lab.evaluation.match_records import read_match_lines, read_matches
 from effovpr_ros.lab.evaluation.recorded import judge_recording
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import Status
 from effovpr_ros.sources.bag_writer import BagWriter

@@ -17,7 +17,8 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.lab.evaluation.bag_truth import PoseTruth, from_bag
 from effovpr_ros.lab.evaluation.rig_queries import CameraFrame, looking, moments_of
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.sources.bag_writer import BagWriter

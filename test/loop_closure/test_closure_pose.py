@@ -16,8 +16,9 @@ from synthetic import FINGERPRINT
 
 from effovpr_ros.core.mounted_cameras import MountedCamera
 from effovpr_ros.core.poses import Pose
-from effovpr_ros.geometry.measured_pose import WITHIN_99, PoseConfig
+from effovpr_ros.geometry.measured_pose import WITHIN_99
 from effovpr_ros.geometry.points import XFEAT, Points, no_points
+from effovpr_ros.geometry.pose_config import PoseConfig
 from effovpr_ros.loop_closure.closing import SessionCamera
 from effovpr_ros.loop_closure.closure_pose import ClosurePose, ClosurePoses, MeasuredBy
 from effovpr_ros.mapping.growing_map import GrowingMap

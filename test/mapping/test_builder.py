@@ -17,7 +17,8 @@ from synthetic import picture, tiny_extractor
 from effovpr_ros.core.errors import ConfigError, ImageError, ModelMismatchError, SourceError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.mapping.builder import BuildConfig, build_map, make_thumbnail
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map, make_thumbnail
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.sources.bag_writer import BagWriter
 from effovpr_ros.sources.bags import BagSource

@@ -15,7 +15,8 @@ from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.place_map import PlaceMap
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 QUERY = features((1.0, 0.5, 0.25, 0.125))
 ROUNDS = 40

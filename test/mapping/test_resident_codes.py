@@ -15,7 +15,8 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.resident_codes import ResidentCodes
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 
 CONFIG = RerankConfig(min_similarity=0.3)
 WIDTH, GRID = 16, 6

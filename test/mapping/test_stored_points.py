@@ -10,7 +10,8 @@ import pytest
 from synthetic import FINGERPRINT, new_place, picture, tiny_extractor
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.merge import MergeConfig, merge_maps
 from effovpr_ros.mapping.place_map import PlaceMap

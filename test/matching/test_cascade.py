@@ -10,7 +10,8 @@ import pytest
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.cascade import score_candidates
 from effovpr_ros.matching.mutual_nn import match_candidates
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 
 class Scores:

@@ -10,7 +10,8 @@ import pytest
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
 from effovpr_ros.matching.mutual_nn import BatchMatches, match_candidates
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 
 
 def keypoints(cells_xy: list[tuple[int, int]]) -> LocalFeatures:

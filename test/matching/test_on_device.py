@@ -14,7 +14,8 @@ from effovpr_ros.features.codes import pack
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching import on_device
 from effovpr_ros.matching.on_device import CodesOnDevice, score_on_device
-from effovpr_ros.matching.reranking import SCORES, CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import SCORES, RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 
 def axes(cells_xy: list[tuple[int, int]]) -> LocalFeatures:

@@ -13,7 +13,8 @@ import torch
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.parallel import beside, map_in_threads
-from effovpr_ros.matching.reranking import RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import Reranker
 
 
 @pytest.fixture(autouse=True)

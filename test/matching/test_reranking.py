@@ -11,7 +11,8 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching.coherence import spatial_consensus
 from effovpr_ros.matching.mutual_nn import BatchMatches
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 EMPTY = LocalFeatures(np.empty((0, 8), np.int8), np.empty((0, 2), np.uint8))
 

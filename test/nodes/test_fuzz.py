@@ -28,7 +28,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from synthetic import jpeg, picture, tiny_extractor  # noqa: E402
 
 from effovpr_ros.core.poses import Pose  # noqa: E402
-from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.build_config import BuildConfig  # noqa: E402
+from effovpr_ros.mapping.builder import build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import Keyframe  # noqa: E402
 from effovpr_ros.nodes.outputs import RESULT_QOS  # noqa: E402

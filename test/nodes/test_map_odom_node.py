@@ -27,7 +27,8 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from effovpr_ros.action import Relocalize  # noqa: E402
 from effovpr_ros.core.poses import Pose  # noqa: E402
-from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.build_config import BuildConfig  # noqa: E402
+from effovpr_ros.mapping.builder import build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.mapping.session_origins import SessionOrigin, write_origins  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402

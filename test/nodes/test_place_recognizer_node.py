@@ -35,9 +35,10 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 from effovpr_ros.core.geodesy import Datum  # noqa: E402
 from effovpr_ros.core.images import decode_image  # noqa: E402
 from effovpr_ros.core.poses import GeoPoint, Pose  # noqa: E402
-from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.build_config import BuildConfig  # noqa: E402
+from effovpr_ros.mapping.builder import build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
-from effovpr_ros.matching.reranking import SCORES  # noqa: E402
+from effovpr_ros.matching.rerank_config import SCORES  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import camera_node, configured, conversions, localize_request  # noqa: E402
 from effovpr_ros.nodes.outputs import MARKER_QOS, RESULT_QOS  # noqa: E402

@@ -25,7 +25,8 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from effovpr_ros.core.cameras import CameraModel  # noqa: E402
 from effovpr_ros.core.mounted_cameras import MountedCamera, parse_pose  # noqa: E402
 from effovpr_ros.core.poses import Pose  # noqa: E402
-from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.build_config import BuildConfig  # noqa: E402
+from effovpr_ros.mapping.builder import build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.mapping.session_cameras import set_session_camera  # noqa: E402
 from effovpr_ros.msg import PlaceMatch  # noqa: E402

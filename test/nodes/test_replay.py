@@ -30,7 +30,8 @@ from synthetic import jpeg, picture  # noqa: E402
 from effovpr_ros.cli.main import main  # noqa: E402
 from effovpr_ros.core.poses import Pose  # noqa: E402
 from effovpr_ros.features.extractor import FeatureExtractor  # noqa: E402
-from effovpr_ros.mapping.builder import BuildConfig, build_map  # noqa: E402
+from effovpr_ros.mapping.build_config import BuildConfig  # noqa: E402
+from effovpr_ros.mapping.builder import build_map  # noqa: E402
 from effovpr_ros.mapping.place_map import PlaceMap  # noqa: E402
 from effovpr_ros.msg import PlaceCandidate, PlaceMatch  # noqa: E402
 from effovpr_ros.nodes import replay  # noqa: E402

@@ -18,7 +18,8 @@ from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.errors import NodeError
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.nodes.replay import camera_parameters, topics_of_cameras
 from effovpr_ros.sources.bag_writer import BagWriter

@@ -11,7 +11,8 @@ from synthetic import tiny_extractor
 from effovpr_ros.core.images import RgbImage
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place import Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import read_map_null, setting_name

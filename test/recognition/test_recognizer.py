@@ -17,7 +17,8 @@ from effovpr_ros.core.poses import GeoPoint, Pose
 from effovpr_ros.features.image_features import Features, LocalFeatures
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
-from effovpr_ros.matching.reranking import CandidateScore, RerankConfig, Reranker
+from effovpr_ros.matching.rerank_config import RerankConfig
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name
 from effovpr_ros.recognition.evidence import FIGURES
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, RecognizerConfig, Status

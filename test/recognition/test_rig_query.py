@@ -16,7 +16,8 @@ from effovpr_ros.core.cameras import CameraModel
 from effovpr_ros.core.mounted_cameras import MountedCamera, camera_names, parse_pose, pose_with_camera
 from effovpr_ros.core.poses import Pose
 from effovpr_ros.features.image_features import Features, LocalFeatures
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.session_cameras import set_session_camera

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from synthetic import picture, tiny_extractor
 
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.recognizer import Hint, PlaceRecognizer, Status
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig

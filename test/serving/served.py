@@ -11,7 +11,8 @@ from synthetic import picture, tiny_extractor, tiny_weights
 
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.mapping.builder import BuildConfig, build_map
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import build_map
 from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.recognition.confidence import ConfidenceModel, setting_name, store_confidence_model
 from effovpr_ros.recognition.evidence import FIGURES

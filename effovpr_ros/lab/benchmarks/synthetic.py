@@ -15,7 +15,8 @@ from effovpr_ros.core.poses import Pose
 from effovpr_ros.engines.agreement import scene
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.image_features import Features, LocalFeatures
-from effovpr_ros.mapping.builder import BuildConfig, make_thumbnail
+from effovpr_ros.mapping.build_config import BuildConfig
+from effovpr_ros.mapping.builder import make_thumbnail
 from effovpr_ros.mapping.index_codes import turned
 from effovpr_ros.mapping.place import NewPlace
 from effovpr_ros.mapping.place_map import PlaceMap

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from effovpr_ros.core.errors import ConfigError
-from effovpr_ros.features.backbone import FACETS, Layout
+from effovpr_ros.features.backbone import Layout
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import ExtractorConfig
+from effovpr_ros.features.names import FACETS
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import EffoVPRMethod
 from effovpr_ros.lab.evaluation.runner import database_map, run_methods
@@ -18,7 +19,7 @@ from effovpr_ros.lab.evaluation.summary_records import MethodFigures
 from effovpr_ros.lab.evaluation.variants import database_variants, query_variants
 from effovpr_ros.mapping.map_reading import MapReader
 from effovpr_ros.mapping.quantisation_sources import frames_quantisation_images
-from effovpr_ros.matching.reranking import SCORES
+from effovpr_ros.matching.rerank_config import SCORES
 from effovpr_ros.recognition.recognizer import PlaceRecognizer
 from effovpr_ros.recognition.recognizer_config import RecognizerConfig
 

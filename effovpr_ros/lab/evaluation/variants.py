@@ -14,7 +14,8 @@ from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.extractor import FeatureExtractor
 from effovpr_ros.features.extractor_config import READING_FIELDS, ExtractorConfig
 from effovpr_ros.features.image_features import Features
-from effovpr_ros.features.tails import NONE, find_tail
+from effovpr_ros.features.names import NONE
+from effovpr_ros.features.tails import find_tail
 from effovpr_ros.features.variants import extract_variants
 from effovpr_ros.lab.evaluation.ground_truth import Dataset
 from effovpr_ros.lab.evaluation.method import Answer, EffoVPRMethod, Query

@@ -18,7 +18,8 @@ from effovpr_ros.mapping.sharded_map import open_map
 from effovpr_ros.sources.bag_files import is_bag
 from effovpr_ros.sources.bags import BagSource
 from effovpr_ros.sources.frame import Frame
-from effovpr_ros.sources.images import KINDS, open_image_folder
+from effovpr_ros.sources.images import open_image_folder
+from effovpr_ros.sources.kinds import KINDS
 
 SOURCE_KINDS = (*KINDS, "map", "bag", "clips", "gsv")
 _CLIP_COLUMNS = ("image", "clip", "frame")
