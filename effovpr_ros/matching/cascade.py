@@ -7,7 +7,7 @@ favour: what wrong candidates score is what the confidence compares with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,16 @@ FEWEST_KEYPOINTS = 256
 _BEST = 20
 _FIRST = 5
 _SAMPLE_EVERY = 10
-# As many as are verified at most by default: what is published and what is verified is never estimated.
-_NEVER_ESTIMATED = 15
+# What is verified by default, and whom it is compared with, is never chosen by an estimate.
+_BEST_IN_FULL = 15
+_RIVALS_IN_FULL = 10
 
 
 def score_candidates(
-    num_keypoints: int, num_candidates: int, score: Callable[[Sequence[int], bool], Sequence[CandidateScore]]
+    num_keypoints: int,
+    num_candidates: int,
+    score: Callable[[Sequence[int], bool], Sequence[CandidateScore]],
+    elsewhere: Callable[[int], Collection[int]],
 ) -> list[CandidateScore]:
     """Score candidates; of many, those that cannot win by an estimate.
 
@@ -36,9 +40,11 @@ def score_candidates(
         num_keypoints: of the query.
         num_candidates: K, in the order of the first stage.
         score: from numbers of candidates, and whether every other patch is enough, to their scores.
+        elsewhere: from the number of the best candidate to those that do not show its place.
 
     Returns:
-        K scores in the order of the first stage. At least the best 15 are those of all patches.
+        K scores in the order of the first stage. The best 15 at least are those of all patches, and the best 10
+        elsewhere, of which the third stage chooses those that tell what a wrong answer gives.
     """
     everyone = range(num_candidates)
     if num_candidates < FEWEST_CANDIDATES or num_keypoints < FEWEST_KEYPOINTS:
@@ -53,7 +59,10 @@ def score_candidates(
     while True:
         scores = [full.get(number, estimates[number]) for number in everyone]
         order = np.argsort([-item.score for item in scores], kind="stable").tolist()
-        missing = [number for number in order[:_NEVER_ESTIMATED] if number not in full]
+        others = elsewhere(order[0])
+        rivals = [number for number in order if number in others]
+        needed = dict.fromkeys(order[:_BEST_IN_FULL] + rivals[:_RIVALS_IN_FULL])
+        missing = [number for number in needed if number not in full]
         if not missing:
             return scores
         full |= zip(missing, score(missing, False), strict=True)

@@ -295,6 +295,6 @@ class PlaceRecognizer:
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-        scores = self._scorer.scores(features, [candidate.place.place_id for candidate in candidates])
+        scores = self._scorer.scores(features, candidates, self.config)
         scored = [replace(candidate, **vars(result)) for candidate, result in zip(candidates, scores, strict=True)]
         return sorted(scored, key=lambda candidate: -candidate.score)

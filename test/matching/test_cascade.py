@@ -31,10 +31,15 @@ class Scores:
         return {number for numbers, every_other in self.asked if not every_other for number in numbers}
 
 
+def nowhere(best: int) -> set[int]:
+    """All candidates show one place."""
+    return set()
+
+
 def test_few_candidates_and_few_keypoints_are_scored_by_all_patches_at_once():
     for num_keypoints, count in ((529, 59), (255, 60)):
         scores = Scores([0.0] * count, list(range(count)))
-        found = score_candidates(num_keypoints, count, scores)
+        found = score_candidates(num_keypoints, count, scores, nowhere)
         assert [item.score for item in found] == list(range(count))
         assert scores.asked == [(list(range(count)), False)]
 
@@ -44,7 +49,7 @@ def test_the_best_and_the_first_and_every_tenth_are_scored_in_full_and_others_ar
     coarse = [float(number) for number in range(80)]
     full = [3.0 * value for value in coarse]
     scores = Scores(coarse, full)
-    found = score_candidates(529, 80, scores)
+    found = score_candidates(529, 80, scores, nowhere)
     # The best 20 are 60 to 79, the first 5 are 0 to 4. Of the rest, 59 down to 5, the sixth and every tenth from it.
     sample = [54, 44, 34, 24, 14]
     assert scores.asked == [
@@ -60,7 +65,7 @@ def test_the_ratio_is_the_median_of_the_sample_whatever_the_best_have():
     full = [10.0 * value for value in coarse]
     for number, ratio in zip((54, 44, 34, 24, 14), (2.0, 2.0, 2.5, 3.0, 9.0), strict=True):
         full[number] = ratio * coarse[number]
-    found = score_candidates(529, 80, Scores(coarse, full))
+    found = score_candidates(529, 80, Scores(coarse, full), nowhere)
     assert found[20].score == pytest.approx(2.5 * 20)
     assert found[20].num_matches == 50
 
@@ -71,14 +76,26 @@ def test_none_of_the_best_fifteen_is_an_estimate():
     full = [1.0] * 20 + [90.0] * 40
     full[55] = 500.0
     scores = Scores(coarse, full)
-    found = score_candidates(529, 60, scores)
+    found = score_candidates(529, 60, scores, nowhere)
     best_first = sorted(range(60), key=lambda number: -found[number].score)
     assert set(best_first[:15]) <= scores.in_full
     assert all(found[number].score == full[number] for number in scores.in_full)
 
 
+def test_the_best_ten_elsewhere_are_no_estimates_either():
+    # By half of the patches 0 to 29 are far ahead. Elsewhere than the best, 0, are those from 30 on.
+    coarse = [100.0 - number for number in range(80)]
+    scores = Scores(coarse, [2.0 * value for value in coarse])
+    score_candidates(529, 80, scores, lambda best: set(range(30, 80)) if best == 0 else set())
+    # The best 20 are 0 to 19, of the rest the sixth and every tenth from it; then 30 to 39, less 35 of the sample.
+    assert scores.asked[1:] == [
+        ([*range(20), 25, 35, 45, 55, 65, 75], False),
+        ([30, 31, 32, 33, 34, 36, 37, 38, 39], False),
+    ]
+
+
 def test_candidates_without_any_match_stay_without():
-    found = score_candidates(529, 60, Scores([0.0] * 60, [0.0] * 60))
+    found = score_candidates(529, 60, Scores([0.0] * 60, [0.0] * 60), nowhere)
     assert {item.score for item in found} == {0.0}
 
 
