@@ -108,15 +108,19 @@ class Engines:
         """Whether `auto` has more than PyTorch to choose from."""
         return len(catalogue.automatic(self._device.type)) > 1
 
-    def choose(self, head: FeatureHead) -> Choice:
+    def choose(self, head: FeatureHead, on_faster: Callable[[str], object] = lambda name: None) -> Choice:
         """Measure which engine is the fastest on this machine of those that keep PyTorch's descriptors, and keep it.
+
+        Args:
+            head: what is read of the network.
+            on_faster: called once with the first engine that is faster than PyTorch, while others are still tried.
 
         Raises:
             EngineError: the cache is not usable.
         """
         started = time.monotonic()
         present = catalogue.automatic(self._device.type)
-        trials = self._try(present, head)
+        trials = self._try(present, head, on_faster)
         measured = "; ".join(str(trial) for trial in trials)
         choice = Choice(fastest(trials).name, measured, round(time.monotonic() - started, 1))
         write_record(self._choice_record(present, head), {**vars(choice), "machine": machine_name()})
@@ -149,9 +153,17 @@ class Engines:
         versions = [catalogue.versions(name) for name in present]
         return self._folder(head.requested) / f"auto-{digest(machine_name(), versions, head.fingerprint)}.json"
 
-    def _try(self, names: Sequence[str], head: FeatureHead) -> list[Trial]:
-        opened, refused = [], []
-        for name in names:
+    def _try(self, names: Sequence[str], head: FeatureHead, on_faster: Callable[[str], object]) -> list[Trial]:
+        opened: list[RunningEngine] = []
+        refused: list[Trial] = []
+        pixels = preprocess(scenes()[:1], self._model.image_size)
+
+        def once(engine: RunningEngine) -> Callable[[], object]:
+            # The copy to the CPU ends the work of a GPU.
+            return lambda: head.describe(engine.run(self._placed(pixels))).facets.cpu()
+
+        # After PyTorch the one first that most machines choose.
+        for name in (names[0], *reversed(names[1:])):
             try:
                 engine = self.open(name, head)
             except EngineError as error:
@@ -162,12 +174,12 @@ class Engines:
                 refused.append(Trial(name, None, f"mean cosine {engine.agreement.mean:.6f} < {MIN_MEAN_OF_AUTO}"))
                 continue
             opened.append(engine)
-        pixels = preprocess(scenes()[:1], self._model.image_size)
-
-        def once(engine: RunningEngine) -> Callable[[], object]:
-            # The copy to the CPU ends the work of a GPU.
-            return lambda: head.describe(engine.run(self._placed(pixels))).facets.cpu()
-
+            if len(opened) == 2:
+                with torch.inference_mode():
+                    times_ms = medians_side_by_side([once(item) for item in opened])
+                if times_ms[1] < times_ms[0]:
+                    on_faster(name)
+        opened.sort(key=lambda engine: names.index(engine.name))
         with torch.inference_mode():
             times_ms = medians_side_by_side([once(engine) for engine in opened])
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused

@@ -1,5 +1,7 @@
 """`engine: auto` beside the work at hand: a process of its own finds the fastest engine, a thread opens it.
 
+The first engine that is faster than PyTorch takes over while the others are still tried, and the fastest at the end.
+
 A process, since an export keeps Python busy for seconds and leaves libraries behind that nothing needs later, and
 since it can be given what the work at hand leaves of the processor.
 """
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from tempfile import TemporaryFile
 
 import torch
 
@@ -30,31 +33,35 @@ SEEKING = "the fastest is being found"
 
 _NICENESS = 5
 _PROGRAM = __name__
+_FASTER = "faster than PyTorch: "
 
 
 class EngineTakeover:
     """Finds and opens the fastest engine of a model; PyTorch runs it meanwhile."""
 
-    def __init__(self, config: ExtractorConfig, open_chosen: Callable[[], RunningEngine]) -> None:
+    def __init__(self, config: ExtractorConfig, open_engine: Callable[[str], RunningEngine]) -> None:
         """Begin; returns at once.
 
         Args:
             config: of the model.
-            open_chosen: opens the engine that was chosen.
+            open_engine: opens an engine by its name; of `auto` the one that was chosen.
         """
         self._started_s = time.monotonic()
-        self._open_chosen = open_chosen
+        self._open_engine = open_engine
         self._failure = ""
+        self._runs = "PyTorch"
         self._found: RunningEngine | None = None
         self._is_over = False
+        # In a file, since nobody reads it before the process has ended.
+        self._errors = TemporaryFile("w+")  # noqa: SIM115 `_run` closes it
         # A newer Python can be told that the folder at hand holds no modules.
         flags = ["-P"] if sys.version_info >= (3, 11) else []
         arguments = [json.dumps(asdict(config)), str(torch.get_num_threads())]
         self._process = subprocess.Popen(
             [sys.executable, *flags, "-m", _PROGRAM, *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             start_new_session=True,
         )
@@ -65,13 +72,13 @@ class EngineTakeover:
     def state(self) -> str:
         """What happens, for people."""
         if self._failure:
-            return f"no other engine than PyTorch: {self._failure}"
+            return f"{self._runs} goes on: {self._failure}"
         if self._is_over:
             return "found"
         return f"{SEEKING} for {time.monotonic() - self._started_s:.0f} s"
 
     def take(self) -> RunningEngine | None:
-        """The engine once it is ready; None before, and ever after."""
+        """An engine once it is ready; None before, and until there is a faster one."""
         found, self._found = self._found, None
         return found
 
@@ -85,21 +92,30 @@ class EngineTakeover:
 
     def _run(self) -> None:
         # Without `communicate`, which would close the pipe whose end the process takes for the end of this one.
-        stdin, stderr = self._process.stdin, self._process.stderr
-        assert stdin is not None and stderr is not None
-        with stdin, stderr:
-            errors = stderr.read()
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        with stdin, stdout, self._errors:
+            for line in stdout:
+                if line.startswith(_FASTER):
+                    self._open(line.removeprefix(_FASTER).strip())
             code = self._process.wait()
-        try:
-            if code:
-                self._failure = errors.strip().rpartition("\n")[2][:300] or f"the search ended with {code}"
-            else:
-                self._found = self._open_chosen()
-        except Exception as error:  # runtimes raise what they like; PyTorch goes on
-            self._failure = f"{type(error).__name__}: {str(error)[:300]}"
+            self._errors.seek(0)
+            errors = self._errors.read()
+        if code:
+            self._failure = errors.strip().rpartition("\n")[2][:300] or f"the search ended with {code}"
+        else:
+            self._open(AUTO)
         self._is_over = True
         if self._failure and code >= 0:
-            _logger.warning("engine auto: PyTorch goes on: %s", self._failure)
+            _logger.warning("engine auto: %s goes on: %s", self._runs, self._failure)
+
+    def _open(self, name: str) -> None:
+        try:
+            found = self._open_engine(name)
+        except Exception as error:  # runtimes raise what they like; what runs goes on
+            self._failure = f"{type(error).__name__}: {str(error)[:300]}"
+        else:
+            self._found, self._runs, self._failure = found, found.name, ""
 
 
 def describe_engine(config: ExtractorConfig, engine: RunningEngine, takeover: EngineTakeover | None) -> dict[str, str]:
@@ -126,7 +142,9 @@ def main(arguments: Sequence[str]) -> int:
     config, num_threads = arguments
     torch.set_num_threads(int(num_threads))
     try:
-        FeatureExtractor(replace(ExtractorConfig(**json.loads(config)), engine=TORCH)).choose_engine()
+        extractor = FeatureExtractor(replace(ExtractorConfig(**json.loads(config)), engine=TORCH))
+        # Libraries print between these lines, and none that begins so.
+        extractor.choose_engine(lambda name: print(f"{_FASTER}{name}", flush=True))
     except EffoVPRError as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -125,15 +125,18 @@ class FeatureExtractor:
         undecided = config.engine == AUTO and config.precision == AUTO and self.engine.choice is None
         if undecided and self._takeover is None and num_images >= _WORTH_A_SEARCH and self._engines.may_choose():
             _logger.info("engine auto: PyTorch runs the network while the fastest engine is found")
-            self._takeover = EngineTakeover(config, partial(self._engines.open, AUTO, self._head))
+            self._takeover = EngineTakeover(config, partial(self._engines.open, head=self._head))
 
-    def choose_engine(self) -> Choice:
+    def choose_engine(self, on_faster: Callable[[str], object] = lambda name: None) -> Choice:
         """Find the fastest engine of this machine and keep which it is, for all that are opened from now on.
+
+        Args:
+            on_faster: see `Engines.choose`.
 
         Raises:
             EngineError: the cache is not usable.
         """
-        return self._engines.choose(self._head)
+        return self._engines.choose(self._head, on_faster)
 
     @property
     def engine_state(self) -> dict[str, str]:

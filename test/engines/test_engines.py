@@ -22,6 +22,7 @@ from effovpr_ros.engines.cuda_graphs import CapturedNetwork, Recording
 from effovpr_ros.engines.graph import RequestedOutputs
 from effovpr_ros.engines.openvino_runtime import OpenVinoSession
 from effovpr_ros.engines.quantisation_images import MAX_IMAGES, QuantisationImages, readable
+from effovpr_ros.engines.runtime import RunningEngine
 from effovpr_ros.engines.selection import Trial, fastest, kept_choices, times_side_by_side
 from effovpr_ros.features import engine_takeover
 from effovpr_ros.features.extractor import FeatureExtractor
@@ -178,7 +179,8 @@ def test_auto_is_pytorch_until_it_has_chosen_and_remembers(
     assert [(network, choice.engine) for network, choice in kept_choices()] == [
         ("vit_tiny_test_patch14-56", "openvino-fp32")
     ]
-    assert len(timed) == 1
+    # PyTorch and the first of the others, then all.
+    assert timed == [2, 3]
     # Another reading, or a damaged record, is chosen for anew; and PyTorch may win.
     [record] = own_cache.rglob("auto-*.json")
     record.write_text("{")
@@ -252,6 +254,47 @@ def test_a_faster_engine_takes_over_between_two_images(tmp_path: Path):
     assert again.engine.name == extractor.engine.name
     again.seek_faster_engine()
     assert again._takeover is None
+
+
+def test_the_first_faster_engine_is_said_before_others_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    present = catalogue.automatic("cpu")
+    if len(present) < 3:
+        pytest.skip("two engines besides PyTorch are needed")
+    happened: list[str] = []
+    real = runtime.Engines.open
+
+    def opened(engines: runtime.Engines, name: str, head: object) -> object:
+        happened.append(f"open {name}")
+        return real(engines, name, head)  # type: ignore[arg-type]
+
+    extractor = with_engine(tmp_path, "torch")
+    monkeypatch.setattr(runtime.Engines, "open", opened)
+    # PyTorch is the slowest, and the last of the list, which is tried first, the fastest.
+    monkeypatch.setattr(runtime, "medians_side_by_side", lambda functions: [9.0 - n for n in range(len(functions))])
+    choice = extractor.choose_engine(lambda name: happened.append(f"faster {name}"))
+    first, *others = present[:0:-1]
+    assert happened == ["open torch", f"open {first}", f"faster {first}", *(f"open {name}" for name in others)]
+    assert choice.engine == first
+
+
+@pytest.mark.usefixtures("tiny_takeover")
+def test_an_engine_that_is_said_to_be_faster_takes_over_at_once(tmp_path: Path):
+    if len(catalogue.automatic("cpu")) < 2:
+        pytest.skip("PyTorch is all there is")
+    opened: list[str] = []
+
+    def open_engine(name: str) -> RunningEngine:
+        opened.append(name)
+        return RunningEngine(name, lambda pixels: None, None)  # type: ignore[arg-type, return-value]
+
+    takeover = engine_takeover.EngineTakeover(with_engine(tmp_path, "auto").config, open_engine)
+    takeover.wait()
+    # The one that was said to be faster, if one was, and then whatever was chosen.
+    assert opened[-1] == "auto" and len(opened) <= 2 and "auto" not in opened[:-1]
+    assert takeover.state == "found"
+    found = takeover.take()
+    assert found is not None and found.name == "auto"
+    assert takeover.take() is None
 
 
 @pytest.mark.usefixtures("tiny_takeover")
