@@ -52,7 +52,7 @@ class Reranker:
         Args:
             query: N keypoints; may be none.
             candidates: K sets of keypoints, any of them may be empty.
-            every_other: by half of the keypoints of either and about by their cosines, at a fifth of the cost.
+            every_other: by half of the keypoints of either and about by their cosines, at a third of the cost or less.
 
         Returns:
             K scores in the order of the candidates.
