@@ -1,8 +1,8 @@
 """Few of many candidates are scored by all their patches; what the others would score follows from every other patch.
 
-All are scored by every other patch first, which costs a third at most. Those that can win, and a few of the others, are then
-scored by all. The few tell by how much the scores of all patches are larger, so that the others' are estimated without
-favour: what wrong candidates score is what the confidence compares with.
+All are scored by every other patch first, which costs a third at most. Those that can win, and a few of the others, are
+then scored by all. The few tell by how much the scores of all patches are larger, so that the others' are estimated
+without favour: what wrong candidates score is what the confidence compares with.
 """
 
 from __future__ import annotations
