@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effovpr_ros.geometry.points import DESCRIPTOR_SCALE, SIFT, XFEAT, Points
-from effovpr_ros.matching.cpu import has_integer_kernel
+from effovpr_ros.matching.cpu import as_tensor, has_integer_kernel
 from effovpr_ros.matching.parallel import beside, map_in_threads
 
 MIN_COSINE = {XFEAT: 0.82, SIFT: 0.9}
@@ -180,15 +180,11 @@ class _Products:
 
     def _of(self, descriptors: NDArray[np.int8]) -> Tensor:
         """(M, N) int32, exact; the next call overwrites them."""
-        rows, products = _as_tensor(descriptors), self._memory[: len(descriptors)]
+        rows, products = as_tensor(descriptors), self._memory[: len(descriptors)]
         if has_integer_kernel():
             return torch._int_mm(rows, self._columns, out=products)
         # At most 128 products of 127 x 127: integers that float32 holds exactly.
         return products.copy_(rows.float() @ self._columns.float())
-
-
-def _as_tensor(descriptors: NDArray[np.int8]) -> Tensor:
-    return torch.from_numpy(np.require(descriptors, requirements=["C", "W"]))
 
 
 def _matched(query: Points, candidate: Points, products_of: _Products) -> Matched:

@@ -158,5 +158,9 @@ class _Products:
 
 def _rows(parts: Sequence[NDArray[Any]]) -> Tensor:
     """Arrays one after the other."""
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+    return as_tensor(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def as_tensor(values: NDArray[Any]) -> Tensor:
+    """In the memory of an array, or of a copy where torch could not read it or would warn that it is read-only."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -54,7 +54,7 @@ class Probe(AnswerRecorder):
     """Sends one image at a time and waits for its answer.
 
     Attributes:
-        is_settled: whether another engine than PyTorch runs, or the node says that it looks for none any more.
+        is_settled: whether the node says that it looks for no faster engine any more.
     """
 
     def __init__(self, recognizer: str, topic: str) -> None:
@@ -97,7 +97,7 @@ class Probe(AnswerRecorder):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         values = {item.key: item.value for status in message.status for item in status.values}
-        self.is_settled |= values.get("engine", TORCH) != TORCH or SEEKING not in values.get("engine_choice", SEEKING)
+        self.is_settled |= SEEKING not in values.get("engine_choice", SEEKING)
 
     def _on_match(self, message: PlaceMatch) -> None:
         self._answers[ns_from_time(message.header.stamp)] = message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from effovpr_ros.features.image_features import Features
@@ -61,6 +62,8 @@ class PlaceScorer:
         def score(numbers: Sequence[int], every_other: bool) -> list[CandidateScore]:
             return self.on_cpu(features, [place_ids[number] for number in numbers], every_other=every_other)
 
+        # The best candidate is asked about again after each round, and is mostly the same.
+        @functools.cache
         def elsewhere(best: int) -> set[int]:
             return {n for n, place in enumerate(places) if not is_same_place(places[best], place, config)}
 
