@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from pybind11.setup_helpers import Pybind11Extension
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
@@ -26,9 +27,18 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["effovpr_ros", "effovpr_ros.*"]),
+    ext_modules=[
+        Pybind11Extension(
+            "effovpr_ros.matching._scoring",
+            sorted(path.as_posix() for path in Path("src/scoring").glob("*.cpp")),
+            cxx_std=17,
+            extra_compile_args=["-O3", "-Wno-psabi"],
+        )
+    ],
     package_data={
         "effovpr_ros": [
             "py.typed",
+            "matching/*.pyi",
             "cli/templates/*.html",
             "lab/benchmarks/*.json",
             "lab/demo_photos/*/*",

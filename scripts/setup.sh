@@ -66,7 +66,7 @@ install_requirements() {
     if [ -n "${ROS_DISTRO:-}" ]; then
         "$python" -m venv --clear --system-site-packages .venv || die "no venv; run: sudo apt-get install python3-venv"
         # A distribution brings its own numpy and OpenCV, so the ranges of setup.py apply here, not the pins.
-        .venv/bin/python -m pip install -q "$PWD[demo,train,engines,serve,cluster]" pytest pytest-timeout pytest-xdist ruff mypy types-PyYAML types-tqdm
+        .venv/bin/python -m pip install -q "$PWD[demo,train,engines,serve,cluster]" pybind11 pytest pytest-timeout pytest-xdist ruff mypy types-PyYAML types-tqdm
         .venv/bin/python -m pip uninstall -qy effovpr_ros
     else
         "$python" -m venv --clear .venv || die "no venv; install the venv module of $python"
@@ -81,9 +81,9 @@ install_requirements() {
 build_package() {
     local stamp wanted
     stamp=install/.built
-    wanted="$(cat .venv/.requirements; pwd; find CMakeLists.txt package.xml msg srv action scripts effovpr_ros config launch -type f \
+    wanted="$(cat .venv/.requirements; pwd; find CMakeLists.txt package.xml msg srv action scripts src effovpr_ros config launch -type f \
         -not -path '*/__pycache__/*' | LC_ALL=C sort | tr '\n' ' '
-        cat CMakeLists.txt package.xml msg/* srv/* action/* interfaces/*/package.xml interfaces/*/CMakeLists.txt interfaces/*/msg/* | sha256sum)"
+        cat CMakeLists.txt package.xml src/*/* msg/* srv/* action/* interfaces/*/package.xml interfaces/*/CMakeLists.txt interfaces/*/msg/* | sha256sum)"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     # What was built before may hold modules that have moved since, which would still be imported.
     rm -rf build/effovpr_ros install/effovpr_ros
@@ -95,7 +95,8 @@ build_package() {
         prefixes=(--cmake-force-configure)
     fi
     PATH="$PWD/.venv/bin:$PATH" colcon build --base-paths . interfaces --packages-select "${packages[@]}" \
-        --symlink-install "${prefixes[@]}" --event-handlers console_cohesion- --cmake-args "-DPython3_EXECUTABLE=$PWD/.venv/bin/python" -DBUILD_TESTING=OFF
+        --symlink-install "${prefixes[@]}" --event-handlers console_cohesion- --cmake-args "-DPython3_EXECUTABLE=$PWD/.venv/bin/python" \
+        "-Dpybind11_DIR=$(.venv/bin/python -m pybind11 --cmakedir)" -DBUILD_TESTING=OFF
     echo "$wanted" > "$stamp"
 }
 

@@ -70,12 +70,9 @@ class RemoteShard:
         """JPEG of a place."""
         return cast(bytes, self._calls.ask(self._handle.thumbnail, number))
 
-    def score(
-        self, query: Any, numbers: Sequence[int], config: RerankConfig, every_other: bool
-    ) -> list[CandidateScore]:
+    def score(self, query: Any, numbers: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
         """Score places."""
-        asked = self._calls.ask(self._handle.score, query, list(numbers), config, every_other)
-        return cast("list[CandidateScore]", asked)
+        return cast("list[CandidateScore]", self._calls.ask(self._handle.score, query, list(numbers), config))
 
     def match(self, query: Points, numbers: Sequence[int]) -> Matched:
         """Match places."""
@@ -136,13 +133,10 @@ class ClusterMap(ShardedMap):
             store.close()
             raise
 
-    def scores(
-        self, features: Features, place_ids: Sequence[int], config: RerankConfig, every_other: bool
-    ) -> list[CandidateScore]:
+    def scores(self, features: Features, place_ids: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
         """Score places where they lie, in the order asked for; see `Reranker.score`."""
         return self._store.ask(
-            place_ids,
-            lambda shard, numbers: cast(RemoteShard, shard).score(features.local, numbers, config, every_other),
+            place_ids, lambda shard, numbers: cast(RemoteShard, shard).score(features.local, numbers, config)
         )
 
     def matched(self, query: Points, place_ids: Sequence[int]) -> tuple[list[VerifiedCandidate], set[int]]:
@@ -187,8 +181,8 @@ class _ClusterScorer(PlaceScorer):
         super().__init__(cluster_map, config, "cpu")
         self._cluster_map = cluster_map
 
-    def on_cpu(self, features: Features, place_ids: Sequence[int], *, every_other: bool) -> list[CandidateScore]:
-        return self._cluster_map.scores(features, place_ids, self.reranker.config, every_other)
+    def scores(self, features: Features, place_ids: Sequence[int]) -> list[CandidateScore]:
+        return self._cluster_map.scores(features, place_ids, self.reranker.config)
 
 
 class ClusterRecognizer(PlaceRecognizer):

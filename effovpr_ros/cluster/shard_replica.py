@@ -93,12 +93,10 @@ class ShardReplica:
         """JPEG of a place."""
         return self._shard.thumbnail(number)
 
-    def score(
-        self, query: LocalFeatures, numbers: Sequence[int], config: RerankConfig, every_other: bool
-    ) -> list[CandidateScore]:
+    def score(self, query: LocalFeatures, numbers: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
         """Score places, in the order asked for; see `Reranker.score`."""
         reranker = self._rerankers.setdefault(config, Reranker(config))
-        return reranker.score(query, self._shard.local_features(numbers), every_other=every_other)
+        return reranker.score(query, self._shard.packed_local(numbers))
 
     def match(self, query: Points, numbers: Sequence[int]) -> Matched:
         """Match places with points of a query, in the order asked for."""

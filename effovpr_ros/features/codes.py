@@ -9,8 +9,6 @@ machine. A code takes a quarter of the bytes of fp16.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -64,11 +62,6 @@ def inverse_norms(codes: NDArray[np.int8]) -> NDArray[np.float32]:
     values = codes.astype(np.float32)
     squares = np.einsum("nc,nc->n", values, values).astype(np.float64)
     return np.where(squares > 0, 1.0 / np.sqrt(np.maximum(squares, 1.0)), 0.0).astype(np.float32)
-
-
-def usual_norm(width: int) -> float:
-    """L2 norm of codes of length C, were they not rounded and had no outermost level; most are within 3 % of it."""
-    return MAX_CODE / _OUTERMOST_LEVEL_RMS * math.sqrt(width)
 
 
 def pack(codes: NDArray[np.int8]) -> bytes:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.features.codes import decode, inverse_norms
+from effovpr_ros.features.codes import decode, inverse_norms, pack, packed_rows, unpack
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,36 @@ class LocalFeatures:
         """(N,) float32, 1 / L2 norm of the codes of each keypoint."""
         return inverse_norms(self.codes)
 
-    @cached_property
-    def every_other(self) -> LocalFeatures:
-        """Those of the cells that are black on a checkerboard, half of them: enough for a first look."""
-        column, row = self.cells_xy.T
-        black = np.flatnonzero((column ^ row) & 1 == 0)
-        return LocalFeatures(self.codes.take(black, axis=0), self.cells_xy.take(black, axis=0))
-
     @property
     def descriptors(self) -> NDArray[np.float32]:
         """(N, C) float32, L2-normalised."""
         return decode(self.codes)
+
+    @cached_property
+    def packed(self) -> PackedLocal:
+        """The same as a map stores them; a DescriptorShapeError where C is odd."""
+        return PackedLocal(packed_rows(pack(self.codes), self.codes.shape[1]), self.cells_xy)
+
+
+@dataclass(frozen=True)
+class PackedLocal:
+    """Local features with packed codes, which take half the bytes: what re-ranking compares a query with.
+
+    Attributes:
+        codes: (N, C / 2) uint8, two 4-bit codes each, see `features.codes.pack`; N may be 0.
+        cells_xy: (N, 2) uint8 patch column and row of each keypoint.
+    """
+
+    codes: NDArray[np.uint8]
+    cells_xy: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of keypoints."""
+        return len(self.codes)
+
+    def unpacked(self) -> LocalFeatures:
+        """The features."""
+        return LocalFeatures(unpack(self.codes, 2 * self.codes.shape[1]), self.cells_xy)
 
 
 @dataclass(frozen=True)

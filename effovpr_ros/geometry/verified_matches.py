@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effovpr_ros.geometry.integer_kernel import as_tensor, has_integer_kernel
 from effovpr_ros.geometry.points import DESCRIPTOR_SCALE, SIFT, XFEAT, Points
-from effovpr_ros.matching.cpu import as_tensor, has_integer_kernel
 from effovpr_ros.matching.parallel import beside, map_in_threads
 
 MIN_COSINE = {XFEAT: 0.82, SIFT: 0.9}
@@ -152,7 +152,7 @@ class _Products:
     """Inner products of one query's descriptors with those of candidates, in memory that each uses again."""
 
     def __init__(self, query: Points) -> None:
-        # In torch's own memory, see `matching.cpu`.
+        # Torch's own memory begins where a vector does; products with columns that do not take twice as long.
         self._columns = torch.from_numpy(query.descriptors.T).clone(memory_format=torch.contiguous_format)
         self._memory = torch.empty((_BLOCK, len(query)), dtype=torch.int32)
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import DescriptorShapeError, MapError, MapFormatError
-from effovpr_ros.features.codes import pack, packed_rows, unpack
-from effovpr_ros.features.image_features import LocalFeatures
+from effovpr_ros.features.codes import packed_rows
+from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
 
 MAX_GRID = 256
 """Columns or rows of patches, whose numbers are stored in a byte."""
@@ -29,27 +29,6 @@ class EncodedLocal:
     cells: bytes
 
 
-@dataclass(frozen=True)
-class PackedLocal:
-    """Local features as read, their codes still packed.
-
-    Attributes:
-        codes: (N, C / 2) uint8, two 4-bit codes each, see `features.codes.pack`.
-        cells_xy: (N, 2) uint8 patch column and row of each keypoint.
-    """
-
-    codes: NDArray[np.uint8]
-    cells_xy: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        """Number of keypoints."""
-        return len(self.codes)
-
-    def unpacked(self) -> LocalFeatures:
-        """The features."""
-        return LocalFeatures(unpack(self.codes, 2 * self.codes.shape[1]), self.cells_xy)
-
-
 def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLocal:
     """Encode local features; keypoints must be in raster order, as the extractor gives them.
 
@@ -63,7 +42,7 @@ def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLo
         raise MapError(f"keypoints must be in raster order within the {columns}x{rows} grid of patches")
     occupied = np.zeros(columns * rows, dtype=bool)
     occupied[index] = True
-    return EncodedLocal(pack(features.codes), b"" if occupied.all() else np.packbits(occupied).tobytes())
+    return EncodedLocal(features.packed.codes.tobytes(), b"" if occupied.all() else np.packbits(occupied).tobytes())
 
 
 def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> PackedLocal:

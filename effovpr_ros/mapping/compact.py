@@ -228,5 +228,5 @@ def _compare(source: PlaceMap, compacted: PlaceMap) -> CompactReport:
 
 def _scores(place_map: PlaceMap, reranker: Reranker, own: int, others: Sequence[int]) -> list[float]:
     """Scores of a place as query against itself and others."""
-    query, *candidates = place_map.local_features([own, *others])
-    return [item.score for item in reranker.score(query, [query, *candidates])]
+    compared = place_map.packed_local([own, *others])
+    return [item.score for item in reranker.score(compared[0].unpacked(), compared)]

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from effovpr_ros.features.image_features import LocalFeatures
+from effovpr_ros.features.image_features import PackedLocal
 
 
 class LocalCache:
@@ -16,17 +16,16 @@ class LocalCache:
         """Start empty.
 
         Args:
-            max_bytes: of codes and cells, and of the half of them that a first look takes; the oldest are forgotten
-                beyond.
+            max_bytes: of codes and cells; the oldest are forgotten beyond.
         """
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._entries: OrderedDict[int, LocalFeatures] = OrderedDict()
+        self._entries: OrderedDict[int, PackedLocal] = OrderedDict()
         self._lock = threading.Lock()
 
     def features(
-        self, place_ids: Sequence[int], read: Callable[[Sequence[int]], Sequence[LocalFeatures]]
-    ) -> list[LocalFeatures]:
+        self, place_ids: Sequence[int], read: Callable[[Sequence[int]], Sequence[PackedLocal]]
+    ) -> list[PackedLocal]:
         """Features of places, in the order asked for; `read` gives those that are not in memory, which then are."""
         found = self.found(place_ids)
         missing = [place_id for place_id in dict.fromkeys(place_ids) if place_id not in found]
@@ -36,7 +35,7 @@ class LocalCache:
             found |= fresh
         return [found[place_id] for place_id in place_ids]
 
-    def found(self, place_ids: Iterable[int]) -> dict[int, LocalFeatures]:
+    def found(self, place_ids: Iterable[int]) -> dict[int, PackedLocal]:
         """Features of those places that are in memory; the caller keeps them, whatever is forgotten meanwhile."""
         found = {}
         with self._lock:
@@ -46,7 +45,7 @@ class LocalCache:
                     found[place_id] = self._entries[place_id]
         return found
 
-    def put_all(self, features: Mapping[int, LocalFeatures]) -> None:
+    def put_all(self, features: Mapping[int, PackedLocal]) -> None:
         """Remember places that are not in memory yet."""
         with self._lock:
             for place_id, local in features.items():
@@ -59,6 +58,5 @@ class LocalCache:
                 self._bytes -= _bytes(oldest)
 
 
-def _bytes(local: LocalFeatures) -> int:
-    """What features take, with `every_other`, which is made when it is first asked for."""
-    return (local.codes.nbytes + local.cells_xy.nbytes) * 3 // 2
+def _bytes(local: PackedLocal) -> int:
+    return local.codes.nbytes + local.cells_xy.nbytes

@@ -15,7 +15,7 @@ from effovpr_ros.core.errors import MapError
 from effovpr_ros.core.file_lock import FileLock
 from effovpr_ros.core.geodesy import Datum
 from effovpr_ros.features.extractor_config import ModelFingerprint
-from effovpr_ros.features.image_features import LocalFeatures
+from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
 from effovpr_ros.features.pca import PcaProjection
 from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces
@@ -176,12 +176,16 @@ class MapReader:
         return self._table.at_rows(self.rows_near(centre_xy, radius_m).tolist())
 
     def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
-        """Local features of places, in the order asked for; recently used ones come from memory.
+        """Local features of places; see `packed_local`."""
+        return [local.unpacked() for local in self.packed_local(place_ids)]
+
+    def packed_local(self, place_ids: Sequence[int]) -> list[PackedLocal]:
+        """Local features of places with packed codes, in the order asked for; recently used ones come from memory.
 
         Raises:
             MapError: no such place, or damaged.
         """
-        return self._cache.features(place_ids, lambda ids: self._store.local_features(ids, self.fingerprint.local_dim))
+        return self._cache.features(place_ids, lambda ids: self._store.packed_local(ids, self.fingerprint.local_dim))
 
     def codes_on(self, device: str) -> ResidentCodes | None:
         """Codes of its places that stay on a GPU, the same for all who ask; None where places are not scored there."""

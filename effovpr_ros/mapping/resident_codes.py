@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.mapping.codec import PackedLocal
+from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
 from effovpr_ros.matching.on_device import CodesOnDevice, score_on_device
 from effovpr_ros.matching.rerank_config import RerankConfig
 from effovpr_ros.matching.reranking import CandidateScore

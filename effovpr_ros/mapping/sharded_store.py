@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.features.image_features import Features
+from effovpr_ros.features.image_features import Features, PackedLocal
 from effovpr_ros.mapping.checked import integer, text
-from effovpr_ros.mapping.codec import PackedLocal
 from effovpr_ros.mapping.index import DescriptorIndex, IndexSummary
 from effovpr_ros.mapping.manifest import Manifest
 from effovpr_ros.mapping.map_reading import PCA_PROPERTY

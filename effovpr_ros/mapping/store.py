@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import MapError, MapFormatError
-from effovpr_ros.features.image_features import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, PackedLocal
 from effovpr_ros.mapping.checked import blob, integer, refuse, text
 from effovpr_ros.mapping.codec import (
     EncodedLocal,
-    PackedLocal,
     decode_globals,
     decode_local,
     decode_rounded,
@@ -221,10 +220,6 @@ class PlaceStore:
             yield decode_globals([row[1] for row in rows], dimension)
             first_id = rows[-1][0] + 1
 
-    def local_features(self, place_ids: Sequence[int], width: int) -> list[LocalFeatures]:
-        """Local features of places; see `packed_local`."""
-        return [local.unpacked() for local in self.packed_local(place_ids, width)]
-
     def packed_local(self, place_ids: Sequence[int], width: int) -> list[PackedLocal]:
         """Local features of places with packed codes, in the order asked for; `width` is C.
 
@@ -257,7 +252,7 @@ class PlaceStore:
         Raises:
             MapError: no such place, or damaged.
         """
-        local = self.local_features(place_ids, width)
+        local = self.packed_local(place_ids, width)
         marks = ", ".join("?" * len(place_ids))
         rows = self._query(
             "SELECT id, grid_columns, grid_rows, descriptor FROM places "
@@ -270,7 +265,7 @@ class PlaceStore:
             for row, descriptor in zip(rows, descriptors, strict=True)
         }
         return [
-            Features(found[place_id][0], features, found[place_id][1])
+            Features(found[place_id][0], features.unpacked(), found[place_id][1])
             for place_id, features in zip(place_ids, local, strict=True)
         ]
 
@@ -370,7 +365,7 @@ class PlaceStore:
                 parts = (whole, self.thumbnail(place_id))
                 if checksum_of(repr(row[:-1]).encode(), *parts) != row[-1]:
                     yield f"place {place_id} ({row[3]}) does not fit its checksum"
-                self.local_features([place_id], width)
+                self.packed_local([place_id], width)
                 self.points([place_id])
             except MapError as error:
                 yield str(error)

@@ -1,138 +1,78 @@
-"""Mutual nearest neighbours: of one pair of images, and of one query against K candidates at once."""
+"""Mutual nearest neighbours on a CPU, by compiled code; and which of its kernels is in use."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from effovpr_ros.core.errors import DescriptorShapeError
-from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.cpu import has_integer_kernel, nearest_on_cpu
+from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
+from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
 
+try:
+    from effovpr_ros.matching import _scoring
+except ImportError as error:
+    raise ImportError(
+        f"effovpr_ros/matching/_scoring, which src/scoring is compiled to, cannot be loaded ({error}); build the "
+        "package with colcon build, or with pip install ."
+    ) from error
 
-@dataclass(frozen=True)
-class BatchMatches:
-    """Mutual nearest neighbours of a query of N keypoints in K candidates.
-
-    Attributes:
-        candidate_index: (K, N) int64, the candidate's keypoint matched to each query keypoint; -1 for none.
-        similarity: (K, N) float32, cosine of the match; 0 for none.
-    """
-
-    candidate_index: NDArray[np.int64]
-    similarity: NDArray[np.float32]
+KERNEL_VARIABLE = "EFFOVPR_KERNEL"
+"""Environment variable that names one of the kernels to compare with, for measurements."""
 
 
-def mutual_nearest_neighbours(query: Tensor, candidate: Tensor, min_similarity: float) -> Tensor:
-    """Pair descriptors that are each other's nearest by cosine similarity (EffoVPR, section 3.2).
+def mutual_nearest_neighbours(
+    query: LocalFeatures, candidate: PackedLocal, min_similarity: float, kernel: str | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Mutual nearest neighbours by cosine similarity (EffoVPR, section 3.2).
 
-    Equally similar ones: a descriptor of the candidate chooses the first of the query's, and of those that choose one
-    of the query's, the first is its pair.
+    Of equally similar ones, a keypoint of the candidate chooses the first of the query's, and of those that choose one
+    of the query's, the first is its match.
 
     Args:
-        query: (N, C) L2-normalised local descriptors.
-        candidate: (M, C) L2-normalised local descriptors.
-        min_similarity: pairs at or below this cosine are dropped (T2).
+        query: N keypoints; may be none.
+        candidate: M keypoints; may be none.
+        min_similarity: pairs at or below this cosine are no matches (T2).
+        kernel: one of `kernels`; None: as `kernel_name` says.
 
     Returns:
-        (P, 2) int64 rows of (query index, candidate index) by ascending query index, P <= min(N, M);
-        (0, 2) if either set is empty.
+        (N,) int32, the candidate's keypoint matched to each of the query's, -1 for none; and (N,) float32, its cosine,
+        0 for none.
 
     Raises:
-        DescriptorShapeError: the two sets differ in C.
+        DescriptorShapeError: descriptors of different models.
     """
-    if len(query) == 0 or len(candidate) == 0:
-        return torch.empty((0, 2), dtype=torch.int64, device=query.device)
-    if query.ndim != 2 or candidate.ndim != 2 or query.shape[1] != candidate.shape[1]:
-        raise DescriptorShapeError(
-            f"query descriptors {tuple(query.shape)} and candidate descriptors {tuple(candidate.shape)} must "
-            "be (N, C) and (M, C) with one C; were both made by the same model?"
-        )
-    similarity = candidate.float() @ query.float().T
-    pair, _ = mutual_pairs(similarity[None], min_similarity)
-    query_index = (pair[0] >= 0).nonzero()[:, 0]
-    return torch.stack([query_index, pair[0, query_index]], dim=1)
+    require_same_width(query, [candidate])
+    if not len(query):
+        return np.empty(0, np.int32), np.empty(0, np.float32)
+    pair = candidate.codes, candidate.cells_xy
+    return _scoring.match(query.codes, query.cells_xy, *pair, min_similarity, kernel or kernel_name())
 
 
-@torch.inference_mode()
-def match_candidates(
-    query: LocalFeatures,
-    candidates: Sequence[LocalFeatures],
-    min_similarity: float,
-    *,
-    norms: bool = True,
-) -> BatchMatches:
-    """Match a query to K candidates on the CPU, each as `mutual_nearest_neighbours` would.
+def kernels() -> list[str]:
+    """Names of the instructions that this processor can compare with, the fastest first; all give the same numbers."""
+    return _scoring.kernels()
 
-    Args:
-        query: N keypoints.
-        candidates: K sets of M_k keypoints; N and any M_k may be 0.
-        min_similarity: pairs at or below this cosine are dropped (T2).
-        norms: compare cosines; else what they nearly are, the products of codes by the square of their usual norm.
 
-    Returns:
-        Matches in the order of the candidates.
+def kernel_name() -> str:
+    """The kernel in use: the fastest, or the one that the environment variable `EFFOVPR_KERNEL` names.
 
     Raises:
-        DescriptorShapeError: a candidate's descriptors have another C than the query's; names the candidate.
+        ConfigError: it names another.
     """
-    require_same_width(query, candidates)
-    num_query = len(query)
-    matches = BatchMatches(
-        np.full((len(candidates), num_query), -1, dtype=np.int64),
-        np.zeros((len(candidates), num_query), dtype=np.float32),
-    )
-    occupied = [number for number, candidate in enumerate(candidates) if len(candidate)]
-    if num_query == 0 or not occupied:
-        return matches
-    chosen = [candidates[number] for number in occupied]
-    nearest, cosine, highest = nearest_on_cpu(
-        query, chosen, integer=has_integer_kernel(), only_positive=min_similarity >= 0.0, norms=norms
-    )
-    agreed = (cosine == np.take_along_axis(highest, nearest, axis=1)) & (cosine > min_similarity)
-    # Of equals the first is to stay, so it is written last.
-    place, keypoint = (index[::-1] for index in np.nonzero(agreed))
-    number = np.asarray(occupied)[place]
-    matches.candidate_index[number, nearest[place, keypoint]] = keypoint
-    matches.similarity[number, nearest[place, keypoint]] = cosine[place, keypoint]
-    return matches
+    name = os.environ.get(KERNEL_VARIABLE) or kernels()[0]
+    if name not in kernels():
+        raise ConfigError(f"{KERNEL_VARIABLE}={name} is no kernel of this processor; use {', '.join(kernels())}")
+    return name
 
 
-def require_same_width(query: LocalFeatures, candidates: Sequence[LocalFeatures]) -> None:
-    """Refuse candidates of another model.
-
-    Raises:
-        DescriptorShapeError: a candidate's descriptors have another C than the query's; names the candidate.
-    """
+def require_same_width(query: LocalFeatures, candidates: Sequence[PackedLocal]) -> None:
+    """Refuse candidates of another model: a DescriptorShapeError names the first."""
     for number, candidate in enumerate(candidates):
-        if len(query) and len(candidate) and candidate.codes.shape[-1] != query.codes.shape[1]:
+        if len(query) and len(candidate) and 2 * candidate.codes.shape[1] != query.codes.shape[1]:
             raise DescriptorShapeError(
-                f"candidate {number} has local descriptors {candidate.codes.shape}, the query "
-                f"{query.codes.shape}: C must agree; were both made by the same model?"
+                f"candidate {number} has local descriptors of length {2 * candidate.codes.shape[1]}, the query of "
+                f"{query.codes.shape[1]}; were both made by the same model?"
             )
-
-
-def mutual_pairs(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
-    """Find the candidate's keypoint that is matched to each of the query's.
-
-    Args:
-        similarity: (B, M, N) cosine of candidate keypoint and query keypoint, M > 0 and N > 0.
-        min_similarity: T2.
-
-    Returns:
-        (B, N) int64, -1 for none, and (B, N) float32 cosines, 0 for none.
-    """
-    highest = similarity.amax(dim=1)
-    nearest = similarity.argmax(dim=2)
-    cosine = similarity.gather(2, nearest[:, :, None])[:, :, 0]
-    agreed = (cosine == highest.gather(1, nearest)) & (cosine > min_similarity)
-    beyond = similarity.shape[1]
-    keypoint = torch.arange(beyond, device=similarity.device).where(agreed, beyond)
-    first = torch.full_like(highest, beyond, dtype=torch.int64).scatter_reduce_(1, nearest, keypoint, "amin")
-    matched = first < beyond
-    return first.where(matched, -1), highest.where(matched, 0.0)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.mutual_nn import mutual_pairs
 from effovpr_ros.matching.rerank_config import RerankConfig
 from effovpr_ros.matching.reranking import CandidateScore
 
@@ -129,7 +128,7 @@ def _score_block(
     # The last keypoint is repeated. Of equals the first is chosen, so that repetitions never are.
     following = torch.arange(max(longest, 1), device=first.device).minimum(count[:, None] - 1)
     rows = (first[:, None] + following).clamp_(0, len(codes.packed) - 1)
-    pair, cosine = mutual_pairs(_cosines(query, codes.packed[rows]), config.min_similarity)
+    pair, cosine = _mutual_pairs(_cosines(query, codes.packed[rows]), config.min_similarity)
     matched = (pair >= 0) & (count > 0)[:, None]
     cells = codes.cells_xy[rows].gather(1, pair.clamp(min=0)[:, :, None].expand(-1, -1, 2))
     displacement = query.cells_xy - cells.int()
@@ -158,8 +157,29 @@ def _cosines(query: _Query, packed: Tensor) -> Tensor:
     return products.mul_(query.inverse_norms).mul_(inverse_norms.view(-1, 1)).view(*values.shape[:2], -1)
 
 
+def _mutual_pairs(similarity: Tensor, min_similarity: float) -> tuple[Tensor, Tensor]:
+    """Find the candidate's keypoint that is matched to each of the query's.
+
+    Args:
+        similarity: (B, M, N) cosine of candidate keypoint and query keypoint, M > 0 and N > 0.
+        min_similarity: T2.
+
+    Returns:
+        (B, N) int64, -1 for none, and (B, N) float32 cosines, 0 for none.
+    """
+    highest = similarity.amax(dim=1)
+    nearest = similarity.argmax(dim=2)
+    cosine = similarity.gather(2, nearest[:, :, None])[:, :, 0]
+    agreed = (cosine == highest.gather(1, nearest)) & (cosine > min_similarity)
+    beyond = similarity.shape[1]
+    keypoint = torch.arange(beyond, device=similarity.device).where(agreed, beyond)
+    first = torch.full_like(highest, beyond, dtype=torch.int64).scatter_reduce_(1, nearest, keypoint, "amin")
+    matched = first < beyond
+    return first.where(matched, -1), highest.where(matched, 0.0)
+
+
 def _consensus(displacement: Tensor, matched: Tensor, query_end: int, places_end: int) -> tuple[Tensor, Tensor]:
-    """See `coherence.spatial_consensus`: (B,) int32 votes and (B, 2) float64 mean displacements."""
+    """Matches that agree on one displacement, and on which: (B,) int32 votes and (B, 2) float64 mean displacements."""
     # Two empty bins on each side, so that 3x3 bins fit around each that borders on an occupied one.
     lowest, width = -(places_end - 1) - 2, query_end + places_end - 1 + 4
     at = (displacement - lowest).long()
@@ -178,7 +198,7 @@ def _consensus(displacement: Tensor, matched: Tensor, query_end: int, places_end
 
 
 def _neighbour_support(query: _Query, displacement: Tensor, matched: Tensor) -> Tensor:
-    """See `coherence.neighbour_support`: (B, N) int64, of no meaning where there is no match."""
+    """How many matches in the 5x5 around each moved alike: (B, N) int64, of no meaning where there is no match."""
     side = query.end + 2 * _RADIUS
     cell = ((query.cells_xy[:, 1] + _RADIUS) * side + query.cells_xy[:, 0] + _RADIUS).long()
     grid = torch.full((len(displacement), side * side, 2), _NO_MATCH, dtype=torch.int32, device=cell.device)

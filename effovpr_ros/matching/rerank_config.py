@@ -14,9 +14,12 @@ class RerankConfig:
     """How a candidate's score is made from its mutual matches above T2.
 
     Attributes:
-        score: coherent, where a match counts ln(2 + s) with s the number of its neighbours that moved alike, and one
-            more if it moved as most of the image did (see `matching.coherence`); count, the number of matches (the
-            paper); weighted, where a match counts (cosine - T2) / (1 - T2); or spatial, the number of matches that
+        score: coherent, where a match counts ln(2 + s) with s the number of matches in the 5x5 around its patch that
+            moved alike, by one cell more or less, and one more if it moved as most of the image did. Patches that are
+            neighbours and show one scene are matched to neighbours, whatever the viewpoint, while false matches point
+            anywhere (Bian et al., "GMS: Grid-based Motion Statistics", CVPR 2017); unlike one displacement for the
+            whole image this allows for scale, rotation and parallax. count, the number of matches (the paper);
+            weighted, where a match counts (cosine - T2) / (1 - T2); or spatial, the number of matches that
             agree on one displacement.
         min_similarity: T2, pairs at or below this cosine are no matches.
     """

@@ -277,7 +277,7 @@ class PlaceRecognizer:
         Returns:
             (P, 2) query cells and (P, 2) place cells as (column, row), best match first.
         """
-        return self._scorer.reranker.matched_cells(features.local, self.place_map.local_features([place_id])[0])
+        return self._scorer.reranker.matched_cells(features.local, self.place_map.packed_local([place_id])[0])
 
     def _is_starved(self, candidates: Sequence[Candidate]) -> bool:
         """Whether a hint left fewer rivals than the confidence was fitted with."""
@@ -295,6 +295,6 @@ class PlaceRecognizer:
 
     def _rerank(self, features: Features, candidates: list[Candidate]) -> list[Candidate]:
         """Order by score; the sort is stable, so equal scores keep the order of the first stage."""
-        scores = self._scorer.scores(features, candidates, self.config)
+        scores = self._scorer.scores(features, [candidate.place.place_id for candidate in candidates])
         scored = [replace(candidate, **vars(result)) for candidate, result in zip(candidates, scores, strict=True)]
         return sorted(scored, key=lambda candidate: -candidate.score)

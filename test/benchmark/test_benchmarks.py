@@ -114,7 +114,7 @@ def test_short_local_descriptors_are_compared_faster(offline_extractor: FeatureE
     for width in (offline_extractor.layout.width, offline_extractor.fingerprint.local_dim):
         codes = rng.integers(-MAX_CODE, MAX_CODE + 1, (101, PLACE_KEYPOINTS, width)).astype(np.int8)
         query, *candidates = (LocalFeatures(item, cells) for item in codes)
-        medians[width] = median_ms(partial(reranker.score, query, candidates))
+        medians[width] = median_ms(partial(reranker.score, query, [candidate.packed for candidate in candidates]))
     full_ms, short_ms = medians.values()
     report("re-ranking 100 candidates, short / full descriptors", "< 1", f"{short_ms:.1f} / {full_ms:.1f} ms")
     assert short_ms < full_ms

@@ -80,10 +80,10 @@ def test_a_large_map_is_recognised_and_read(tmp_path: Path):
         assert place_map.search(descriptor, 1)[0].place.place_id == 1
         # On demand a place is described by its picture.
         images_only.extractor = extractor
-        found = images_only.local_features([7, 1])
+        found = images_only.packed_local([7, 1])
         for place_id, features in zip((7, 1), found, strict=True):
             shown = decode_image(place_map.thumbnail(place_id), "thumbnail")
-            np.testing.assert_array_equal(features.codes, extractor.extract([shown])[0].local.codes)
+            np.testing.assert_array_equal(features.codes, extractor.extract([shown])[0].local.packed.codes)
         # Places that look alike differ by a turn, so that they are compared at full cost but not taken for one.
         stored = place_map.local_features([1, 4])
         np.testing.assert_array_equal(np.roll(stored[0].codes, 1, axis=0), stored[1].codes)

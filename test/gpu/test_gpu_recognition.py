@@ -56,7 +56,7 @@ def test_scores_are_the_cpus(score: str, width: int, few: bool):
     candidates.append(LocalFeatures(np.clip(query.codes + noise, -7, 7).astype(np.int8), query.cells_xy))
     for threshold in (-0.9, 0.3):
         config = RerankConfig(score, threshold)
-        wanted = Reranker(config).score(query, candidates)
+        wanted = Reranker(config).score(query, [candidate.packed for candidate in candidates])
         found = score_on_device(query, *on_gpu(candidates), config)
         for one, other in zip(found, wanted, strict=True):
             assert (one.num_matches, one.num_consistent) == (other.num_matches, other.num_consistent)

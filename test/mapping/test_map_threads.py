@@ -11,7 +11,7 @@ import pytest
 from synthetic import FINGERPRINT, features, new_place
 
 from effovpr_ros.core.errors import MapError
-from effovpr_ros.features.image_features import LocalFeatures
+from effovpr_ros.features.image_features import PackedLocal
 from effovpr_ros.mapping.growing_map import GrowingMap
 from effovpr_ros.mapping.local_cache import LocalCache
 from effovpr_ros.mapping.place_map import PlaceMap
@@ -59,7 +59,7 @@ def in_threads(count: int, work: Callable[[], None]) -> list[BaseException]:
 def test_threads_share_one_map_whose_memory_is_full(folder: Path):
     with PlaceMap.open(folder) as place_map:
         # Of 20 places that each question reads, three fit.
-        place_map._cache = LocalCache(3 * (QUERY.local.codes.nbytes + QUERY.local.cells_xy.nbytes) * 3 // 2)
+        place_map._cache = LocalCache(3 * (QUERY.local.packed.codes.nbytes + QUERY.local.cells_xy.nbytes))
         expected = ask(place_map)
 
         def work() -> None:
@@ -127,16 +127,16 @@ def test_a_growing_map_is_copied_while_it_grows(tmp_path: Path):
             assert len(copy_of_it) >= 1
 
 
-def local(size: int) -> LocalFeatures:
-    return LocalFeatures(np.zeros((size, 2), np.int8), np.zeros((size, 2), np.uint8))
+def local(size: int) -> PackedLocal:
+    return PackedLocal(np.zeros((size, 1), np.uint8), np.zeros((size, 2), np.uint8))
 
 
 def test_the_memory_counts_a_place_once_and_forgets_the_oldest():
-    cache = LocalCache(60)
-    cache.put_all({1: local(4)})  # 24 bytes, with the half of a first look
+    cache = LocalCache(30)
+    cache.put_all({1: local(4)})  # 12 bytes
     cache.put_all({1: local(4)})  # the same place, read by another thread
     cache.put_all({2: local(4)})
     assert set(cache.found([1, 2, 3])) == {1, 2}
     cache.found([1])
-    cache.put_all({3: local(4)})  # 72 bytes: place 2 was used longest ago
+    cache.put_all({3: local(4)})  # 36 bytes: place 2 was used longest ago
     assert set(cache.found([1, 2, 3])) == {1, 3}

@@ -142,9 +142,9 @@ def test_search_within_some_places(folder: Path):
 
 def test_local_features_come_in_the_order_asked_for_and_from_memory(folder: Path, monkeypatch: pytest.MonkeyPatch):
     with PlaceMap.open(folder) as place_map:
-        first = place_map.local_features([4, 1])
-        monkeypatch.setattr(place_map._store, "local_features", lambda *_: pytest.fail("read from disk again"))
-        again = place_map.local_features([1, 4])
+        first = place_map.packed_local([4, 1])
+        monkeypatch.setattr(place_map._store, "packed_local", lambda *_: pytest.fail("read from disk again"))
+        again = place_map.packed_local([1, 4])
         assert again[0] is first[1]
         assert again[1] is first[0]
         with pytest.raises(MapError, match="no place 6"):
@@ -153,9 +153,8 @@ def test_local_features_come_in_the_order_asked_for_and_from_memory(folder: Path
 
 
 def test_memory_for_local_features_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    size = new_place(0).features.local
-    # Two places, and the half of each that a first look takes.
-    monkeypatch.setattr(map_reading, "_CACHE_BYTES", 3 * (size.codes.nbytes + size.cells_xy.nbytes))
+    size = new_place(0).features.local.packed
+    monkeypatch.setattr(map_reading, "_CACHE_BYTES", 2 * (size.codes.nbytes + size.cells_xy.nbytes))
     with PlaceMap.open(folder) as place_map:
         place_map.local_features([0, 1])
         place_map.local_features([0, 2])

@@ -55,7 +55,7 @@ def read(place_map: GrowingMap, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def require_scores(resident: ResidentCodes, place_map: GrowingMap, query: LocalFeatures, asked: list[int]) -> None:
-    wanted = Reranker(CONFIG).score(query, place_map.local_features(asked))
+    wanted = Reranker(CONFIG).score(query, place_map.packed_local(asked))
     found = resident.score(query, asked, CONFIG)
     assert [(a.num_matches, a.num_consistent) for a in found] == [(b.num_matches, b.num_consistent) for b in wanted]
     assert [item.score for item in found] == pytest.approx([item.score for item in wanted], rel=1e-9)

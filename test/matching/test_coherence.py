@@ -1,22 +1,22 @@
-"""Neighbour support: by hand, and against a loop over all pairs of matches."""
+"""Scores by what moves alike: by hand, and against loops over all pairs of matches and all displacements."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.coherence import neighbour_support, spatial_consensus
-from effovpr_ros.matching.mutual_nn import BatchMatches, match_candidates
 from effovpr_ros.matching.rerank_config import RerankConfig
-from effovpr_ros.matching.reranking import Reranker
+from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
 
-def keypoints(cells_xy: list[tuple[int, int]]) -> LocalFeatures:
-    """Keypoints whose descriptors are the axes 0, 1, ... of 16 dimensions."""
-    return LocalFeatures(7 * np.eye(16, dtype=np.int8)[: len(cells_xy)], np.array(cells_xy, np.uint8))
+def keypoints(cells_xy: list[tuple[int, int]], axes: list[int] | None = None) -> LocalFeatures:
+    """Keypoints whose descriptors are axes of 64 dimensions: the first, the second, ..., or those named."""
+    numbers = range(len(cells_xy)) if axes is None else axes
+    return LocalFeatures(7 * np.eye(64, dtype=np.int8)[list(numbers)], np.array(cells_xy, np.uint8))
 
 
 QUERY = keypoints([(5, 5), (6, 5), (7, 7), (8, 5), (20, 20)])
@@ -24,19 +24,24 @@ QUERY = keypoints([(5, 5), (6, 5), (7, 7), (8, 5), (20, 20)])
 MOVED = keypoints([(3, 4), (3, 4), (3, 5), (6, 4), (18, 19)])
 
 
-def test_support_worked_by_hand():
-    matches = BatchMatches(np.array([[0, 1, 2, 3, 4], [0, -1, -1, 3, -1]]), np.ones((2, 5), np.float32))
-    # 0 and 1 are neighbours and differ by one cell, as are 1 and 2, and 1 and 3; 0 and 2 are neighbours but differ by
-    # two cells, as are 2 and 3; 0 and 3 lie three columns apart, and nothing is near 4.
-    assert neighbour_support(QUERY, [MOVED, MOVED], matches).tolist() == [[1, 3, 1, 1, 0], [0, 0, 0, 0, 0]]
+def coherent(query: LocalFeatures, *candidates: LocalFeatures) -> list[CandidateScore]:
+    return Reranker(RerankConfig("coherent")).score(query, [candidate.packed for candidate in candidates])
 
 
 def test_coherent_score_worked_by_hand():
-    score = Reranker(RerankConfig("coherent")).score(QUERY, [MOVED])[0]
-    # And all five lie within a cell of the displacement (3, 1).
+    (score,) = coherent(QUERY, MOVED)
+    # 0 and 1 are neighbours and differ by one cell, as are 1 and 2, and 1 and 3; 0 and 2 are neighbours but differ by
+    # two cells, as are 2 and 3; 0 and 3 lie three columns apart, and nothing is near 4. So 1 has three that moved
+    # alike, and 0, 2 and 3 one. All five lie within a cell of the displacement (3, 1).
     assert score.num_consistent == 5
     assert score.score == pytest.approx(math.log(2) + 3 * math.log(3) + math.log(5) + 5)
     assert score.num_matches == 5
+
+
+def test_patches_without_a_match_are_no_neighbours():
+    # Keypoints 0 and 3 alone, three columns apart; what another candidate matched is forgotten.
+    _, score = coherent(QUERY, MOVED, keypoints([(3, 4), (6, 4)], axes=[0, 3]))
+    assert score.score == pytest.approx(2 * math.log(2) + 2)
 
 
 def test_equal_windows_do_not_depend_on_other_candidates():
@@ -45,43 +50,63 @@ def test_equal_windows_do_not_depend_on_other_candidates():
     # around the first two reaches one row higher.
     candidate = keypoints([(10, 20), (18, 20), (40, 20), (48, 19)])
     scattered = keypoints([(40, 0), (60, 60), (0, 40), (90, 10)])
-    alone = Reranker(RerankConfig("spatial")).score(query, [candidate])[0]
-    assert (alone.num_consistent, alone.displacement_xy_cells) == (2, (11.0, 0.0))
-    matches = match_candidates(query, [candidate, scattered], 0.6)
-    votes, displacements = spatial_consensus(query, [candidate, scattered], matches)
-    assert (votes[0], displacements[0].tolist()) == (2, [11.0, 0.0])
+    for others in ([], [scattered]):
+        score = coherent(query, candidate, *others)[0]
+        assert (score.num_consistent, score.displacement_xy_cells) == (2, (11.0, 0.0))
 
 
 def test_a_patch_at_every_border_is_compared():
-    # A full 5x5 grid that moved as one: the centre has 24 neighbours, a corner 8.
-    cells = [(x, y) for y in range(5) for x in range(5)]
-    features = LocalFeatures(np.zeros((25, 2), np.int8), np.array(cells, np.uint8))
-    support = neighbour_support(features, [features], BatchMatches(np.arange(25)[None], np.ones((1, 25), np.float32)))
-    assert support.reshape(5, 5)[[0, 0, 2, 4], [0, 4, 2, 2]].tolist() == [8, 8, 24, 14]
+    # A full 5x5 grid that moved as one, at the beginning and at the end of what cells can be.
+    for first in (0, 251):
+        features = keypoints([(first + x, first + y) for y in range(5) for x in range(5)])
+        # A corner has 8 neighbours, beside it 11 twice, in the middle of a side 14; then 15, 19, 24 inwards.
+        counts = {8: 4, 11: 8, 14: 4, 15: 4, 19: 4, 24: 1}
+        expected = sum(number * math.log(2 + neighbours) for neighbours, number in counts.items())
+        assert coherent(features, features)[0].score == pytest.approx(expected + 25)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_support_equals_a_loop_over_pairs(seed: int):
+def naive_score(displacements: dict[tuple[int, int], tuple[int, int]]) -> CandidateScore:
+    """Displacements of matches by the query's cells, scored by loops over all pairs and all 3x3 windows."""
+
+    def alike(cell: tuple[int, int]) -> int:
+        return sum(
+            other != cell
+            and max(abs(cell[axis] - other[axis]) for axis in (0, 1)) <= 2
+            and max(abs(displacements[cell][axis] - displacements[other][axis]) for axis in (0, 1)) <= 1
+            for other in displacements
+        )
+
+    votes = Counter(displacements.values())
+    best = (0, 0, 0, 0)
+    for x in range(-40, 41):
+        for y in range(-40, 41):
+            total = sum(votes[x + i, y + j] for i in (-1, 0, 1) for j in (-1, 0, 1))
+            best = max(best, (total, votes[x, y], -y, -x))
+    total, _, y, x = best[0], best[1], -best[2], -best[3]
+    inside = [moved for moved in displacements.values() if abs(moved[0] - x) <= 1 and abs(moved[1] - y) <= 1]
+    mean = tuple(np.mean(inside, axis=0).tolist()) if inside else (0.0, 0.0)
+    score = sum(math.log(2 + alike(cell)) for cell in displacements) + total
+    return CandidateScore(score, len(displacements), total, mean)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_score_equals_loops_over_pairs_and_windows(seed: int):
     rng = np.random.default_rng(seed)
-    cells = np.stack(np.meshgrid(np.arange(9), np.arange(7)), -1).reshape(-1, 2).astype(np.uint8)
-    query = LocalFeatures(np.zeros((40, 2), np.int8), cells[np.sort(rng.permutation(63)[:40])])
-    sizes = [50, 0, 30]
-    candidates = [LocalFeatures(np.zeros((size, 2), np.int8), cells[:size]) for size in sizes]
-    index = np.stack([rng.integers(-1, size, 40) if size else np.full(40, -1) for size in sizes])
-    support = neighbour_support(query, candidates, BatchMatches(index, np.ones((3, 40), np.float32)))
-    for row, candidate in enumerate(candidates):
-        moved = {
-            n: query.cells_xy[n].astype(int) - candidate.cells_xy[m].astype(int)
-            for n, m in enumerate(index[row])
-            if m >= 0
+    grid = [(x, y) for y in range(9) for x in range(11)]
+    cells = [grid[number] for number in np.sort(rng.permutation(len(grid))[:60])]
+    query = keypoints(cells)
+    candidates = []
+    for size, spread in ((50, 1), (0, 1), (4, 9), (60, 9), (30, 2)):
+        axes = rng.permutation(64)[:size].tolist()
+        moved = [np.clip(np.array(cells[axis % 60]) + rng.integers(-spread, spread + 1, 2), 0, 22) for axis in axes]
+        candidates.append(LocalFeatures(7 * np.eye(64, dtype=np.int8)[axes], np.array(moved, np.uint8).reshape(-1, 2)))
+    for candidate, score in zip(candidates, coherent(query, *candidates), strict=True):
+        displacements = {
+            cells[axis]: (cells[axis][0] - int(cell[0]), cells[axis][1] - int(cell[1]))
+            for axis, cell in zip(candidate.codes.argmax(axis=1), candidate.cells_xy, strict=True)
+            if axis < 60
         }
-        for n in range(40):
-            alike = [
-                other
-                for other in moved
-                if n in moved
-                and other != n
-                and np.abs(query.cells_xy[n].astype(int) - query.cells_xy[other]).max() <= 2
-                and np.abs(moved[n] - moved[other]).max() <= 1
-            ]
-            assert support[row, n] == len(alike)
+        expected = naive_score(displacements)
+        assert score.score == pytest.approx(expected.score)
+        assert (score.num_matches, score.num_consistent) == (expected.num_matches, expected.num_consistent)
+        assert score.displacement_xy_cells == pytest.approx(expected.displacement_xy_cells)

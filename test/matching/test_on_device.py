@@ -139,7 +139,7 @@ def test_candidates_of_all_sizes_are_scored_as_by_the_reranker(score: str, few: 
     codes = np.clip(query.codes + noise, -7, 7).astype(np.int8)
     candidates.append(LocalFeatures(codes, query.cells_xy + np.array([2, 0], np.uint8)))
     config = RerankConfig(score, 0.3)
-    wanted = Reranker(config).score(query, candidates)
+    wanted = Reranker(config).score(query, [candidate.packed for candidate in candidates])
     assert sum(item.num_matches for item in wanted) > 100
     assert wanted[-1].num_consistent > 60
     require_equal(scores(query, candidates, config), wanted)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.features.image_features import LocalFeatures
-from effovpr_ros.matching.coherence import spatial_consensus
-from effovpr_ros.matching.mutual_nn import BatchMatches
 from effovpr_ros.matching.rerank_config import RerankConfig
 from effovpr_ros.matching.reranking import CandidateScore, Reranker
 
@@ -29,7 +25,7 @@ TWO_OF_FOUR = axes([0, 1, 6], [(5, 5), (0, 0), (9, 9)])
 
 
 def test_count_and_winning_displacement_worked_by_hand():
-    scores = Reranker(RerankConfig("count")).score(QUERY, [TWO_OF_FOUR, EMPTY, SHIFTED])
+    scores = Reranker(RerankConfig("count")).score(QUERY, [item.packed for item in (TWO_OF_FOUR, EMPTY, SHIFTED)])
     assert [(s.score, s.num_matches, s.num_consistent) for s in scores] == [(2.0, 2, 1), (0.0, 0, 0), (4.0, 4, 3)]
     # Displacements (0, 0) and (6, 5) have one vote each; the smaller row wins.
     assert scores[0].displacement_xy_cells == (0.0, 0.0)
@@ -38,7 +34,7 @@ def test_count_and_winning_displacement_worked_by_hand():
 
 
 def test_spatial_counts_only_the_agreeing_matches():
-    scores = Reranker(RerankConfig("spatial")).score(QUERY, [TWO_OF_FOUR, EMPTY, SHIFTED])
+    scores = Reranker(RerankConfig("spatial")).score(QUERY, [item.packed for item in (TWO_OF_FOUR, EMPTY, SHIFTED)])
     assert [(score.score, score.num_matches) for score in scores] == [(1.0, 2), (0.0, 0), (3.0, 4)]
 
 
@@ -46,7 +42,7 @@ def test_weighted_counts_each_match_by_its_excess_over_the_threshold():
     query = LocalFeatures(5 * np.eye(2, 4, dtype=np.int8), np.zeros((2, 2), np.uint8))
     # Cosines of 1 and of 3 / sqrt(3^2 + 4^2) with the query's.
     candidate = LocalFeatures(np.array([[1, 0, 0, 0], [0, 3, 4, 0]], np.int8), np.zeros((2, 2), np.uint8))
-    score = Reranker(RerankConfig("weighted", min_similarity=0.5)).score(query, [candidate])[0]
+    score = Reranker(RerankConfig("weighted", min_similarity=0.5)).score(query, [candidate.packed])[0]
     # (1 - 0.5) / 0.5 + (0.6 - 0.5) / 0.5
     assert score.score == pytest.approx(1.2)
     assert score.num_matches == 2
@@ -55,51 +51,17 @@ def test_weighted_counts_each_match_by_its_excess_over_the_threshold():
 def test_matched_cells_come_best_first():
     query = LocalFeatures(np.eye(3, 4, dtype=np.int8), np.array([[1, 2], [3, 4], [5, 6]], np.uint8))
     candidate = LocalFeatures(np.array([[0, 0, 1, 0], [4, 0, 0, 3]], np.int8), np.array([[10, 11], [12, 13]], np.uint8))
-    query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, candidate)
+    query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, candidate.packed)
     assert query_cells.tolist() == [[5, 6], [1, 2]]
     assert candidate_cells.tolist() == [[10, 11], [12, 13]]
-    query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, EMPTY)
+    query_cells, candidate_cells = Reranker(RerankConfig()).matched_cells(query, EMPTY.packed)
     assert query_cells.shape == candidate_cells.shape == (0, 2)
 
 
 def test_query_without_keypoints_and_no_candidates():
     reranker = Reranker(RerankConfig("spatial"))
-    assert reranker.score(EMPTY, [QUERY, EMPTY]) == [CandidateScore(0.0, 0, 0, (0.0, 0.0))] * 2
+    assert reranker.score(EMPTY, [QUERY.packed, EMPTY.packed]) == [CandidateScore(0.0, 0, 0, (0.0, 0.0))] * 2
     assert reranker.score(QUERY, []) == []
-
-
-def naive_consensus(displacements: list[tuple[int, int]]) -> tuple[int, tuple[float, float]]:
-    """Try every 3x3 window over the displacements that occur."""
-    votes = Counter(displacements)
-    best = (0, 0, 0, 0)
-    for cx in range(-40, 41):
-        for cy in range(-40, 41):
-            total = sum(votes[cx + i, cy + j] for i in (-1, 0, 1) for j in (-1, 0, 1))
-            best = max(best, (total, votes[cx, cy], -cy, -cx))
-    total, _, cy, cx = best[0], best[1], -best[2], -best[3]
-    inside = [d for d in displacements if abs(d[0] - cx) <= 1 and abs(d[1] - cy) <= 1]
-    return total, tuple(np.mean(inside, axis=0)) if inside else (0.0, 0.0)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_vectorised_consensus_equals_naive_windows(seed: int):
-    rng = np.random.default_rng(seed)
-    query = LocalFeatures(np.zeros((30, 2), np.int8), rng.integers(0, 23, (30, 2)).astype(np.uint8))
-    sizes = [25, 0, 4, 40]
-    candidates = [
-        LocalFeatures(np.zeros((size, 2), np.int8), rng.integers(0, 23, (size, 2)).astype(np.uint8)) for size in sizes
-    ]
-    index = np.stack([rng.integers(-1, size, 30) if size else np.full(30, -1) for size in sizes])
-    votes, displacements = spatial_consensus(query, candidates, BatchMatches(index, np.ones((4, 30), np.float32)))
-    for row, candidate in enumerate(candidates):
-        moved = [
-            tuple(int(q) - int(c) for q, c in zip(query.cells_xy[n], candidate.cells_xy[m], strict=True))
-            for n, m in enumerate(index[row])
-            if m >= 0
-        ]
-        expected_votes, expected_displacement = naive_consensus(moved)
-        assert votes[row] == expected_votes
-        assert displacements[row] == pytest.approx(expected_displacement)
 
 
 @pytest.mark.parametrize("bad", [{"score": "sum"}, {"min_similarity": 1.0}, {"min_similarity": float("nan")}])

@@ -14,7 +14,7 @@ from synthetic import FINGERPRINT
 
 from effovpr_ros.core.errors import ConfigError
 from effovpr_ros.core.poses import GeoPoint, Pose
-from effovpr_ros.features.image_features import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, LocalFeatures, PackedLocal
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.positions import positions_xy
 from effovpr_ros.matching.rerank_config import RerankConfig
@@ -97,9 +97,9 @@ class FakeMap:
         xy = positions_xy(np.array(poses), geo, self.datum)
         return np.flatnonzero(np.hypot(*(xy - centre_xy).T) <= radius_m)
 
-    def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
+    def packed_local(self, place_ids: Sequence[int]) -> list[PackedLocal]:
         self.read_locals += 1
-        by_id = {place.place_id: entry.local for place, entry in self.entries}
+        by_id = {place.place_id: entry.local.packed for place, entry in self.entries}
         return [by_id[place_id] for place_id in place_ids]
 
 
@@ -116,7 +116,7 @@ class OnGpu:
 
     def score(self, query: LocalFeatures, place_ids: Sequence[int], config: RerankConfig) -> list[CandidateScore]:
         self.asked.append(list(place_ids))
-        return Reranker(config).score(query, self.place_map.local_features(place_ids))
+        return Reranker(config).score(query, self.place_map.packed_local(place_ids))
 
 
 @dataclass
@@ -236,7 +236,7 @@ def test_a_gpu_scores_all_candidates_at_once():
     query = replace(QUERY, local=local([axis % 16 for axis in range(256)]))
     answer = found.recognize_features(query)
     assert resident.asked == [[1, 2, 3, *range(4, 64)]]
-    wanted = Reranker(RerankConfig("count")).score(query.local, [entry.local for _, entry in place_map.entries])
+    wanted = Reranker(RerankConfig("count")).score(query.local, [entry.local.packed for _, entry in place_map.entries])
     scores = {candidate.place.place_id: candidate.score for candidate in answer.candidates}
     assert [scores[number] for number in range(1, 64)] == [item.score for item in wanted]
     found.load()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from effovpr_ros.core.images import decode_image
 from effovpr_ros.features.devices import wait_for
 from effovpr_ros.features.extractor import FeatureExtractor
-from effovpr_ros.features.image_features import Features, LocalFeatures
+from effovpr_ros.features.image_features import Features, PackedLocal
 from effovpr_ros.lab.benchmarks.synthetic import second_visits
 from effovpr_ros.lab.benchmarks.timing import Timing
 from effovpr_ros.mapping.map_reading import MapReader
@@ -93,13 +93,13 @@ class ImagesOnlyMap(PlaceMap):
 
     extractor: FeatureExtractor
 
-    def local_features(self, place_ids: Sequence[int]) -> list[LocalFeatures]:
+    def packed_local(self, place_ids: Sequence[int]) -> list[PackedLocal]:
         """Local features of places, extracted from their pictures."""
-        found: list[LocalFeatures] = []
+        found: list[PackedLocal] = []
         for start in range(0, len(place_ids), _ON_DEMAND_BATCH):
             batch = place_ids[start : start + _ON_DEMAND_BATCH]
             images = [decode_image(self.thumbnail(place_id), f"thumbnail {place_id}") for place_id in batch]
-            found += [features.local for features in self.extractor.extract(images)]
+            found += [features.local.packed for features in self.extractor.extract(images)]
         return found
 
     def codes_on(self, device: str) -> None:
