@@ -20,7 +20,8 @@ bench: setup
 	@source scripts/env.sh && python -P -m pytest test -m benchmark -s
 
 lint: setup
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/hadolint container/Dockerfile.*
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/hadolint container/Dockerfile.* \
+		&& .venv/bin/clang-format --dry-run -Werror src/scoring/*
 
 docs: setup
 	@scripts/docs.sh

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
@@ -91,6 +91,8 @@ def examine() -> list[Finding]:
     ):
         findings.append(_distribution(distribution))
     findings += [_gpu(), _weights(), *_engines()]
+    built = "colcon build, or pip install ."
+    findings.append(replace(_module("effovpr_ros.matching._scoring", built, _kernel), item="re-ranking"))
     ros_remedy = "source /opt/ros/<distro>/setup.bash, or run `make setup` and `source scripts/env.sh`"
     findings.append(_module("rclpy", ros_remedy, lambda: os.environ.get("ROS_DISTRO", "from wheels")))
     findings.append(_module("effovpr_ros.msg", f"colcon build; {ros_remedy}", lambda: "messages are built"))
@@ -124,12 +126,18 @@ def _module(name: str, remedy: str, describe: Callable[[], str], *, required: bo
     return Finding(name, describe(), "", required) if found else Finding(name, "", remedy, required)
 
 
+def _kernel() -> str:
+    from effovpr_ros.matching.compiled import kernel_name, kernels
+
+    return f"{kernel_name()}, the fastest of {', '.join(kernels())}" if kernel_name() == kernels()[0] else kernel_name()
+
+
 def _gpu() -> Finding:
     import torch
 
-    from effovpr_ros.mapping.resident_codes import room_on
-
     if torch.cuda.is_available():
+        from effovpr_ros.mapping.resident_codes import room_on
+
         room = f"room for the local descriptors of {room_on('cuda') // _PLACE_BYTES:,} places"
         return Finding("gpu", f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}, {room}", "", False)
     remedy = "none is needed; with an NVIDIA GPU install its driver and a CUDA build of torch"

@@ -1,26 +1,15 @@
-"""Mutual nearest neighbours on a CPU, by compiled code; and which of its kernels is in use."""
+"""Mutual nearest neighbours of one pair of images on a CPU."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
+from effovpr_ros.core.errors import DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
-
-try:
-    from effovpr_ros.matching import _scoring
-except ImportError as error:
-    raise ImportError(
-        f"effovpr_ros/matching/_scoring, which src/scoring is compiled to, cannot be loaded ({error}); build the "
-        "package with colcon build, or with pip install ."
-    ) from error
-
-KERNEL_VARIABLE = "EFFOVPR_KERNEL"
-"""Environment variable that names one of the kernels to compare with, for measurements."""
+from effovpr_ros.matching.compiled import kernel_name, scoring
 
 
 def mutual_nearest_neighbours(
@@ -35,7 +24,7 @@ def mutual_nearest_neighbours(
         query: N keypoints; may be none.
         candidate: M keypoints; may be none.
         min_similarity: pairs at or below this cosine are no matches (T2).
-        kernel: one of `kernels`; None: as `kernel_name` says.
+        kernel: one of `compiled.kernels`; None: as `kernel_name` says.
 
     Returns:
         (N,) int32, the candidate's keypoint matched to each of the query's, -1 for none; and (N,) float32, its cosine,
@@ -48,24 +37,7 @@ def mutual_nearest_neighbours(
     if not len(query):
         return np.empty(0, np.int32), np.empty(0, np.float32)
     pair = candidate.codes, candidate.cells_xy
-    return _scoring.match(query.codes, query.cells_xy, *pair, min_similarity, kernel or kernel_name())
-
-
-def kernels() -> list[str]:
-    """Names of the instructions that this processor can compare with, the fastest first; all give the same numbers."""
-    return _scoring.kernels()
-
-
-def kernel_name() -> str:
-    """The kernel in use: the fastest, or the one that the environment variable `EFFOVPR_KERNEL` names.
-
-    Raises:
-        ConfigError: it names another.
-    """
-    name = os.environ.get(KERNEL_VARIABLE) or kernels()[0]
-    if name not in kernels():
-        raise ConfigError(f"{KERNEL_VARIABLE}={name} is no kernel of this processor; use {', '.join(kernels())}")
-    return name
+    return scoring.match(query.codes, query.cells_xy, *pair, min_similarity, kernel or kernel_name())
 
 
 def require_same_width(query: LocalFeatures, candidates: Sequence[PackedLocal]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
-from effovpr_ros.matching import _scoring
-from effovpr_ros.matching.mutual_nn import kernel_name, mutual_nearest_neighbours, require_same_width
+from effovpr_ros.matching.compiled import kernel_name, scoring
+from effovpr_ros.matching.mutual_nn import mutual_nearest_neighbours, require_same_width
 from effovpr_ros.matching.parallel import map_in_threads
 from effovpr_ros.matching.rerank_config import RerankConfig
 
@@ -78,7 +78,7 @@ class Reranker:
     def _score(self, query: LocalFeatures, candidates: Sequence[PackedLocal]) -> list[CandidateScore]:
         pairs = [(candidate.codes, candidate.cells_xy) for candidate in candidates]
         settings = self.config.min_similarity, self.config.score, self._kernel
-        table = _scoring.score(query.codes, query.cells_xy, pairs, *settings)
+        table = scoring.score(query.codes, query.cells_xy, pairs, *settings)
         return [
             CandidateScore(score, int(matches), int(consistent), (x, y))
             for score, matches, consistent, x, y in table.tolist()

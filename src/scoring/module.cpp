@@ -17,10 +17,8 @@ namespace {
 using Codes = py::array_t<int8_t, py::array::c_style>;
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
-const std::map<std::string, Kind> kKinds = {{"coherent", Kind::kCoherent},
-                                            {"count", Kind::kCount},
-                                            {"weighted", Kind::kWeighted},
-                                            {"spatial", Kind::kSpatial}};
+const std::map<std::string, Kind> kKinds = {
+    {"coherent", Kind::kCoherent}, {"count", Kind::kCount}, {"weighted", Kind::kWeighted}, {"spatial", Kind::kSpatial}};
 
 const Kernel& kernel_named(const std::string& name) {
   for (const Kernel& kernel : kernels()) {

@@ -18,7 +18,7 @@ from effovpr_ros.lab.benchmarks.query import QueryFigures
 from effovpr_ros.lab.benchmarks.report import Report
 from effovpr_ros.lab.benchmarks.timing import Timing
 
-MACHINE = Machine("Some CPU", 2, 2, 8.0, "", "Linux", "3.11", 0.5, {}, "AVX2", {})
+MACHINE = Machine("Some CPU", 2, 2, 8.0, "", "Linux", "3.11", 0.5, {}, "AVX2", "avx2", {})
 BEFORE = EarlierRun("1.0.0", "2026-01-01", machine_class(MACHINE), "vit, 322 px, torch", 0.1, {"rerank / network": 0.5})
 
 
@@ -51,7 +51,8 @@ def test_ratios_worked_by_hand():
     assert kept_of(replace(report(10.0), query=None), "1.1.0") is None
     held_back = replace(MACHINE, held_back={"ONEDNN_MAX_CPU_ISA": "AVX2"})
     assert machine_class(held_back) == "Some CPU, 2 cores, 2 threads, no GPU, ONEDNN_MAX_CPU_ISA=AVX2"
-    assert "kernels: AVX2, held back by ONEDNN_MAX_CPU_ISA=AVX2" in str(replace(report(10.0), machine=held_back))
+    said = "kernels: AVX2, of re-ranking: avx2, held back by ONEDNN_MAX_CPU_ISA=AVX2"
+    assert said in str(replace(report(10.0), machine=held_back))
 
 
 @pytest.mark.parametrize(

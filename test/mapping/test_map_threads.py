@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def ask(place_map: PlaceMap) -> list[CandidateScore]:
     found = place_map.search(QUERY.global_descriptor, 20)
-    local = place_map.local_features([candidate.place.place_id for candidate in found])
+    local = place_map.packed_local([candidate.place.place_id for candidate in found])
     return Reranker(RerankConfig()).score(QUERY.local, local)
 
 

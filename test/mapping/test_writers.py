@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_second_writer_is_refused_with_the_first_ones_name_and_process(folder: Path):
     program = textwrap.dedent(HOLD.format(tests=TESTS, folder=str(folder)))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True) as first:
         try:
             assert first.stdout is not None and first.stdout.readline() == "held\n"
             for write in (
@@ -183,7 +183,7 @@ def test_a_reader_undoes_what_a_killed_writer_had_begun(folder: Path):
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_read_and_half_done_work_is_named(folder: Path):
     program = "import sys; from effovpr_ros.cli.main import main; sys.exit(main(['map', 'info', sys.argv[1]]))"
-    command = [sys.executable, "-c", program, str(folder)]
+    command = [sys.executable, "-P", "-c", program, str(folder)]
     if os.geteuid() == 0:
         command = ["setpriv", "--reuid", "65534", "--clear-groups", *command]
     for parent in (folder, *folder.parents):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from effovpr_ros.core.errors import ConfigError, DescriptorShapeError
 from effovpr_ros.features.image_features import LocalFeatures
 from effovpr_ros.matching import _scoring
-from effovpr_ros.matching.mutual_nn import KERNEL_VARIABLE, kernel_name, kernels, mutual_nearest_neighbours
+from effovpr_ros.matching.compiled import KERNEL_VARIABLE, kernel_name, kernels
+from effovpr_ros.matching.mutual_nn import mutual_nearest_neighbours
 from effovpr_ros.matching.rerank_config import RerankConfig
 from effovpr_ros.matching.reranking import Reranker
 

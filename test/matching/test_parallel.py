@@ -90,11 +90,11 @@ def test_scores_do_not_depend_on_the_number_of_threads(score: str):
     rng = np.random.default_rng(2)
     query, *candidates = (some_features(rng, size) for size in (60, 81, 0, 23, 1, 46, 70, 80))
     reranker = Reranker(RerankConfig(score, min_similarity=0.3))
-    shared = reranker.score(query, candidates)
+    shared = reranker.score(query, [candidate.packed for candidate in candidates])
     assert shared[0].num_matches > 5
     torch.set_num_threads(1)
-    assert reranker.score(query, candidates) == shared
-    assert [reranker.score(query, [candidate])[0] for candidate in candidates] == shared
+    assert reranker.score(query, [candidate.packed for candidate in candidates]) == shared
+    assert [reranker.score(query, [candidate.packed])[0] for candidate in candidates] == shared
 
 
 def test_the_candidate_of_another_model_is_named_by_its_place_in_the_whole():
@@ -102,4 +102,4 @@ def test_the_candidate_of_another_model_is_named_by_its_place_in_the_whole():
     candidates = [some_features(rng, 5) for _ in range(6)]
     candidates[4] = some_features(rng, 5, width=14)
     with pytest.raises(DescriptorShapeError, match="candidate 4"):
-        Reranker(RerankConfig()).score(candidates[0], candidates)
+        Reranker(RerankConfig()).score(candidates[0], [candidate.packed for candidate in candidates])

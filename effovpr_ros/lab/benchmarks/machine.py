@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from effovpr_ros.engines.cache import processor_name
+from effovpr_ros.matching.compiled import KERNEL_VARIABLE, kernel_name
 
 _PACKAGES = (
     "torch",
@@ -29,6 +30,7 @@ _INSTRUCTION_LIMITS = (
     "OPENBLAS_CORETYPE",
     "NPY_DISABLE_CPU_FEATURES",
     "FAISS_OPT_LEVEL",
+    KERNEL_VARIABLE,
 )
 
 
@@ -47,6 +49,7 @@ class Machine:
         load: runnable processes over the last minute, before the run; well above 0 means that others compute too.
         versions: of the packages that are installed, by name.
         instructions: that PyTorch's own kernels use, such as AVX512.
+        reranking: instructions that re-ranking uses on the CPU, such as avx512-vnni.
         held_back: variables of the environment that keep libraries from instructions that the CPU has, with values.
     """
 
@@ -60,6 +63,7 @@ class Machine:
     load: float
     versions: dict[str, str]
     instructions: str
+    reranking: str
     held_back: dict[str, str]
 
 
@@ -76,6 +80,7 @@ def describe_machine() -> Machine:
         load=round(os.getloadavg()[0], 2),
         versions={name: version for name in _PACKAGES if (version := _version(name))},
         instructions=torch.backends.cpu.get_cpu_capability(),
+        reranking=kernel_name(),
         held_back={name: value for name in _INSTRUCTION_LIMITS if (value := os.environ.get(name))},
     )
 

@@ -67,7 +67,7 @@ def _lines(report: Report) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     yield f"{machine.system}, Python {machine.python}, {versions}; load before the run {machine.load}"
     limits = "".join(f", held back by {name}={value}" for name, value in machine.held_back.items())
-    yield f"instructions of PyTorch's kernels: {machine.instructions}{limits}"
+    yield f"instructions of PyTorch's kernels: {machine.instructions}, of re-ranking: {machine.reranking}{limits}"
     yield "Times in ms: median (10 % to 90 %)."
     if report.network:
         yield from _network(report.network)
