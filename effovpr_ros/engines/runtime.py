@@ -38,6 +38,11 @@ _logger = logging.getLogger(__name__)
 MIN_MEAN_OF_AUTO = 0.9999
 """Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
 
+# No engine was ever faster than the likeliest one where that was twice as fast as PyTorch (docs/engines.md), and trying
+# the others takes longer than all else.
+_SURE = 2.0
+# Of PyTorch and the likeliest: enough to tell twice as fast.
+_FIRST_ROUNDS = 3
 _BY_PYTORCH = (catalogue.TORCH, catalogue.TORCH_BF16, catalogue.TORCH_COMPILE)
 
 
@@ -111,6 +116,8 @@ class Engines:
     def choose(self, head: FeatureHead, on_faster: Callable[[str], object] = lambda name: None) -> Choice:
         """Measure which engine is the fastest on this machine of those that keep PyTorch's descriptors, and keep it.
 
+        The likeliest is tried first; where it is twice as fast as PyTorch, the others are not tried.
+
         Args:
             head: what is read of the network.
             on_faster: called once with the first engine that is faster than PyTorch, while others are still tried.
@@ -122,6 +129,9 @@ class Engines:
         present = catalogue.automatic(self._device.type)
         trials = self._try(present, head, on_faster)
         measured = "; ".join(str(trial) for trial in trials)
+        tried = {trial.name for trial in trials}
+        if untried := [name for name in present if name not in tried]:
+            measured += f"; not tried, since it is {_SURE:g} times as fast as PyTorch at least: {', '.join(untried)}"
         choice = Choice(fastest(trials).name, measured, round(time.monotonic() - started, 1))
         write_record(self._choice_record(present, head), {**vars(choice), "machine": machine_name()})
         return choice
@@ -176,12 +186,15 @@ class Engines:
             opened.append(engine)
             if len(opened) == 2:
                 with torch.inference_mode():
-                    times_ms = medians_side_by_side([once(item) for item in opened])
+                    times_ms = medians_side_by_side([once(item) for item in opened], _FIRST_ROUNDS)
                 if times_ms[1] < times_ms[0]:
                     on_faster(name)
-        opened.sort(key=lambda engine: names.index(engine.name))
-        with torch.inference_mode():
-            times_ms = medians_side_by_side([once(engine) for engine in opened])
+                if _SURE * times_ms[1] < times_ms[0]:
+                    break
+        else:
+            opened.sort(key=lambda engine: names.index(engine.name))
+            with torch.inference_mode():
+                times_ms = medians_side_by_side([once(engine) for engine in opened])
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
 
     def _agreement(self, name: str, run: Network, head: FeatureHead) -> Agreement:

@@ -111,6 +111,6 @@ def times_side_by_side(
     return times_ms
 
 
-def medians_side_by_side(functions: Sequence[Callable[[], object]]) -> list[float]:
+def medians_side_by_side(functions: Sequence[Callable[[], object]], rounds: int = _ROUNDS) -> list[float]:
     """Median milliseconds of each function; see `times_side_by_side`."""
-    return [statistics.median(times_ms) for times_ms in times_side_by_side(functions)]
+    return [statistics.median(times_ms) for times_ms in times_side_by_side(functions, rounds)]

@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 SEEKING = "the fastest is being found"
 """How `EngineTakeover.state` begins as long as it is not over."""
 
-_NICENESS = 5
+_NICENESS = 2
 _PROGRAM = __name__
 _FASTER = "faster than PyTorch: "
 
@@ -63,7 +63,6 @@ class EngineTakeover:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            start_new_session=True,
         )
         self._thread = threading.Thread(target=self._run, name="engine takeover", daemon=True)
         self._thread.start()
@@ -138,6 +137,9 @@ def main(arguments: Sequence[str]) -> int:
     from effovpr_ros.features.extractor import FeatureExtractor
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Away from the signals of a terminal, but not in a session of its own, where Linux would give it the processor as
+    # if it was as urgent as the work at hand (see "autogroup" in sched(7)).
+    os.setpgid(0, 0)
     os.nice(_NICENESS)
     config, num_threads = arguments
     torch.set_num_threads(int(num_threads))
