@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from effovpr_ros.mapping.resident_codes import ResidentCodes
 
 PCA_PROPERTY = "pca"
-# A thousand places of the default model. Reading them again takes a fifth of re-ranking, so more would hardly be worth it.
+# A thousand places of the default model. Reading takes a quarter of re-ranking, so more would hardly be worth it.
 _CACHE_BYTES = 24 * 2**20
 
 

@@ -107,11 +107,16 @@ def decide(
         figures += f", {best.points.homography} of {best.points.matches} matched points are inliers"
     wanted = config.match_confidence or model.match_confidence
     if confidence < config.min_confidence:
-        reason = f"{figures}; confidence {confidence:.3f} is below min_confidence {config.min_confidence:g}"
+        reason = f"{figures}; confidence {_is_below(confidence, config.min_confidence, 'min_confidence ')}"
         return Decision(Status.NO_MATCH, confidence, reason)
     if confidence >= wanted:
         return Decision(Status.MATCH, confidence, f"{figures}; confidence {confidence:.3f}, at least {wanted:.3f}")
-    return Decision(Status.AMBIGUOUS, confidence, f"{figures}; confidence {confidence:.3f} is below {wanted:.3f}")
+    return Decision(Status.AMBIGUOUS, confidence, f"{figures}; confidence {_is_below(confidence, wanted)}")
+
+
+def _is_below(value: float, limit: float, name: str = "") -> str:
+    """The smaller rounded down and the greater up, so that they never read as equal."""
+    return f"{math.floor(value * 1000) / 1000:.3f} is below {name}{math.ceil(round(limit * 1000, 6)) / 1000:.3f}"
 
 
 _UNKNOWN_HEIGHT_STD_M = 1000.0

@@ -55,7 +55,7 @@ def judge(
         (0.7, Status.MATCH, "confidence 0.881, at least 0.800"),
         (0.5, Status.AMBIGUOUS, "confidence 0.500 is below 0.800"),
         (0.3, Status.AMBIGUOUS, "confidence 0.119 is below 0.800"),
-        (0.2, Status.NO_MATCH, "confidence 0.047 is below min_confidence 0.1"),
+        (0.2, Status.NO_MATCH, "confidence 0.047 is below min_confidence 0.100"),
     ],
 )
 def test_status_by_confidence(similarity: float, status: Status, said: str):
@@ -71,6 +71,17 @@ def test_equal_to_a_threshold_is_enough():
     ranked = [candidate(1, 0, similarity=0.5)]
     assert judge(ranked, match_confidence=0.5).status is Status.MATCH
     assert judge(ranked, config=RecognizerConfig(min_confidence=0.5)).status is Status.AMBIGUOUS
+
+
+def test_what_is_below_a_threshold_never_reads_as_equal_to_it():
+    ranked = [candidate(1, 0, similarity=0.5)]
+    assert judge(ranked, match_confidence=0.5002).reason.endswith("; confidence 0.500 is below 0.501")
+    # 0.4998 by a hair less of similarity; and 0.069 * 1000 is a little more than 69 in floating point.
+    ranked = [candidate(1, 0, similarity=0.49992)]
+    assert judge(ranked, match_confidence=0.5).reason.endswith("; confidence 0.499 is below 0.500")
+    ranked = [candidate(1, 0, similarity=0.2)]
+    refused = judge(ranked, config=RecognizerConfig(min_confidence=0.069)).reason
+    assert refused.endswith("; confidence 0.047 is below min_confidence 0.069")
 
 
 def test_a_set_threshold_comes_before_the_calibration_s():
