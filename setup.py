@@ -31,6 +31,7 @@ setup(
         Pybind11Extension(
             "effovpr_ros.matching._scoring",
             sorted(path.as_posix() for path in Path("src/scoring").glob("*.cpp")),
+            depends=sorted(path.as_posix() for path in Path("src/scoring").glob("*.[hi]*")),
             cxx_std=17,
             extra_compile_args=["-O3", "-Wno-psabi"],
         )

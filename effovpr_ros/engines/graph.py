@@ -120,6 +120,8 @@ def ensure_graph(folder: Path, load: Callable[[], Backbone], requested: Requeste
                 Path(partial).rename(graph.parent)
                 Path(partial).mkdir()  # for the context manager to remove
     except OSError as error:
+        if graph.is_file():
+            return graph  # another program was there first
         raise EngineError(
             f"the exported network cannot be stored in {folder}: {error.strerror}; make room, or let XDG_CACHE_HOME "
             "name a folder that is writable"

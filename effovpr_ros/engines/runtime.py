@@ -30,7 +30,7 @@ from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_grap
 from effovpr_ros.engines.model import FeatureHead, Model
 from effovpr_ros.engines.networks import Network, Session, in_bf16, one_by_one
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.selection import Choice, Trial, fastest, medians_side_by_side
+from effovpr_ros.engines.selection import Choice, Trial, fastest, least_side_by_side
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
@@ -186,15 +186,15 @@ class Engines:
             opened.append(engine)
             if len(opened) == 2:
                 with torch.inference_mode():
-                    times_ms = medians_side_by_side([once(item) for item in opened], _FIRST_ROUNDS)
+                    times_ms = least_side_by_side([once(item) for item in opened], _FIRST_ROUNDS)
                 if times_ms[1] < times_ms[0]:
                     on_faster(name)
-                if _SURE * times_ms[1] < times_ms[0]:
+                if name == names[-1] and _SURE * times_ms[1] < times_ms[0]:
                     break
         else:
             opened.sort(key=lambda engine: names.index(engine.name))
             with torch.inference_mode():
-                times_ms = medians_side_by_side([once(engine) for engine in opened])
+                times_ms = least_side_by_side([once(engine) for engine in opened])
         return [Trial(engine.name, ms, "") for engine, ms in zip(opened, times_ms, strict=True)] + refused
 
     def _agreement(self, name: str, run: Network, head: FeatureHead) -> Agreement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ class Trial:
 
     Attributes:
         name: of the engine.
-        median_ms: of one image; None where it was not timed.
+        least_ms: of one image; None where it was not timed.
         refused: why not; empty if it was.
     """
 
     name: str
-    median_ms: float | None
+    least_ms: float | None
     refused: str
 
     def __str__(self) -> str:
         """For people."""
-        return f"{self.name} {self.median_ms:.1f} ms" if self.median_ms is not None else f"{self.name} refused"
+        return f"{self.name} {self.least_ms:.1f} ms" if self.least_ms is not None else f"{self.name} refused"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def fastest(trials: Sequence[Trial]) -> Trial:
     Args:
         trials: at least one of them was timed.
     """
-    return min((trial for trial in trials if trial.median_ms is not None), key=lambda trial: trial.median_ms or 0.0)
+    return min((trial for trial in trials if trial.least_ms is not None), key=lambda trial: trial.least_ms or 0.0)
 
 
 def times_side_by_side(
@@ -111,6 +110,6 @@ def times_side_by_side(
     return times_ms
 
 
-def medians_side_by_side(functions: Sequence[Callable[[], object]], rounds: int = _ROUNDS) -> list[float]:
-    """Median milliseconds of each function; see `times_side_by_side`."""
-    return [statistics.median(times_ms) for times_ms in times_side_by_side(functions, rounds)]
+def least_side_by_side(functions: Sequence[Callable[[], object]], rounds: int = _ROUNDS) -> list[float]:
+    """Least milliseconds of each function, which other work of the machine changes least; see `times_side_by_side`."""
+    return [min(times_ms) for times_ms in times_side_by_side(functions, rounds)]

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from tempfile import TemporaryFile
+from typing import Any
 
 import torch
 
@@ -32,6 +33,9 @@ SEEKING = "the fastest is being found"
 """How `EngineTakeover.state` begins as long as it is not over."""
 
 _NICENESS = 2
+# Away from the signals of a terminal, but not in a session of its own, where Linux would give the search the processor
+# as if it was as urgent as the work at hand (see "autogroup" in sched(7)).
+_OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
 _PROGRAM = __name__
 _FASTER = "faster than PyTorch: "
 
@@ -63,6 +67,7 @@ class EngineTakeover:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            **_OWN_GROUP,
         )
         self._thread = threading.Thread(target=self._run, name="engine takeover", daemon=True)
         self._thread.start()
@@ -137,9 +142,6 @@ def main(arguments: Sequence[str]) -> int:
     from effovpr_ros.features.extractor import FeatureExtractor
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Away from the signals of a terminal, but not in a session of its own, where Linux would give it the processor as
-    # if it was as urgent as the work at hand (see "autogroup" in sched(7)).
-    os.setpgid(0, 0)
     os.nice(_NICENESS)
     config, num_threads = arguments
     torch.set_num_threads(int(num_threads))

@@ -53,6 +53,7 @@ class GrowingMap(PlaceMap):
         self._store.remove(place_ids)
         self._index.remove(rows)
         self._table.forget(place_ids)
+        self._cache.forget(place_ids)
 
     def likeness(self, place_ids: Sequence[int]) -> list[tuple[int, float]]:
         """For each place, the other one that looks most like it, and the cosine of the two.

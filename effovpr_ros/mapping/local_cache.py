@@ -45,6 +45,13 @@ class LocalCache:
                     found[place_id] = self._entries[place_id]
         return found
 
+    def forget(self, place_ids: Iterable[int]) -> None:
+        """Forget places, in memory or not."""
+        with self._lock:
+            for place_id in place_ids:
+                if place_id in self._entries:
+                    self._bytes -= _bytes(self._entries.pop(place_id))
+
     def put_all(self, features: Mapping[int, PackedLocal]) -> None:
         """Remember places that are not in memory yet."""
         with self._lock:

@@ -45,7 +45,7 @@ class Query {
  public:
   static constexpr int kMultiple = 32;
 
-  // codes: (count, width) from -7 to 7, count > 0, width even; cells_xy: (count, 2).
+  // codes: (count, width) from -7 to 7, else std::invalid_argument; count > 0, width even. cells_xy: (count, 2).
   Query(const int8_t* codes, const uint8_t* cells_xy, int count, int width);
 
   const int8_t* word(int number) const { return codes_.data() + static_cast<size_t>(number) * kComponents * padded; }

@@ -14,6 +14,10 @@ constexpr int kMaxDifference = 1;
 // Nothing beside it is alike: cells are below 256.
 constexpr int16_t kNoMatch = 10000;
 
+bool is_alike(const Displacement& one, const Displacement& other) {
+  return (std::abs(one.x - other.x) <= kMaxDifference) & (std::abs(one.y - other.y) <= kMaxDifference);
+}
+
 int end_of(const Query& query, int axis) {
   int end = 0;
   for (int number = 0; number < query.count; number++) end = std::max(end, query.cells_xy[2 * number + axis] + 1);
@@ -133,15 +137,15 @@ double Scorer::coherence() const {
   for (size_t one = 0; one < matched_.size(); one++) {
     const uint8_t* cell = query_.cells_xy + 2 * matched_[one];
     const Displacement moved = displacements_[one];
-    // The match itself is among those around it.
-    int alike = -1;
+    int alike = 0;
     for (int row = 0; row <= 2 * kRadius; row++) {
       const Displacement* line = grid_.data() + (cell[1] + row) * columns_ + cell[0];
       for (int column = 0; column <= 2 * kRadius; column++) {
-        const int x = std::abs(line[column].x - moved.x), y = std::abs(line[column].y - moved.y);
-        alike += (x <= kMaxDifference) & (y <= kMaxDifference);
+        alike += is_alike(line[column], moved);
       }
     }
+    // What is at the match's own patch is not beside it.
+    alike -= is_alike(grid_[(cell[1] + kRadius) * columns_ + cell[0] + kRadius], moved);
     sum += worth[alike];
   }
   return sum;

@@ -20,6 +20,10 @@ struct Score {
   double score, num_matches, num_consistent, x_cells, y_cells;
 };
 
+struct Displacement {
+  int16_t x, y;
+};
+
 // Compares one query with one candidate after the other; for one thread.
 class Scorer {
  public:
@@ -31,10 +35,6 @@ class Scorer {
   Score score(const Candidate& candidate, Kind kind);
 
  private:
-  struct Displacement {
-    int16_t x, y;
-  };
-
   // Which matches agree on one displacement, and on which: the 3x3 cells of the histogram of displacements with the
   // most matches. Of equals the one with the fuller centre, then of the smaller row, then of the smaller column.
   void find_consensus(Score& result);

@@ -170,7 +170,7 @@ def test_auto_is_pytorch_until_it_has_chosen_and_remembers(
         return [faked[name] for name in (candidates if len(functions) > 2 else candidates[::2])]
 
     monkeypatch.setattr(catalogue, "automatic", lambda device: candidates)
-    monkeypatch.setattr(runtime, "medians_side_by_side", times)
+    monkeypatch.setattr(runtime, "least_side_by_side", times)
     undecided = with_engine(tmp_path, "auto")
     assert undecided.engine_state == {"engine": "torch", "engine_choice": "not measured"}
     assert undecided.choose_engine().engine == "openvino-fp32"
@@ -215,7 +215,7 @@ def test_auto_leaves_out_what_is_inaccurate_or_fails(
     monkeypatch.setattr(runtime.Engines, "_make", failing)
     # Good enough for a map, and not for whoever asked for nothing.
     monkeypatch.setattr(runtime, "verify", lambda *given: replace(real(*given), mean=0.9995))
-    monkeypatch.setattr(runtime, "medians_side_by_side", lambda functions, _=7: [7.0] * len(functions))
+    monkeypatch.setattr(runtime, "least_side_by_side", lambda functions, _=7: [7.0] * len(functions))
     assert with_engine(tmp_path, "torch").choose_engine().engine == "torch"
     assert "leaves onnxruntime out: ONNX Runtime refuses this" in caplog.text
 
@@ -279,9 +279,7 @@ def test_the_first_faster_engine_is_said_before_others_are_tried(tmp_path: Path,
     extractor = with_engine(tmp_path, "torch")
     monkeypatch.setattr(runtime.Engines, "open", opened)
     # PyTorch is the slowest, and the last of the list, which is tried first, the fastest.
-    monkeypatch.setattr(
-        runtime, "medians_side_by_side", lambda functions, _=7: [9.0 - n for n in range(len(functions))]
-    )
+    monkeypatch.setattr(runtime, "least_side_by_side", lambda functions, _=7: [9.0 - n for n in range(len(functions))])
     choice = extractor.choose_engine(lambda name: happened.append(f"faster {name}"))
     first, *others = present[:0:-1]
     assert happened == ["open torch", f"open {first}", f"faster {first}", *(f"open {name}" for name in others)]

@@ -68,7 +68,10 @@ def test_the_search_stops_before_a_number(tmp_path: Path):
 def test_what_is_forgotten_is_gone_and_the_others_keep_their_numbers(tmp_path: Path):
     with grown(tmp_path / "map", 6) as place_map:
         expected = {number: place_map.local_features([number])[0].codes.copy() for number in (0, 3, 5)}
+        place_map.local_features([1])
         place_map.forget([1, 2, 4])
+        with pytest.raises(MapError, match="no place 1"):
+            place_map.local_features([1])
         assert ids(place_map) == [0, 3, 5]
         assert found(place_map, 3)[0] == 3
         assert set(found(place_map, 2)) == {0, 3, 5}

@@ -44,6 +44,14 @@ def test_patches_without_a_match_are_no_neighbours():
     assert score.score == pytest.approx(2 * math.log(2) + 2)
 
 
+def test_keypoints_of_one_cell_are_no_neighbours_of_each_other():
+    # Neither extractor nor map gives such: all at one patch, which moved by as many displacements.
+    query = keypoints([(3, 3)] * 10)
+    apart = keypoints([(20 * number, 0) for number in range(10)])
+    (score,) = coherent(query, apart)
+    assert score.score == pytest.approx(10 * math.log(2) + 1)
+
+
 def test_equal_windows_do_not_depend_on_other_candidates():
     query = keypoints([(20, 20), (30, 20), (40, 20), (50, 20)])
     # Displacements (10, 0) and (12, 0), (0, 0) and (2, 1): two windows of two, with nothing in their centres. That

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -149,6 +151,15 @@ def test_every_kernel_is_exact_in_each_width(kernel: str, width: int):
             wanted[chosen[m]] = m
         np.testing.assert_array_equal(index, wanted)
         np.testing.assert_array_equal(similarity, np.where(wanted < 0, 0.0, cosine.max(axis=0)))
+
+
+def test_compiled_code_refuses_other_names_and_thresholds():
+    one = np.ones((1, 2), np.int8), np.zeros((1, 2), np.uint8)
+    with pytest.raises(ValueError, match="no such score"):
+        _scoring.score(*one, [], 0.5, "sum", "portable")
+    for threshold in (float("nan"), -math.inf, 1.0):
+        with pytest.raises(ValueError, match="min_similarity must be in"):
+            _scoring.score(*one, [], threshold, "count", "portable")
 
 
 def test_the_environment_chooses_a_kernel(monkeypatch: pytest.MonkeyPatch):
