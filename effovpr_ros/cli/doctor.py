@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from effovpr_ros.cli.options import Subparsers, command, print_json
-from effovpr_ros.core.errors import EngineError, WeightsError
+from effovpr_ros.core.errors import ConfigError, EngineError, WeightsError
 from effovpr_ros.core.version import version
 from effovpr_ros.engines.catalogue import ENGINES, EngineKind, what_is_missing
 
@@ -66,7 +66,10 @@ def _run(options: argparse.Namespace) -> int:
             print(f"{mark} {finding.item:26}{finding.found}")
             if finding.remedy:
                 print(f"        -> {finding.remedy}")
-        print("to report a fault, paste all of the above, the command, and its output with -v", file=sys.stderr)
+        print(
+            "to report a fault, paste all of the above, the command, and its output by `effovpr -v ...`",
+            file=sys.stderr,
+        )
     return 1 if any(finding.remedy and finding.required for finding in findings) else 0
 
 
@@ -92,13 +95,15 @@ def examine() -> list[Finding]:
         findings.append(_distribution(distribution))
     findings += [_gpu(), _weights(), *_engines()]
     built = "colcon build, or pip install ."
-    findings.append(replace(_module("effovpr_ros.matching._scoring", built, _kernel), item="re-ranking"))
+    findings.append(_reranking(built))
     ros_remedy = "source /opt/ros/<distro>/setup.bash, or run `make setup` and `source scripts/env.sh`"
     findings.append(_module("rclpy", ros_remedy, lambda: os.environ.get("ROS_DISTRO", "from wheels")))
     findings.append(_module("effovpr_ros.msg", f"colcon build; {ros_remedy}", lambda: "messages are built"))
     for module, remedy in (
         ("launch_ros", "comes with a ROS distribution; without it run the nodes directly"),
         ("vizdoom", "pip install vizdoom (for `effovpr demo` only)"),
+        ("uvicorn", "pip install '.[serve]' (for `effovpr serve` only)"),
+        ("ray", "pip install '.[cluster]' (for `--cluster` only)"),
     ):
         findings.append(_module(module, remedy, lambda: "installed", required=False))
     return findings
@@ -124,6 +129,13 @@ def _module(name: str, remedy: str, describe: Callable[[], str], *, required: bo
     except ModuleNotFoundError:
         found = False
     return Finding(name, describe(), "", required) if found else Finding(name, "", remedy, required)
+
+
+def _reranking(built: str) -> Finding:
+    try:
+        return replace(_module("effovpr_ros.matching._scoring", built, _kernel), item="re-ranking")
+    except ConfigError as error:
+        return Finding("re-ranking", "", str(error), True)
 
 
 def _kernel() -> str:

@@ -36,6 +36,7 @@ from effovpr_ros.mapping.place_map import PlaceMap
 from effovpr_ros.mapping.quantisation_sources import source_quantisation_images
 from effovpr_ros.mapping.session_cameras import set_session_camera
 from effovpr_ros.mapping.session_origins import join_session
+from effovpr_ros.matching.compiled import kernel_name
 from effovpr_ros.recognition.map_filling import fill_map
 from effovpr_ros.recognition.presets import map_settings
 from effovpr_ros.sources.map_source import MapSource
@@ -90,8 +91,10 @@ def build(options: argparse.Namespace) -> int:
     """Build or append; gives the exit code.
 
     Raises:
-        EffoVPRError: an impossible value, a source or map that cannot be used, or nothing that was built.
+        EffoVPRError: an impossible value, also of `EFFOVPR_KERNEL`; a source or map that cannot be used, or nothing
+            that was built.
     """
+    kernel_name()  # hours before it is needed
     if options.cluster is not None:
         return build_on_cluster(options)
     # Only a cluster takes URLs.

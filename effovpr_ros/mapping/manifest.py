@@ -192,7 +192,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise MapError(f"map {folder} does not exist; build one with `effovpr map build {folder} SOURCE`")
     if not path.is_file():
         raise MapError(
-            f"{folder} holds no {MANIFEST_NAME}, so it is no map; name the folder that `effovpr map build` made"
+            f"{folder} holds no {MANIFEST_NAME}, so it is no map, or one whose build on a cluster was ended; name the "
+            "folder that `effovpr map build` made, or repeat that command"
         )
     content = read_plain_yaml(path)
     version = content.get("format_version") if isinstance(content, dict) else None

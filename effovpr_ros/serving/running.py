@@ -46,7 +46,7 @@ class Address:
         if not 0 <= self.port < 2**16:
             raise ConfigError(f"port {self.port} is outside [0, {2**16 - 1}]")
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise ConfigError("TLS needs both, a certificate and its key")
+            raise ConfigError("TLS needs both, a certificate and its key: --tls-cert and --tls-key")
         if self.tls_cert:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert, self.tls_key)
