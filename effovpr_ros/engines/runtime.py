@@ -30,7 +30,7 @@ from effovpr_ros.engines.graph import FlatNetwork, RequestedOutputs, ensure_grap
 from effovpr_ros.engines.model import FeatureHead, Model
 from effovpr_ros.engines.networks import Network, Session, in_bf16, one_by_one
 from effovpr_ros.engines.quantisation_images import QuantisationImages
-from effovpr_ros.engines.selection import Choice, Trial, fastest, least_side_by_side
+from effovpr_ros.engines.selection import FIRST_ROUNDS, SURE, Choice, Trial, least_side_by_side
 from effovpr_ros.features.preprocessing import preprocess
 
 _logger = logging.getLogger(__name__)
@@ -38,11 +38,6 @@ _logger = logging.getLogger(__name__)
 MIN_MEAN_OF_AUTO = 0.9999
 """Least mean cosine of an engine that `auto` may choose: nobody loses accuracy without having asked."""
 
-# No engine was ever faster than the likeliest one where that was twice as fast as PyTorch (docs/engines.md), and trying
-# the others takes longer than all else.
-_SURE = 2.0
-# Of PyTorch and the likeliest: enough to tell twice as fast.
-_FIRST_ROUNDS = 3
 _BY_PYTORCH = (catalogue.TORCH, catalogue.TORCH_BF16, catalogue.TORCH_COMPILE)
 
 
@@ -128,11 +123,7 @@ class Engines:
         started = time.monotonic()
         present = catalogue.automatic(self._device.type)
         trials = self._try(present, head, on_faster)
-        measured = "; ".join(str(trial) for trial in trials)
-        tried = {trial.name for trial in trials}
-        if untried := [name for name in present if name not in tried]:
-            measured += f"; not tried, since it is {_SURE:g} times as fast as PyTorch at least: {', '.join(untried)}"
-        choice = Choice(fastest(trials).name, measured, round(time.monotonic() - started, 1))
+        choice = Choice.of(trials, present, time.monotonic() - started)
         write_record(self._choice_record(present, head), {**vars(choice), "machine": machine_name()})
         return choice
 
@@ -186,10 +177,10 @@ class Engines:
             opened.append(engine)
             if len(opened) == 2:
                 with torch.inference_mode():
-                    times_ms = least_side_by_side([once(item) for item in opened], _FIRST_ROUNDS)
+                    times_ms = least_side_by_side([once(item) for item in opened], FIRST_ROUNDS)
                 if times_ms[1] < times_ms[0]:
                     on_faster(name)
-                if name == names[-1] and _SURE * times_ms[1] < times_ms[0]:
+                if name == names[-1] and SURE * times_ms[1] < times_ms[0]:
                     break
         else:
             opened.sort(key=lambda engine: names.index(engine.name))

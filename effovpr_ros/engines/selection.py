@@ -10,6 +10,12 @@ from effovpr_ros.engines.cache import cache_root, machine_name, read_record
 
 _ROUNDS = 7
 
+SURE = 2.0
+"""So many times as fast as PyTorch, the likeliest engine is taken: no other was ever faster then (docs/engines.md), and
+trying them takes longer than all else."""
+FIRST_ROUNDS = 3
+"""Calls of PyTorch and the likeliest, enough to tell that."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -47,6 +53,15 @@ class Choice:
     def __str__(self) -> str:
         """For people."""
         return f"{self.engine} is the fastest of {self.measured}; found in {self.seconds:.0f} s"
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], present: Sequence[str], seconds: float) -> Choice:
+        """The fastest of what was tried, and the names of what was not."""
+        tried = {trial.name for trial in trials}
+        measured = "; ".join(str(trial) for trial in trials)
+        if untried := [name for name in present if name not in tried]:
+            measured += f"; not tried, since it is {SURE:g} times as fast as PyTorch at least: {', '.join(untried)}"
+        return cls(fastest(trials).name, measured, round(seconds, 1))
 
     @classmethod
     def from_record(cls, values: object) -> Choice | None:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from effovpr_ros.features.image_features import PackedLocal
 
+CACHE_BYTES = 24 * 2**20
+"""A thousand places of the default model. Reading takes a quarter of re-ranking: more would hardly be worth it."""
+
 
 class LocalCache:
     """Least recently used local features by place, bounded in bytes; for any number of threads."""

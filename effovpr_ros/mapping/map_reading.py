@@ -21,7 +21,7 @@ from effovpr_ros.mapping.codec import require_dimension
 from effovpr_ros.mapping.earlier_places import EarlierPlaces
 from effovpr_ros.mapping.index import DescriptorIndex
 from effovpr_ros.mapping.index_file import index_problems, load_index
-from effovpr_ros.mapping.local_cache import LocalCache
+from effovpr_ros.mapping.local_cache import CACHE_BYTES, LocalCache
 from effovpr_ros.mapping.manifest import INDEX_NAME, Manifest
 from effovpr_ros.mapping.place import Candidate, Place
 from effovpr_ros.mapping.place_table import PlaceSource, PlaceTable
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from effovpr_ros.mapping.resident_codes import ResidentCodes
 
 PCA_PROPERTY = "pca"
-# A thousand places of the default model. Reading takes a quarter of re-ranking, so more would hardly be worth it.
-_CACHE_BYTES = 24 * 2**20
 
 
 class MapReader:
@@ -54,7 +52,7 @@ class MapReader:
         self._table = PlaceTable(self._places)
         self._positions = PlacePositions(store)
         self._pca = manifest.projection(store.get_property(PCA_PROPERTY))
-        self._cache = LocalCache(_CACHE_BYTES)
+        self._cache = LocalCache(CACHE_BYTES)
         self.resident: ResidentCodes | None = None
         self._index = self._load_index(len(self._pca.components) if self._pca else self.fingerprint.global_dim)
 
@@ -181,11 +179,7 @@ class MapReader:
         return [local.unpacked() for local in self.packed_local(place_ids)]
 
     def packed_local(self, place_ids: Sequence[int]) -> list[PackedLocal]:
-        """Local features of places with packed codes, in the order asked for; recently used ones come from memory.
-
-        Raises:
-            MapError: no such place, or damaged.
-        """
+        """With packed codes, in the order asked for, some from memory; a MapError for no such place or a damaged one."""
         return self._cache.features(place_ids, lambda ids: self._store.packed_local(ids, self.fingerprint.local_dim))
 
     def codes_on(self, device: str) -> ResidentCodes | None:

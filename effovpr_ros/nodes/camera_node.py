@@ -362,10 +362,7 @@ def run_camera_node(make_node: Callable[[], CameraNode[Any, Any, Any]], name: st
     def spin(node: CameraNode[Any, Any, Any]) -> None:
         executor = NodeExecutor()
         executor.add_node(node)
-        node.get_logger().info(
-            "unconfigured: waits until it is configured and activated, as localize.launch.py, `ros2 lifecycle set` and "
-            "Nav2's lifecycle manager do"
-        )
+        node.get_logger().info("unconfigured: waits for its launch file, `ros2 lifecycle set`, or a lifecycle manager")
         executor.spin()
 
     run_node(name, make_node, spin)

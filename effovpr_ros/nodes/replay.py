@@ -97,6 +97,8 @@ def replay(options: argparse.Namespace) -> int:
     recognizer_parameters = {
         "map_path": str(Path(options.map).resolve()),
         "image_transport": options.image_transport,
+        # As the bag is played: a subscription that first has to find that out loses an image when it changes over.
+        "image_reliability": "reliable",
         "device": options.device,
         "engine": options.engine,
         "num_candidates": "10",

@@ -154,7 +154,7 @@ def test_local_features_come_in_the_order_asked_for_and_from_memory(folder: Path
 
 def test_memory_for_local_features_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch):
     size = new_place(0).features.local.packed
-    monkeypatch.setattr(map_reading, "_CACHE_BYTES", 2 * (size.codes.nbytes + size.cells_xy.nbytes))
+    monkeypatch.setattr(map_reading, "CACHE_BYTES", 2 * (size.codes.nbytes + size.cells_xy.nbytes))
     with PlaceMap.open(folder) as place_map:
         place_map.local_features([0, 1])
         place_map.local_features([0, 2])

@@ -26,7 +26,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, NavSatFix, NavSatStatus  # noqa: E402
 from synthetic import jpeg, picture, tiny_extractor, tiny_weights  # noqa: E402
@@ -443,7 +443,8 @@ class Answering:
     """Calls of ~/localize whose answers are waited for elsewhere."""
 
     def __init__(self, h: Harness, count: int = 1, request: Localize.Request | None = None) -> None:
-        client = h.client.create_client(Localize, f"{NAME}/localize")
+        # All are answered at once in the end, and by default ten answers are kept until they are taken.
+        client = h.client.create_client(Localize, f"{NAME}/localize", qos_profile=QoSProfile(depth=count))
         assert client.wait_for_service(TIMEOUT_S)
         self._futures = []
         state = h.node.configured
