@@ -179,7 +179,7 @@ class MapReader:
         return [local.unpacked() for local in self.packed_local(place_ids)]
 
     def packed_local(self, place_ids: Sequence[int]) -> list[PackedLocal]:
-        """With packed codes, in the order asked for, some from memory; a MapError for no such place or a damaged one."""
+        """With packed codes, in the order asked for, some from memory; a MapError for a missing or damaged place."""
         return self._cache.features(place_ids, lambda ids: self._store.packed_local(ids, self.fingerprint.local_dim))
 
     def codes_on(self, device: str) -> ResidentCodes | None:
