@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effovpr_ros.core.errors import DescriptorShapeError, MapError, MapFormatError
-from effovpr_ros.features.codes import packed_rows
+from effovpr_ros.features.codes import pack, packed_rows
 from effovpr_ros.features.image_features import LocalFeatures, PackedLocal
 
 MAX_GRID = 256
@@ -42,7 +42,7 @@ def encode_local(features: LocalFeatures, grid_wh: tuple[int, int]) -> EncodedLo
         raise MapError(f"keypoints must be in raster order within the {columns}x{rows} grid of patches")
     occupied = np.zeros(columns * rows, dtype=bool)
     occupied[index] = True
-    return EncodedLocal(features.packed.codes.tobytes(), b"" if occupied.all() else np.packbits(occupied).tobytes())
+    return EncodedLocal(pack(features.codes), b"" if occupied.all() else np.packbits(occupied).tobytes())
 
 
 def decode_local(encoded: EncodedLocal, grid_wh: tuple[int, int], width: int) -> PackedLocal:

@@ -97,10 +97,7 @@ def score_on_device(
     ]
     table = np.empty((len(count), 5))
     table[by_size] = torch.cat(found).cpu().numpy()
-    return [
-        CandidateScore(score, int(matches), int(consistent), (x, y))
-        for score, matches, consistent, x, y in table.tolist()
-    ]
+    return CandidateScore.of_rows(table)
 
 
 def _moved(arrays: Sequence[NDArray[Any]], device: torch.device) -> list[Tensor]:

@@ -34,6 +34,13 @@ class CandidateScore:
     num_consistent: int
     displacement_xy_cells: tuple[float, float]
 
+    @classmethod
+    def of_rows(cls, table: NDArray[np.float64]) -> list[CandidateScore]:
+        """From (K, 5): score, number of matches, number of consistent ones, and their displacement in x and y."""
+        return [
+            cls(score, int(matches), int(consistent), (x, y)) for score, matches, consistent, x, y in table.tolist()
+        ]
+
 
 class Reranker:
     """Scores candidates against a query on the CPU; `matching.on_device` does on a GPU."""
@@ -79,7 +86,4 @@ class Reranker:
         pairs = [(candidate.codes, candidate.cells_xy) for candidate in candidates]
         settings = self.config.min_similarity, self.config.score, self._kernel
         table = scoring.score(query.codes, query.cells_xy, pairs, *settings)
-        return [
-            CandidateScore(score, int(matches), int(consistent), (x, y))
-            for score, matches, consistent, x, y in table.tolist()
-        ]
+        return CandidateScore.of_rows(table)

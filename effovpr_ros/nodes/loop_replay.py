@@ -49,7 +49,11 @@ def replay(options: argparse.Namespace) -> int:
     if options.camera_info_topic:
         remapping += ["-r", f"camera_info:={options.camera_info_topic}"]
         topics.append(options.camera_info_topic)
-    parameters = {"image_transport": options.image_transport, "device": options.device}
+    parameters = {
+        "image_transport": options.image_transport,
+        "image_reliability": "reliable",  # as the bag is played, see `replay`
+        "device": options.device,
+    }
     for setting in options.param:
         name, _, value = setting.partition("=")
         parameters[name] = value
